@@ -1,0 +1,136 @@
+import { isDeepStrictEqual } from 'node:util'
+import { Counter, Registry } from 'prom-client'
+import { Agent, type Dispatcher, ProxyAgent } from 'undici'
+import { KubernetesError } from '../errors.ts'
+import type { Credentials } from './kube-config.ts'
+import { requestInfo } from './request-info.ts'
+
+/** Ordinary requests at once, and room for the watches, which hold a connection each. */
+const CONNECTIONS = 16 + 8
+
+export interface ConnectionPool {
+  /**
+   * The pool for these TLS settings; a new one takes over when they have changed, and after a
+   * timeout.
+   */
+  dispatcher(tls: Credentials['tls']): Dispatcher
+  /**
+   * To be told why a request was given up. The pool cannot see that of an answer that had begun.
+   */
+  givenUp(reason: unknown): void
+  close(): Promise<void>
+}
+
+export interface ConnectionPoolOptions {
+  server: string
+  proxyUrl: string | undefined
+  timeoutMs: number
+  metrics?: Registry
+}
+
+/**
+ * One set of connections to `server`, kept while the TLS settings stay the same: the client library
+ * by itself makes a new agent, so a new connection, for each request. Counts every request that
+ * leaves the process.
+ */
+export function createConnectionPool(options: ConnectionPoolOptions): ConnectionPool {
+  const agents = new Set<Dispatcher>()
+  let current: { tls: Credentials['tls']; agent: Dispatcher; dispatcher: Dispatcher } | undefined
+  let closed = false
+  const count = counting(options.metrics ?? new Registry(), { server: options.server, givenUp })
+
+  /** What is under way on these connections, watches among it, comes to its end there. */
+  function retire(): void {
+    const agent = current?.agent
+    current = undefined
+    agent?.close().then(
+      () => agents.delete(agent),
+      () => agents.delete(agent),
+    )
+  }
+
+  // Where one connection is half-open, all are likely to be, and each would cost a timeout.
+  function givenUp(reason: unknown): void {
+    if (isTimeout(reason)) retire()
+  }
+
+  return {
+    givenUp,
+    dispatcher(tls) {
+      if (closed) throw new KubernetesError('the connections to the API server are closed')
+      if (current && isDeepStrictEqual(current.tls, tls)) return current.dispatcher
+      retire()
+      const agent = createAgent(tls, options)
+      agents.add(agent)
+      current = { tls, agent, dispatcher: agent.compose(count) }
+      return current.dispatcher
+    },
+    async close() {
+      closed = true
+      await Promise.all([...agents].map(agent => agent.destroy()))
+    },
+  }
+}
+
+function createAgent(tls: Credentials['tls'], options: ConnectionPoolOptions): Dispatcher {
+  const connection = {
+    // The API server closes idle connections after 90 s; whoever closes first decides about resets.
+    keepAliveTimeout: 60_000,
+    connections: CONNECTIONS,
+    headersTimeout: options.timeoutMs,
+    bodyTimeout: 0,
+    // With HTTP/2 all watches and requests would share one connection, and one half-open connection
+    // all of them.
+    allowH2: false,
+  }
+  // Dead peers are found by the kernel as well; 30 s as in client-go, below the idle limits of load
+  // balancers.
+  const connect = { timeout: options.timeoutMs, keepAlive: true, keepAliveInitialDelay: 30_000 }
+  if (options.proxyUrl) {
+    return new ProxyAgent({ ...connection, uri: options.proxyUrl, requestTls: tls, connect })
+  }
+  return new Agent({ ...connection, connect: { ...connect, ...tls } } as Agent.Options)
+}
+
+/**
+ * An undici interceptor: counts when the headers are there, or when it is clear that none will
+ * come.
+ */
+function counting(
+  metrics: Registry,
+  { server, givenUp }: { server: string; givenUp: (reason: unknown) => void },
+): Dispatcher.DispatcherComposeInterceptor {
+  const prefix = new URL(server).pathname.replace(/\/$/, '')
+  const requests = new Counter({
+    name: 'pullpass_kubernetes_requests_total',
+    help: 'Requests to the API server by verb, resource and status ("failed": no answer)',
+    labelNames: ['verb', 'resource', 'code'],
+    registers: [metrics],
+  })
+  return dispatch => (request, handler) => {
+    const info = requestInfo(request.method, request.path.slice(prefix.length))
+    let answered = false
+    const counted: Dispatcher.DispatchHandler = {
+      onRequestStart: (controller, context) => handler.onRequestStart?.(controller, context),
+      onRequestUpgrade: (...upgrade) => handler.onRequestUpgrade?.(...upgrade),
+      onResponseStart(controller, status, headers, message) {
+        answered = status >= 200
+        if (answered) requests.inc({ ...info, code: status })
+        handler.onResponseStart?.(controller, status, headers, message)
+      },
+      onResponseData: (controller, chunk) => handler.onResponseData?.(controller, chunk),
+      onResponseEnd: (controller, trailers) => handler.onResponseEnd?.(controller, trailers),
+      onResponseError(controller, error) {
+        if (!answered) requests.inc({ ...info, code: 'failed' })
+        givenUp(error)
+        handler.onResponseError?.(controller, error)
+      },
+    }
+    return dispatch(request, counted)
+  }
+}
+
+function isTimeout(reason: unknown): boolean {
+  const { name, code } = (reason ?? {}) as { name?: unknown; code?: unknown }
+  return name === 'TimeoutError' || code === 'UND_ERR_HEADERS_TIMEOUT'
+}

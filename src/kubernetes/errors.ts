@@ -1,0 +1,123 @@
+import { ApiException } from '@kubernetes/client-node'
+
+/**
+ * What the API server, or the way to it, answered. Its text is fit for logs and events: no body, no
+ * header.
+ */
+export class KubernetesError extends Error {
+  override readonly name = 'KubernetesError'
+  /** Absent: there was no answer (network, timeout, unreadable credential). */
+  readonly status: number | undefined
+  /**
+   * The Status object's reason (`Conflict`, `AlreadyExists`, `Expired`), else the system's code
+   * (`ECONNREFUSED`).
+   */
+  readonly reason: string | undefined
+  /** Reasons in details.causes: `NamespaceTerminating`, `FieldManagerConflict`, ... */
+  readonly causes: string[]
+  readonly retryAfterMs: number | undefined
+
+  constructor(message: string, details: Partial<Omit<KubernetesError, keyof Error>> = {}) {
+    super(message)
+    this.status = details.status
+    this.reason = details.reason
+    this.causes = details.causes ?? []
+    this.retryAfterMs = details.retryAfterMs
+  }
+}
+
+/**
+ * Translates whatever a call of the client threw. `action` completes "cannot ...":
+ * `asKubernetesError('apply Secret shop/pullpass-registry', error)`.
+ */
+export function asKubernetesError(action: string, error: unknown): KubernetesError {
+  if (error instanceof KubernetesError) return error
+  if (error instanceof ApiException) {
+    return answeredError(action, error.code, { headers: error.headers, body: error.body })
+  }
+  return unansweredError(action, error)
+}
+
+/** The error for an answer with a status outside 2xx; `body` is the Status object or its text. */
+export function answeredError(
+  action: string,
+  status: number,
+  answer: { headers: Record<string, string | string[] | undefined>; body: unknown },
+): KubernetesError {
+  const about = statusObject(answer.body)
+  const sentence = status === 403 ? rbacSentence(about.message) : undefined
+  const words = [`cannot ${action}: HTTP ${status}`, about.reason].filter(Boolean).join(' ')
+  return new KubernetesError(sentence ? `${words}: ${sentence}` : words, {
+    status,
+    reason: about.reason,
+    causes: (about.details?.causes ?? []).flatMap(cause => cause.reason ?? []),
+    retryAfterMs: retryAfterMs(answer.headers['retry-after'] ?? about.details?.retryAfterSeconds),
+  })
+}
+
+interface Status {
+  message?: string
+  reason?: string
+  details?: { causes?: { reason?: string }[]; retryAfterSeconds?: number }
+}
+
+/**
+ * Proxies in front of the API server answer in HTML; then there is nothing to learn but the status.
+ */
+function statusObject(body: unknown): Status {
+  try {
+    const parsed = typeof body === 'string' ? JSON.parse(body) : body
+    return parsed?.kind === 'Status' ? parsed : {}
+  } catch {
+    return {}
+  }
+}
+
+/**
+ * The part of a 403 that the authorizer wrote (kubernetes/apiserver
+ * pkg/endpoints/handlers/responsewriters/errors.go): `User "..." cannot patch resource "secrets" in
+ * API group "" in the namespace "shop"`. What admission plugins write into a 403 may quote the
+ * object, so nothing else is taken over.
+ */
+const RBAC_SENTENCE =
+  /User "[^"]*" cannot [a-z]+ (?:path "[^"]*"|resource "[^"]*"(?: in API group "[^"]*")?(?: in the namespace "[^"]*"| at the cluster scope)?)/
+
+function rbacSentence(message = ''): string | undefined {
+  return RBAC_SENTENCE.exec(message)?.[0]
+}
+
+function retryAfterMs(seconds: unknown): number | undefined {
+  const value = Number(seconds)
+  return seconds !== undefined && value >= 0 ? value * 1000 : undefined
+}
+
+/**
+ * undici says "fetch failed" and hides the reason in `cause`; a credential plug-in's own words may
+ * hold a secret.
+ */
+function unansweredError(action: string, error: unknown): KubernetesError {
+  const cause = innermost(error)
+  if (cause.name === 'TimeoutError') {
+    return new KubernetesError(`cannot ${action}: no answer in time`, { reason: 'Timeout' })
+  }
+  const file = cause.path === undefined ? '' : ` (${cause.path})`
+  const reason = cause.code ?? cause.name
+  return new KubernetesError(`cannot ${action}: ${reason}${file}`, { reason })
+}
+
+interface Cause {
+  name: string
+  code?: string
+  path?: string
+}
+
+function innermost(error: unknown): Cause {
+  if (!(error instanceof Error)) return { name: 'unknown error' }
+  if (error.cause instanceof Error) return innermost(error.cause)
+  const { code, path } = error as Error & { code?: unknown; path?: unknown }
+  return {
+    name: error.name,
+    ...(typeof code === 'string' && { code }),
+    ...(typeof path === 'string' && { path }),
+  }
+}

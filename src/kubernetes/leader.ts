@@ -1,0 +1,139 @@
+import { setTimeout as sleep } from 'node:timers/promises'
+import type { V1Lease } from '@kubernetes/client-node'
+import type { Logger } from 'pino'
+import { Gauge, Registry } from 'prom-client'
+import type { KubernetesClient } from './client.ts'
+import { mayTake, type Observation, observe, released, takenBy } from './leader/lease.ts'
+import { createLeaseStore, type LeaseStore } from './leader/lease-store.ts'
+import { createTenure, type Tenure } from './leader/tenure.ts'
+
+export interface Leadership {
+  /** The lease is certainly ours at this moment, whatever happened to this process in between. */
+  leading(): boolean
+  onChange(listener: (leading: boolean) => void): void
+}
+
+export interface LeaderOptions {
+  client: Pick<KubernetesClient, 'coordination'>
+  namespace: string
+  name: string
+  /** Another one for each process that ever runs, a restarted container's included. */
+  identity: string
+  /** Whole seconds after which others may take a lease that is not renewed. */
+  leaseSeconds: number
+  /** Pause between renewals, and limit of each request; at most a third of `leaseSeconds`. */
+  renewSeconds: number
+  logger: Logger
+  metrics?: Registry
+  /** Monotonic milliseconds. */
+  now?: () => number
+}
+
+/** Others wait for all of it, and start later; we count from before our request left. */
+const CERTAIN_PART = 2 / 3
+
+/**
+ * Holds a coordination.k8s.io Lease while it can, by the rules of client-go's leader election.
+ * `release` ends it for good; what is done under the lease should have ended before, since the next
+ * candidate takes over at once.
+ */
+export function createLeader(
+  options: LeaderOptions,
+): Leadership & { start(): void; release(): Promise<void> } {
+  const { namespace, name, identity, metrics = new Registry() } = options
+  const logger = options.logger.child({ lease: `${namespace}/${name}`, identity })
+  const now = options.now ?? performance.now.bind(performance)
+  const help = '1 where this replica leads'
+  const gauge = new Gauge({ name: 'pullpass_leader', help, registers: [metrics] })
+  const changed = (leading: boolean) => {
+    gauge.set(Number(leading))
+    logger.info(leading ? 'leading' : 'not leading any more')
+  }
+  const state: State = {
+    ...options,
+    now,
+    logger,
+    store: createLeaseStore({ ...options, limitMs: options.renewSeconds * 1000 }),
+    tenure: createTenure({ now, logger, changed }),
+    stopping: new AbortController(),
+    held: undefined,
+    observation: undefined,
+    complaint: undefined,
+  }
+  let loop: Promise<void> | undefined
+  return {
+    leading: state.tenure.current,
+    onChange: state.tenure.onChange,
+    start() {
+      loop ??= run(state)
+    },
+    async release() {
+      state.stopping.abort()
+      state.tenure.end()
+      await loop
+      await giveBack(state).catch(error => complain(state, error))
+    },
+  }
+}
+
+interface State extends LeaderOptions {
+  readonly now: () => number
+  readonly store: LeaseStore
+  readonly tenure: Tenure
+  readonly stopping: AbortController
+  /** The Lease as our last write left it. */
+  held: V1Lease | undefined
+  observation: Observation | undefined
+  complaint: string | undefined
+}
+
+async function run(state: State): Promise<void> {
+  const { signal } = state.stopping
+  while (!signal.aborted) {
+    await takeOrRenew(state).then(
+      () => complain(state, undefined),
+      error => complain(state, error),
+    )
+    // Candidates ask more often, lest a released lease lie idle, and out of step.
+    const part = state.tenure.current() ? 1 : 0.4 * (1 + Math.random() / 2)
+    await sleep(state.renewSeconds * 1000 * part, undefined, { signal }).catch(() => {})
+  }
+}
+
+async function takeOrRenew(state: State): Promise<void> {
+  const { held, store, identity, tenure } = state
+  state.held = undefined
+  if (held && (await take(state, held))) return
+  const lease = await store.read()
+  if (!lease) {
+    await take(state, undefined)
+    return
+  }
+  state.observation = observe(state.observation, lease.spec ?? {}, state.now())
+  if (mayTake(state.observation, identity, state.now())) await take(state, lease)
+  else tenure.end()
+}
+
+/** True: the lease is ours, from the time before the request was sent. */
+async function take(state: State, before: V1Lease | undefined): Promise<boolean> {
+  const { store, identity, leaseSeconds, tenure } = state
+  const requestedAt = state.now()
+  const spec = takenBy(identity, before?.spec, { leaseSeconds, wallClock: new Date() })
+  state.held = await store.write(before, spec)
+  if (!state.held || state.stopping.signal.aborted) return state.held !== undefined
+  tenure.extend(requestedAt + leaseSeconds * 1000 * CERTAIN_PART)
+  return true
+}
+
+async function giveBack({ store, identity }: State): Promise<void> {
+  const lease = await store.read()
+  if (lease?.spec?.holderIdentity !== identity) return
+  await store.write(lease, released(lease.spec, new Date()))
+}
+
+/** Once for each kind of failure, not with each of its repetitions. */
+function complain(state: State, error: Error | undefined): void {
+  const told = error === undefined || error.message === state.complaint
+  if (!told) state.logger.warn({ error: error.message }, 'lease not read or written')
+  state.complaint = error?.message
+}

@@ -1,0 +1,140 @@
+import { once } from 'node:events'
+import { setTimeout as sleep } from 'node:timers/promises'
+import type { Logger } from 'pino'
+import { Registry } from 'prom-client'
+import { asKubernetesError, type KubernetesError } from './errors.ts'
+import { guarded, type ListWatchHandler } from './list-watch/handler.ts'
+import { listAll, type Watched, watchFrom } from './list-watch/requests.ts'
+import type { Change, WatchedObject } from './list-watch/watch-lines.ts'
+import { createWatchMeters, type WatchMeters } from './list-watch/watch-meters.ts'
+import { type Ending, paceAfter } from './list-watch/watch-pace.ts'
+
+export interface ListWatchOptions<T> extends Watched {
+  handler: ListWatchHandler<T>
+  logger: Logger
+  metrics?: Registry
+  /** For logs and metrics. */
+  name: string
+  /** How long one watch lives; absent: 50 to 70 s. */
+  watchSeconds?: number
+}
+
+export interface ListWatch {
+  start(): void
+  /** The first list has been handed over. */
+  synced(): boolean
+  /** Resolves when synced; rejects only with the reason of `signal`. */
+  whenSynced(signal?: AbortSignal): Promise<void>
+  /** Milliseconds since the server was last heard; little more than a minute while all is well. */
+  lastContactMs(): number | undefined
+  stop(): Promise<void>
+}
+
+/**
+ * Lists, then watches, then watches on, until stopped: no failure ends it (watch-pace.ts has the
+ * table). Each list replaces the whole set, so a deletion that was missed is made up for. Objects
+ * are the API's JSON: timestamps are strings.
+ */
+export function createListWatch<T extends WatchedObject>(options: ListWatchOptions<T>): ListWatch {
+  const logger = options.logger.child({ watch: options.name })
+  const meters = createWatchMeters(options.metrics ?? new Registry(), options.name)
+  const state: State<T> = {
+    ...options,
+    handler: guarded(options.handler, { logger, meters }),
+    logger,
+    meters,
+    stopping: new AbortController(),
+    firstList: Promise.withResolvers<void>(),
+    version: undefined,
+    synced: false,
+    failures: 0,
+  }
+  let loop: Promise<void> | undefined
+  return {
+    start() {
+      loop ??= run(state)
+    },
+    synced: () => state.synced,
+    whenSynced: signal => whenSynced(state, signal),
+    lastContactMs: meters.lastContactMs,
+    async stop() {
+      state.stopping.abort()
+      await loop
+    },
+  }
+}
+
+interface State<T> extends ListWatchOptions<T> {
+  readonly meters: WatchMeters
+  readonly stopping: AbortController
+  readonly firstList: PromiseWithResolvers<void>
+  /** Absent: list first. */
+  version: string | undefined
+  synced: boolean
+  failures: number
+}
+
+async function run<T extends WatchedObject>(state: State<T>): Promise<void> {
+  const { signal } = state.stopping
+  while (!signal.aborted) {
+    const ending = await listThenWatch(state)
+    if (signal.aborted) return
+    const waitMs = paceNext(state, ending)
+    // Rejects only on stop, and then the loop ends by itself.
+    if (waitMs > 0) await sleep(waitMs, undefined, { signal }).catch(() => {})
+  }
+}
+
+async function listThenWatch<T extends WatchedObject>(state: State<T>): Promise<Ending> {
+  const seconds = state.watchSeconds ?? 50 + Math.round(Math.random() * 20)
+  let since = Number.POSITIVE_INFINITY
+  const ending = (error?: KubernetesError): Ending => {
+    return { error, livedMs: Math.max(0, performance.now() - since), askedMs: seconds * 1000 }
+  }
+  try {
+    const version = state.version ?? (await list(state))
+    since = performance.now()
+    await watchFrom<T>({ ...state, version, seconds }, state.stopping.signal, {
+      contact: state.meters.contacted,
+      change: change => apply(state, change),
+    })
+    return ending()
+  } catch (error) {
+    return ending(asKubernetesError(`watch ${state.path}`, error))
+  }
+}
+
+async function list<T>(state: State<T>): Promise<string> {
+  if (state.synced) state.meters.relisted()
+  const { items, version } = await listAll<T>(state, state.stopping.signal, state.meters.contacted)
+  state.handler.replace(items)
+  state.version = version
+  state.logger.info({ items: items.length }, state.synced ? 'synced again' : 'synced')
+  state.synced = true
+  state.firstList.resolve()
+  return version
+}
+
+function apply<T extends WatchedObject>(state: State<T>, change: Change<T>): void {
+  state.failures = 0
+  if (change.type === 'DELETED') state.handler.remove(change.object)
+  else if (change.type !== 'BOOKMARK') state.handler.upsert(change.object)
+  state.version = change.object.metadata?.resourceVersion ?? state.version
+}
+
+function paceNext<T>(state: State<T>, ending: Ending): number {
+  const { kind, relist, waitMs, failures } = paceAfter(ending, state.failures, Math.random())
+  state.failures = failures
+  if (relist) state.version = undefined
+  if (kind === 'closed') return waitMs
+  state.meters.failed(kind)
+  const { message: error, status } = ending.error ?? {}
+  state.logger.warn({ kind, error, status, waitMs: Math.round(waitMs), relist }, 'watch ended')
+  return waitMs
+}
+
+async function whenSynced<T>({ firstList }: State<T>, signal?: AbortSignal): Promise<void> {
+  signal?.throwIfAborted()
+  await Promise.race(signal ? [firstList.promise, once(signal, 'abort')] : [firstList.promise])
+  signal?.throwIfAborted()
+}

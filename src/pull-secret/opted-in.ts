@@ -1,0 +1,36 @@
+import { LRUCache } from 'lru-cache'
+import { type PullSecretIndex, readNamespace } from './pull-secret-index.ts'
+import type { SecretStore } from './secret-store.ts'
+
+/** A namespace that turned out not to be opted in is not read again for this long. */
+const rememberMs = 1000
+
+/**
+ * Whether a namespace is opted in: by the index, or by a live read of a namespace that the watch
+ * has not told of (its label and its first pod often come together). What the read finds goes into
+ * the index. Where it fails, the API server's own choice to ask us stands: true.
+ */
+export function createIsOptedIn(options: {
+  index: PullSecretIndex
+  store: Pick<SecretStore, 'readNamespace'>
+}): (namespace: string) => Promise<boolean> {
+  const { index, store } = options
+  const reads = new LRUCache<string, { optedIn: boolean }>({
+    max: 10_000,
+    ttl: rememberMs,
+    fetchMethod: async name => {
+      const namespace = await store.readNamespace(name)
+      if (namespace === undefined) return { optedIn: false }
+      index.namespaces.upsert(namespace)
+      return { optedIn: readNamespace(namespace) !== undefined }
+    },
+  })
+  return async namespace => {
+    if (index.namespaces.get(namespace) !== undefined) return true
+    try {
+      return (await reads.fetch(namespace))?.optedIn ?? false
+    } catch {
+      return true
+    }
+  }
+}

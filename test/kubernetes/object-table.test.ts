@@ -1,0 +1,44 @@
+import t from 'tap'
+import { createObjectTable } from '../../src/kubernetes/object-table.ts'
+
+function setup() {
+  const changes: string[] = []
+  const table = createObjectTable({
+    key: (item: { metadata: { name: string; resourceVersion: string } }) => item.metadata.name,
+    read: item => item.metadata.resourceVersion,
+    changed: (key, before, after) => changes.push(`${key} ${before ?? '-'} ${after ?? '-'}`),
+  })
+  const at = (name: string, resourceVersion: string) => ({ metadata: { name, resourceVersion } })
+  return { table, changes, at }
+}
+
+t.test('what arrives late does not undo what is newer', async t => {
+  const { table, changes, at } = setup()
+  table.upsert(at('a', '10'))
+  table.upsert(at('a', '9'))
+  t.equal(table.get('a'), '10')
+  table.remove(at('a', '11'))
+  table.upsert(at('a', '10'))
+  t.equal(table.get('a'), undefined, 'a removed object does not come back')
+  table.upsert(at('a', '12'))
+  t.equal(table.get('a'), '12', 'unless it was made anew')
+  t.strictSame(changes, ['a - 10', 'a 10 -', 'a - 12'])
+})
+
+t.test('versions are numbers, however long', async t => {
+  const { table, at } = setup()
+  table.upsert(at('a', '9007199254740993'))
+  table.upsert(at('a', '9007199254740992'))
+  t.equal(table.get('a'), '9007199254740993')
+  table.upsert(at('b', '9'))
+  table.upsert(at('b', '10'))
+  t.equal(table.get('b'), '10')
+})
+
+t.test('a list replaces everything that it does not hold', async t => {
+  const { table, changes, at } = setup()
+  table.replace([at('a', '1'), at('b', '2')])
+  table.replace([at('b', '3')])
+  t.strictSame([...table.keys()], ['b'])
+  t.strictSame(changes, ['a - 1', 'b - 2', 'a 1 -', 'b 2 3'])
+})

@@ -1,0 +1,163 @@
+import t from 'tap'
+import { chooseOrganization } from '../../src/pull-secret/organization.ts'
+import {
+  pullSecretManifest,
+  readCredential,
+  readPullSecret,
+} from '../../src/pull-secret/pull-secret.ts'
+
+const rules = { secretName: 'pullpass-registry', registryHost: 'registry.d.example.com' }
+const jti = '637b3d8c-a087-5af9-a636-16e7efc70967'
+const part = (value: object) => Buffer.from(JSON.stringify(value)).toString('base64url')
+const text = `${part({ alg: 'HS256', typ: 'JWT' })}.${part({ jti, iss: rules.registryHost })}.c2ln`
+const mintedAt = new Date('2026-03-01T12:00:00.000Z')
+
+function manifest(over: Partial<Parameters<typeof pullSecretManifest>[0]> = {}) {
+  const token = { text, id: jti, expiresAt: undefined }
+  return pullSecretManifest(
+    { namespace: 'shop', token, organization: 'acme', mintedAt, ...over },
+    rules,
+  )
+}
+
+const encode = (value: unknown) => Buffer.from(JSON.stringify(value)).toString('base64')
+const holding = (config: unknown) => ({
+  ...manifest(),
+  data: { '.dockerconfigjson': encode(config) },
+})
+
+t.test('a pull secret is what kubectl create secret docker-registry makes', async t => {
+  const { data, ...rest } = manifest()
+  t.strictSame(rest, {
+    apiVersion: 'v1',
+    kind: 'Secret',
+    metadata: {
+      name: 'pullpass-registry',
+      namespace: 'shop',
+      labels: { 'app.kubernetes.io/managed-by': 'pullpass' },
+      annotations: {
+        'pullpass.io/token-id': jti,
+        'pullpass.io/minted-at': '2026-03-01T12:00:00.000Z',
+        'pullpass.io/organization': 'acme',
+      },
+    },
+    type: 'kubernetes.io/dockerconfigjson',
+  })
+  t.strictSame(JSON.parse(Buffer.from(data?.['.dockerconfigjson'] ?? '', 'base64').toString()), {
+    auths: {
+      'registry.d.example.com': {
+        username: 'token',
+        password: text,
+        auth: Buffer.from(`token:${text}`).toString('base64'),
+      },
+    },
+  })
+})
+
+t.test('what is written is read back, without the credential', async t => {
+  const expiresAt = new Date('2026-04-01T00:00:00.000Z')
+  const retireAt = new Date('2026-05-01T00:00:00.000Z')
+  const written = manifest({
+    token: { text, id: jti, expiresAt },
+    previousTokenId: 'before',
+    retireAt,
+  })
+  const read = readPullSecret(
+    { ...written, metadata: { ...written.metadata, uid: 'u', resourceVersion: '9' } },
+    rules,
+  )
+  t.strictSame(read, {
+    namespace: 'shop',
+    uid: 'u',
+    resourceVersion: '9',
+    ours: true,
+    wellFormed: true,
+    tokenId: jti,
+    organization: 'acme',
+    mintedAt,
+    expiresAt,
+    previousTokenId: 'before',
+    retireAt,
+  })
+  t.notMatch(JSON.stringify(read), text)
+  t.equal(readCredential(written, rules), text)
+})
+
+t.test('only a credential that the kubelet would use as written is well-formed', async t => {
+  const auth = (name: string, password: string) =>
+    Buffer.from(`${name}:${password}`).toString('base64')
+  const entry = { username: 'token', password: text, auth: auth('token', text) }
+  const host = rules.registryHost
+  const rows: [string, unknown, boolean][] = [
+    ['as we write it', { auths: { [host]: entry } }, true],
+    ['with an e-mail', { auths: { [host]: { ...entry, email: 'a@b.c' } } }, true],
+    ['empty auths', { auths: {} }, false],
+    ['no auths', {}, false],
+    ['null', null, false],
+    ['a list', [], false],
+    ['a null entry', { auths: { [host]: null } }, false],
+    ['another registry', { auths: { 'registry.d.example.com:5000': entry } }, false],
+    ['a registry beside ours', { auths: { [host]: entry, 'docker.io': entry } }, false],
+    ['another case', { auths: { 'Registry.d.example.com': entry } }, false],
+    ['another user', { auths: { [host]: { ...entry, username: 'bearer' } } }, false],
+    ['an empty password', { auths: { [host]: { ...entry, password: '' } } }, false],
+    ['no auth', { auths: { [host]: { ...entry, auth: undefined } } }, false],
+    [
+      'an auth that says otherwise',
+      { auths: { [host]: { ...entry, auth: auth('token', 'x') } } },
+      false,
+    ],
+  ]
+  for (const [sentence, config, expected] of rows) {
+    t.equal(readPullSecret(holding(config), rules).wellFormed, expected, sentence)
+  }
+  const broken = { ...manifest(), data: { '.dockerconfigjson': 'bm90IGpzb24=' } }
+  t.equal(readPullSecret(broken, rules).wellFormed, false, 'no JSON')
+  const empty = { ...manifest(), data: {} }
+  t.equal(readPullSecret(empty, rules).wellFormed, false, 'no data')
+})
+
+t.test('a token that is not the one its Secret tells of is damage', async t => {
+  const other = manifest({ token: { text, id: 'another', expiresAt: undefined } })
+  t.equal(readPullSecret(other, rules).wellFormed, false)
+  const twoParts = text.split('.').slice(0, 2).join('.')
+  const opaque = manifest({ token: { text: 'opaque', id: undefined, expiresAt: undefined } })
+  t.equal(readPullSecret(opaque, rules).wellFormed, true, 'an opaque token tells nothing')
+  const short = manifest({ token: { text: twoParts, id: jti, expiresAt: undefined } })
+  t.equal(readPullSecret(short, rules).wellFormed, true, "nor need it have a JWT's three parts")
+})
+
+t.test('a Secret is ours by its label and its type together', async t => {
+  const ours = manifest()
+  t.equal(readPullSecret(ours, rules).ours, true)
+  t.equal(readPullSecret({ ...ours, type: 'Opaque' }, rules).ours, false)
+  const unlabelled = { ...ours, metadata: { ...ours.metadata, labels: {} } }
+  t.equal(readPullSecret(unlabelled, rules).ours, false)
+  t.equal(readPullSecret({}, rules).ours, false)
+})
+
+t.test('the organization of a namespace, row by row', async t => {
+  const settings = {
+    organization: 'acme',
+    namespaceOrganizations: { shop: 'acme-shop' },
+    selectableOrganizations: [{ organization: 'acme-data', namespaces: ['data-*', 'lab'] }],
+  }
+  const rows: [string, string | undefined, string][] = [
+    ['web', undefined, 'acme'],
+    ['web', 'acme', 'acme'],
+    ['shop', undefined, 'acme-shop'],
+    ['shop', 'acme-shop', 'acme-shop'],
+    ['shop', 'acme', 'refused'],
+    ['data-lake', 'acme-data', 'acme-data'],
+    ['lab', 'acme-data', 'acme-data'],
+    ['lab-2', 'acme-data', 'refused'],
+    ['web', 'acme-data', 'refused'],
+    ['web', '', 'refused'],
+    ['constructor', undefined, 'acme'],
+  ]
+  for (const [namespace, annotation, expected] of rows) {
+    const choice = chooseOrganization(namespace, annotation, settings)
+    const got = 'refused' in choice ? 'refused' : choice.organization
+    t.equal(got, expected, `${namespace} asking for ${annotation ?? 'nothing'}`)
+  }
+})
