@@ -1,0 +1,96 @@
+import { randomUUID } from 'node:crypto'
+import type { Organization } from '../directory.ts'
+import type { Claims } from '../jwt.ts'
+import { type Answer, type Handler, json, type Received, unknownName } from '../wire/exchange.ts'
+import type { World } from '../world.ts'
+import {
+  badQuery,
+  type CloudError,
+  invalidToken,
+  notAuthenticated,
+  notAuthorized,
+  notFound,
+  refuse,
+} from './cloud-error.ts'
+import { v2Organization, v2Page, v3Organization, v3Page } from './organization-page.ts'
+import { BadQuery, matchV2, matchV3, pageOf } from './organization-query.ts'
+
+const v3Parameters = ['page', 'per_page', 'order_by', 'names', 'guids']
+
+/**
+ * `GET /v2/organizations`, `/v2/organizations/:guid`, `/v3/organizations`, `/v3/organizations/:guid`
+ * (cloud_controller_ng 75496ec929; v3 as at HEAD). Each user sees the organizations it is in.
+ *
+ * | refusal                                      | status, code                     |
+ * |----------------------------------------------|----------------------------------|
+ * | no Authorization                             | 401 10002 NotAuthenticated       |
+ * | not a good bearer token (scheme in any case) | 401 1000 InvalidAuthToken        |
+ * | no scope cloud_controller.read               | 403 10003 NotAuthorized          |
+ * | query not understood                         | 400 10005 BadQueryParameter      |
+ * | v2: GUID not seen                            | 404 30003 OrganizationNotFound   |
+ * | v3: GUID not seen                            | 404 10010 ResourceNotFound       |
+ * | v2 switched off                              | 404 10000 NotFound               |
+ */
+export function createCloudController(world: World): Handler {
+  return received => {
+    const answer = respond(world, received)
+    answer.headers['x-vcap-request-id'] = `${randomUUID()}::${randomUUID()}`
+    return answer
+  }
+}
+
+function respond(world: World, received: Received): Answer {
+  const [, version, , guid] = received.path.split('/')
+  const v3 = version === 'v3'
+  if (received.method !== 'GET') return refuse(v3, notFound)
+  if (!v3 && world.settings.v2Disabled) return refuse(v3, notFound)
+  const bearer = authenticate(world, received)
+  if (!('claims' in bearer)) return refuse(v3, bearer)
+  const user = world.directory.userById(bearer.claims.user_id)
+  const visible = user ? world.directory.organizationsOf(user) : []
+  if (guid !== undefined) return one(visible, guid, { v3, api: world.hosts.api })
+  try {
+    return v3 ? listV3(world, received, visible) : listV2(received, visible)
+  } catch (error) {
+    if (error instanceof BadQuery) return refuse(v3, badQuery(error.message))
+    throw error
+  }
+}
+
+function authenticate(world: World, received: Received): { claims: Claims } | CloudError {
+  const header = received.headers.authorization
+  if (!header) return notAuthenticated
+  const token = /^bearer (.+)$/i.exec(header)?.[1]
+  const claims = token && world.sessions.verify(token, received.now, 'cloud_controller')
+  if (!claims) return invalidToken
+  const scopes: unknown = claims.scope
+  const mayRead = Array.isArray(scopes) && scopes.includes('cloud_controller.read')
+  return mayRead ? { claims } : notAuthorized
+}
+
+function one(
+  visible: Organization[],
+  guid: string,
+  { v3, api }: { v3: boolean; api: string },
+): Answer {
+  const found = visible.find(organization => organization.guid === guid)
+  if (found) return json(200, v3 ? v3Organization(found, api) : v2Organization(found))
+  if (v3) return refuse(v3, [404, 'ResourceNotFound', 10010, 'Organization not found'])
+  const words = `The organization could not be found: ${guid}`
+  return refuse(v3, [404, 'OrganizationNotFound', 30003, words])
+}
+
+function listV2({ query, path }: Received, visible: Organization[]): Answer {
+  const page = pageOf(query, { page: 'page', size: 'results-per-page', most: 100 })
+  return json(200, v2Page(matchV2(visible, query.getAll('q')), page, { path, query }))
+}
+
+function listV3(world: World, { query, path }: Received, visible: Organization[]): Answer {
+  const stray = unknownName(query.keys(), v3Parameters)
+  if (stray) {
+    const valid = v3Parameters.map(each => `'${each}'`).join(', ')
+    throw new BadQuery(`Unknown query parameter(s): '${stray}'. Valid parameters are: ${valid}`)
+  }
+  const page = pageOf(query, { page: 'page', size: 'per_page', most: 5000 })
+  return json(200, v3Page(matchV3(visible, query), page, { path, query, api: world.hosts.api }))
+}

@@ -1,0 +1,135 @@
+import { type Certificates, createCertificates, writeCertificates } from './certificates.ts'
+import type { ClockControl } from './clock.ts'
+import { createCloudController } from './cloud-controller/cloud-controller.ts'
+import { createDiscovery } from './cloud-controller/discovery.ts'
+import type { Organization, OrganizationInput, User, UserInput } from './directory.ts'
+import { createFaults, type FaultSwitches } from './faults.ts'
+import { createHooks, type EventName, type Listener } from './hooks.ts'
+import type { LedgerView } from './ledger.ts'
+import { createIam } from './login/iam.ts'
+import { createUaa } from './login/uaa.ts'
+import { createRegistryAuth } from './registry/registry-auth.ts'
+import { createRegistryProxy } from './registry/registry-proxy.ts'
+import { createRegistryTokens } from './registry/registry-tokens.ts'
+import { createTokenApi } from './registry/token-api.ts'
+import type { Settings } from './settings.ts'
+import type { Handler } from './wire/exchange.ts'
+import { openFrontDoor } from './wire/front-door.ts'
+import { openGateway } from './wire/gateway.ts'
+import type { Handlers } from './wire/routes.ts'
+import { createWorld, type Hosts, type World } from './world.ts'
+
+/** A Bluemix Dedicated environment on this machine: log in, look up, mint, list, revoke, pull. */
+export interface BluemixEnvironment {
+  readonly domain: string
+  /** `api.<domain>`, `login.<domain>`, ...: all speak HTTPS on port 443, through the gateway. */
+  readonly hosts: Hosts
+  /** An HTTP CONNECT proxy (`http://127.0.0.1:PORT`) that plays DNS for `hosts`. */
+  readonly gateway: string
+  /** The private CA of the environment's TLS: PEM text, and the same as a file. */
+  readonly ca: string
+  readonly caFile: string
+  /** What a distribution registry needs in `auth.token`; `rootCertificateFile` is its bundle. */
+  readonly registryAuth: {
+    realm: string
+    service: string
+    issuer: string
+    rootCertificate: string
+    rootCertificateFile: string
+  }
+  /** The default user: member of `acme`, `acme-shop` and of the organizations with odd names. */
+  readonly user: User
+  /** Its API key as it is now. */
+  readonly apiKey: string
+  /** Another user, alone in the organization `hidden`. */
+  readonly stranger: User
+  addUser(input: UserInput): User
+  addOrganization(input: OrganizationInput): Organization
+  /** By exact name; throws where there is none. */
+  organization(name: string): Organization
+  /** Behaviour that is normal for some environments (see settings.ts); change it at any time. */
+  readonly settings: Settings
+  readonly clock: ClockControl
+  readonly faults: FaultSwitches
+  readonly ledger: LedgerView
+  /** From now on the access tokens issued so far are expired for the registry, or everywhere. */
+  expireAccessTokens(where: 'registry' | 'everywhere'): void
+  /** Refuses all refresh tokens issued so far. */
+  revokeRefreshTokens(): void
+  /** Listens; returns how to stop listening. See hooks.ts for what each event tells. */
+  on(event: EventName, listener: Listener): () => void
+  /** Where `/v2/*` of the registry host goes: `http://127.0.0.1:PORT`; without: 401 or 200. */
+  setRegistryUpstream(url: string | undefined): void
+  /** Every secret text ever issued or accepted; for the leak scan. */
+  issued(): string[]
+  stop(): Promise<void>
+}
+
+export interface BluemixOptions {
+  /** Default `dedicated.example.com`. */
+  domain?: string
+  registryUpstream?: string
+}
+
+/** Starts everything on free ports of 127.0.0.1; `stop()` ends it and removes its files. */
+export async function startBluemixEnvironment(
+  options: BluemixOptions = {},
+): Promise<BluemixEnvironment> {
+  const { world, user, stranger } = createWorld(options.domain ?? 'dedicated.example.com')
+  const { hosts, directory, secrets } = world
+  const certificates = await createCertificates(Object.values(hosts))
+  const proxy = createRegistryProxy(world, certificates.tokenSigner.cert)
+  proxy.setUpstream(options.registryUpstream)
+  const faults = createFaults()
+  const hooks = createHooks()
+  const handlers = createHandlers(world, { registry: proxy.handle, certificates })
+  const gateway = await openGateway(Object.values(hosts), faults.down)
+  const parts = { world, handlers, faults, hooks, reset: gateway.reset }
+  const frontDoor = await openFrontDoor(parts, certificates.tls)
+  gateway.leadTo(frontDoor.port)
+  faults.onChange(() => faults.down() && gateway.resetAll())
+  const files = await writeCertificates(certificates)
+  return {
+    ...{ domain: hosts.api.slice('api.'.length), hosts, gateway: gateway.url, user, stranger },
+    ...{ ca: certificates.ca, caFile: files.caFile, faults },
+    ...{ settings: world.settings, clock: world.clock, ledger: world.ledger },
+    registryAuth: {
+      realm: `https://${hosts.registry}/oauth/token`,
+      service: 'registry',
+      issuer: hosts.registry,
+      rootCertificate: certificates.tokenSigner.cert,
+      rootCertificateFile: files.rootCertificateFile,
+    },
+    get apiKey() {
+      return user.apiKeys[0] ?? ''
+    },
+    addUser: directory.addUser,
+    addOrganization: directory.addOrganization,
+    organization: directory.organization,
+    expireAccessTokens: world.sessions.expireAccessTokens,
+    revokeRefreshTokens: world.sessions.revokeRefreshTokens,
+    on: hooks.on,
+    setRegistryUpstream: proxy.setUpstream,
+    issued: () => [...new Set([...secrets.all(), ...directory.credentials()])],
+    stop: async () => {
+      await Promise.all([frontDoor.close(), gateway.close(), proxy.close()])
+      await files.folder.remove()
+    },
+  }
+}
+
+function createHandlers(
+  world: World,
+  { registry, certificates }: { registry: Handler; certificates: Certificates },
+): Handlers {
+  const tokens = createRegistryTokens(world.hosts.registry)
+  return {
+    discovery: createDiscovery(world),
+    cloudController: createCloudController(world),
+    uaa: createUaa(world),
+    iam: createIam(world),
+    tokenApi: createTokenApi(world, tokens),
+    registryAuth: createRegistryAuth(world, { tokens, signer: certificates.tokenSigner }),
+    registry,
+  }
+}

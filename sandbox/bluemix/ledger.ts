@@ -1,0 +1,127 @@
+import type { Operation } from './faults.ts'
+
+export type LoginKind =
+  | 'password'
+  | 'api_key'
+  | 'passcode'
+  | 'refresh'
+  | 'iam_password'
+  | 'iam_api_key'
+  | 'iam_passcode'
+  | 'iam_refresh'
+  | 'malformed'
+
+/** One request to a token endpoint of login, uaa or iam. Times are the environment's, epoch ms. */
+export interface LoginEntry {
+  at: number
+  kind: LoginKind
+  /** Whose login it was, where that could be told. */
+  user: string | undefined
+  /** `granted`, or the error code answered: `unauthorized`, `invalid_token`, `BXNIM0415E`, ... */
+  outcome: string
+  /** Token requests under way at that moment, this one included. */
+  inFlight: number
+}
+
+export interface MintEntry {
+  at: number
+  organization: string
+  description: string
+  id: string
+  permanent: boolean
+  write: boolean
+}
+
+export interface RevokeEntry {
+  at: number
+  organization: string
+  id: string
+  description: string
+}
+
+export interface ListEntry {
+  at: number
+  organization: string
+  count: number
+}
+
+export interface RequestEntry {
+  at: number
+  sequence: number
+  operation: Operation | undefined
+  method: string
+  host: string
+  path: string
+  /** Absent while under way, and where the connection was reset. */
+  status: number | undefined
+}
+
+/** A registry token that would let someone in now. */
+export interface LiveToken extends MintEntry {
+  text: string
+}
+
+export interface LedgerView {
+  logins(): LoginEntry[]
+  /** The most token requests that were ever under way together. */
+  maxLoginsInFlight(): number
+  mints(): MintEntry[]
+  revokes(): RevokeEntry[]
+  lists(): ListEntry[]
+  requests(operation?: Operation): RequestEntry[]
+  /** Neither revoked nor expired; of exactly this description where one is given. */
+  liveTokens(description?: string): LiveToken[]
+}
+
+export interface Ledger extends LedgerView {
+  /** A token request begins; the returned function ends it. */
+  enterLogin(): () => void
+  login(entry: Omit<LoginEntry, 'inFlight'>): void
+  mint(entry: LiveToken & { expiry: number }): void
+  revoke(entry: RevokeEntry): void
+  list(entry: ListEntry): void
+  request(entry: RequestEntry): RequestEntry
+  /** The number of the next request, from 1. */
+  nextSequence(): number
+}
+
+export function createLedger(now: () => number): Ledger {
+  const logins: LoginEntry[] = []
+  const minted: (LiveToken & { expiry: number })[] = []
+  const revokes: RevokeEntry[] = []
+  const lists: ListEntry[] = []
+  const requests: RequestEntry[] = []
+  let inFlight = 0
+  let most = 0
+  const isLive = (token: { id: string; expiry: number }) =>
+    !revokes.some(({ id }) => id === token.id) && (token.expiry === 0 || token.expiry > now())
+  return {
+    enterLogin: () => {
+      inFlight += 1
+      most = Math.max(most, inFlight)
+      return () => {
+        inFlight -= 1
+      }
+    },
+    login: entry => logins.push({ ...entry, inFlight }),
+    mint: entry => minted.push(entry),
+    revoke: entry => revokes.push(entry),
+    list: entry => lists.push(entry),
+    request: entry => {
+      requests.push(entry)
+      return entry
+    },
+    nextSequence: () => requests.length + 1,
+    logins: () => [...logins],
+    maxLoginsInFlight: () => most,
+    mints: () => minted.map(({ text: _text, expiry: _expiry, ...entry }) => entry),
+    revokes: () => [...revokes],
+    lists: () => [...lists],
+    requests: operation => requests.filter(each => !operation || each.operation === operation),
+    liveTokens: description =>
+      minted
+        .filter(token => description === undefined || token.description === description)
+        .filter(isLive)
+        .map(({ expiry: _expiry, ...token }) => token),
+  }
+}

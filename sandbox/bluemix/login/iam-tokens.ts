@@ -1,0 +1,48 @@
+import { randomBytes, randomUUID } from 'node:crypto'
+import { seconds } from '../clock.ts'
+import type { User } from '../directory.ts'
+import { type Claims, signHs256, verifyHs256 } from '../jwt.ts'
+import type { World } from '../world.ts'
+
+const accessSeconds = 3600
+const refreshSeconds = 2_592_000
+
+export interface IamTokens {
+  /** IAM's answer to a successful token request; `withUaa`: two more tokens. */
+  grant(user: User, now: number, withUaa: boolean): Record<string, unknown>
+  /** The user of a refresh token, or why there is none. `now` in epoch ms. */
+  refresh(token: string, now: number): User | 'expired' | 'invalid'
+}
+
+/** IAM's own tokens: JWTs by a key that neither UAA nor the registry knows. */
+export function createIamTokens(world: World): IamTokens {
+  const key = randomBytes(32)
+  const iss = `https://${world.hosts.iam}/oidc/token`
+  const sign = (claims: Claims, now: number, life: number) => {
+    const times = { iat: now, exp: now + life, iss, jti: randomUUID() }
+    const token = signHs256({ ...claims, ...times }, key)
+    world.secrets.addJwt(token)
+    return token
+  }
+  return {
+    grant: (user, nowMs, withUaa) => {
+      const now = seconds(nowMs)
+      const uaa = withUaa ? world.sessions.open(user, nowMs, { scope: '' }) : undefined
+      return {
+        access_token: sign({ id: user.id, use: 'access' }, now, accessSeconds),
+        refresh_token: sign({ id: user.id, use: 'refresh' }, now, refreshSeconds),
+        ...(uaa && { uaa_token: uaa.access_token, uaa_refresh_token: uaa.refresh_token }),
+        token_type: 'Bearer',
+        expires_in: accessSeconds,
+        expiration: now + accessSeconds,
+        scope: 'ibm openid',
+      }
+    },
+    refresh: (token, now) => {
+      const claims = verifyHs256(token, key)
+      if (claims?.use !== 'refresh') return 'invalid'
+      if (Number(claims.exp) <= seconds(now)) return 'expired'
+      return world.directory.userById(claims.id) ?? 'invalid'
+    },
+  }
+}

@@ -1,0 +1,131 @@
+import { randomUUID } from 'node:crypto'
+import type { User } from '../directory.ts'
+import type { LoginKind } from '../ledger.ts'
+import {
+  type Answer,
+  basicCredentials,
+  formFields,
+  type Handler,
+  json,
+  type Received,
+  text,
+} from '../wire/exchange.ts'
+import type { World } from '../world.ts'
+import { createIamTokens, type IamTokens } from './iam-tokens.ts'
+import { type LoginOutcome, type Refusal, refused } from './login-outcome.ts'
+
+/**
+ * `POST iam/oidc/token` (2017) and `/identity/token` (later), client `bx:bx`. With
+ * `response_type=cloud_iam,uaa` (comma or space), `uaa_client_id=cf` and an empty
+ * `uaa_client_secret` the answer holds UAA tokens too (bluemix-go c514a14, authentication/iam.go).
+ * The IAM access token itself is of no use at the cloud controller or at the registry.
+ *
+ * | grant_type (after urn:ibm:params:oauth:grant-type:) | fields             | refusal, all 400     |
+ * |-----------------------------------------------------|--------------------|----------------------|
+ * | apikey                                              | apikey             | BXNIM0415E           |
+ * | passcode                                            | passcode           | BXNIM0602E           |
+ * | (plain) password                                    | username, password | BXNIM0602E, federated BXNIM0608E |
+ * | (plain) refresh_token                               | refresh_token      | BXNIM0407E, expired BXNIM0408E |
+ *
+ * Whatever else is wrong is BXNIM0109E here; which code IAM had for it is not known.
+ */
+export function createIam(world: World): Handler {
+  const tokens = createIamTokens(world)
+  return received => {
+    if (!world.settings.iamPaths.includes(received.path)) return text(404, 'Not Found\n')
+    const outcome = malformed(received) ?? decide(world, received, tokens)
+    const granted = 'granted' in outcome
+    const user = granted ? outcome.user.name : outcome.user
+    const said = granted ? 'granted' : outcome.refused.code
+    world.ledger.login({ at: received.now, kind: outcome.kind, user, outcome: said })
+    return granted ? json(200, outcome.granted) : refusalAnswer(outcome.refused)
+  }
+}
+
+function malformed(received: Received): LoginOutcome | undefined {
+  if (received.method !== 'POST') return bad(405, 'Method not allowed')
+  if (received.query.size > 0) return bad(400, 'Parameters belong in the body')
+  const client = basicCredentials(received)
+  if (client?.user !== 'bx' || client.password !== 'bx') return bad(401, 'Client not known')
+  const form = formFields(received)
+  if (!form) return bad(400, 'Malformed form body')
+  const types = responseTypes(form)
+  const known = types.every(each => each === 'cloud_iam' || each === 'uaa')
+  if (!known || !types.includes('cloud_iam')) return bad(400, 'Property response_type is invalid')
+  const uaaClient = form.get('uaa_client_id') === 'cf' && form.get('uaa_client_secret') === ''
+  if (types.includes('uaa') && !uaaClient) return bad(400, 'Property uaa_client_id is invalid')
+  return undefined
+}
+
+function bad(status: number, description: string): LoginOutcome {
+  return refused('malformed', [status, 'BXNIM0109E', description])
+}
+
+function responseTypes(form: Map<string, string>): string[] {
+  return (form.get('response_type') ?? '').split(/[ ,]/)
+}
+
+function decide(world: World, received: Received, tokens: IamTokens): LoginOutcome {
+  const form = formFields(received) ?? new Map<string, string>()
+  const grant = grants[form.get('grant_type') ?? '']
+  if (!grant) return bad(400, 'Property grant_type is invalid')
+  const found = grant.find({ world, received, tokens, field: name => form.get(name) ?? '' })
+  if (Array.isArray(found)) return refused(grant.kind, found, form.get('username'))
+  for (const name of ['apikey', 'password', 'passcode']) world.secrets.add(form.get(name) ?? '')
+  const granted = tokens.grant(found, received.now, responseTypes(form).includes('uaa'))
+  return { kind: grant.kind, user: found, granted }
+}
+
+type Words = [status: number, code: string, description: string]
+
+interface Grant {
+  kind: LoginKind
+  find(request: {
+    world: World
+    received: Received
+    tokens: IamTokens
+    field: (name: string) => string
+  }): User | Words
+}
+
+const unknownKey: Words = [400, 'BXNIM0415E', 'Provided API key could not be found']
+const wrongUser: Words = [400, 'BXNIM0602E', 'The user name or password is not correct']
+const invalidToken: Words = [400, 'BXNIM0407E', 'Provided token is invalid']
+const expiredSession: Words = [400, 'BXNIM0408E', 'Provided refresh_token is expired']
+const federated: Words = [
+  400,
+  'BXNIM0608E',
+  'The user is federated and must use an API key or one-time passcode',
+]
+
+const grants: Record<string, Grant> = {
+  'urn:ibm:params:oauth:grant-type:apikey': {
+    kind: 'iam_api_key',
+    find: ({ world, field }) => world.directory.userByApiKey(field('apikey')) ?? unknownKey,
+  },
+  'urn:ibm:params:oauth:grant-type:passcode': {
+    kind: 'iam_passcode',
+    find: ({ world, field }) => world.directory.userByPasscode(field('passcode')) ?? wrongUser,
+  },
+  password: {
+    kind: 'iam_password',
+    find: ({ world, received, field }) => {
+      const user = world.directory.user(field('username'))
+      if (user?.federated || received.fault.refuse === 'federated') return federated
+      return user?.password === field('password') ? user : wrongUser
+    },
+  },
+  refresh_token: {
+    kind: 'iam_refresh',
+    find: ({ tokens, received, field }) => {
+      const found = tokens.refresh(field('refresh_token'), received.now)
+      if (typeof found !== 'string') return found
+      return found === 'expired' ? expiredSession : invalidToken
+    },
+  },
+}
+
+function refusalAnswer({ status, code, description }: Refusal): Answer {
+  const context = { requestId: randomUUID() }
+  return json(status, { errorCode: code, errorMessage: description, context })
+}

@@ -1,0 +1,30 @@
+const failuresToLock = 5
+const windowMs = 1_200_000
+const lockMs = 300_000
+
+/** UAA's default policy: 5 failures in 1200 s lock for 300 s (oauth-endpoints.xml, 4.8.0). */
+export interface Lockout {
+  locked(name: string, now: number): boolean
+  failed(name: string, now: number): void
+  succeeded(name: string): void
+}
+
+/**
+ * As UAA's PeriodLockoutPolicy: what counts are the failures since the last success; the lock
+ * lasts from the newest of them; an attempt while locked is refused unread and counts for nothing.
+ */
+export function createLockout(): Lockout {
+  const failures = new Map<string, number[]>()
+  return {
+    locked: (name, now) => {
+      const recent = (failures.get(name) ?? []).filter(at => at > now - windowMs)
+      return recent.length >= failuresToLock && Math.max(...recent) > now - lockMs
+    },
+    failed: (name, now) => {
+      failures.set(name, [...(failures.get(name) ?? []), now])
+    },
+    succeeded: name => {
+      failures.delete(name)
+    },
+  }
+}

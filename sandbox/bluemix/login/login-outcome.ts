@@ -1,0 +1,23 @@
+import type { User } from '../directory.ts'
+import type { LoginKind } from '../ledger.ts'
+
+/** How a token request ended, before it is put into the words of UAA or IAM. */
+export type LoginOutcome =
+  | { kind: LoginKind; user: User; granted: unknown }
+  | { kind: LoginKind; user?: string; refused: Refusal }
+
+export interface Refusal {
+  status: number
+  code: string
+  description: string
+}
+
+export function refused(
+  kind: LoginKind,
+  refusal: [status: number, code: string, description: string],
+  user?: string,
+): LoginOutcome {
+  const [status, code, description] = refusal
+  const outcome = { kind, refused: { status, code, description } }
+  return user === undefined ? outcome : { ...outcome, user }
+}

@@ -1,0 +1,123 @@
+import type { Fault } from '../faults.ts'
+import {
+  type Answer,
+  basicCredentials,
+  formFields,
+  type Handler,
+  json,
+  type Received,
+} from '../wire/exchange.ts'
+import type { World } from '../world.ts'
+import { type Claimant, findClaimant } from './claimant.ts'
+import { createLockout, type Lockout } from './lockout.ts'
+import { type LoginOutcome, type Refusal, refused } from './login-outcome.ts'
+import { malformed } from './uaa-request.ts'
+import { scopesExist } from './uaa-tokens.ts'
+
+/**
+ * `POST <authorization endpoint>/oauth/token` and `POST <token endpoint>/oauth/token`
+ * (cloudfoundry/uaa 4.8.0). Parameters belong in the body; the client is `cf` with an empty secret.
+ *
+ * | grant          | fields                           | who                                      |
+ * |----------------|----------------------------------|------------------------------------------|
+ * | password       | username, password               | a user, not federated                    |
+ * | password       | username=`apikey`, password=key  | the key's user; at `login.` only, where IBM documents it |
+ * | password       | passcode                         | the code's user, once                    |
+ * | refresh_token  | refresh_token                    | same refresh token back, life unchanged  |
+ *
+ * | refusal                                  | status, error                                  |
+ * |------------------------------------------|------------------------------------------------|
+ * | not POST                                 | 405 method_not_allowed                         |
+ * | a query string                           | 406 query_string_not_allowed                   |
+ * | no form, a field twice, an unknown field | 400 invalid_request                            |
+ * | wrong client, wrong user or password     | 401 unauthorized "Bad credentials"             |
+ * | account locked, federated user           | 401 unauthorized                               |
+ * | password expired                         | 403 access_denied                              |
+ * | refresh token expired, revoked, unknown  | 401 invalid_token, the token in the description |
+ * | a grant that `cf` may not use            | 401 invalid_client                             |
+ * | an unknown grant                         | 400 unsupported_grant_type                     |
+ * | a scope that the user has not            | 400 invalid_scope                              |
+ */
+export function createUaa(world: World): Handler {
+  const lockout = createLockout()
+  return received => {
+    const outcome = malformed(received) ?? decide(world, lockout, received)
+    const granted = 'granted' in outcome
+    const user = granted ? outcome.user.name : outcome.user
+    const said = granted ? 'granted' : outcome.refused.code
+    world.ledger.login({ at: received.now, kind: outcome.kind, user, outcome: said })
+    return granted ? json(200, outcome.granted, noStore) : refusalAnswer(outcome.refused)
+  }
+}
+
+const noStore = { 'cache-control': 'no-store', pragma: 'no-cache' }
+const badCredentials: [number, string, string] = [401, 'unauthorized', 'Bad credentials']
+const lockedWords = 'Your account has been locked because of too many failed attempts to login.'
+const federatedWords =
+  'BMXLS0202E: You are using a federated user ID, please use one time code to login with option --sso'
+const expiredWords = 'Your current password has expired. Please reset your password.'
+const grantsOfOthers = ['client_credentials', 'authorization_code', 'user_token']
+
+function decide(world: World, lockout: Lockout, received: Received): LoginOutcome {
+  const client = basicCredentials(received)
+  if (client?.user !== 'cf' || client.password !== '') return refused('malformed', badCredentials)
+  const form = formFields(received) ?? new Map<string, string>()
+  const type = form.get('grant_type')
+  if (!type) return refused('malformed', [400, 'invalid_request', 'Missing grant type'])
+  if (!scopesExist(form.get('scope') ?? '')) {
+    return refused('malformed', [
+      400,
+      'invalid_scope',
+      'Invalid scope (empty) - this user is not allowed any of the requested scopes',
+    ])
+  }
+  if (type === 'refresh_token') return refresh(world, received, form)
+  if (type === 'password') return passwordGrant(world, lockout, { received, form })
+  return grantsOfOthers.includes(type)
+    ? refused('malformed', [401, 'invalid_client', `Unauthorized grant type: ${type}`])
+    : refused('malformed', [400, 'unsupported_grant_type', `Unsupported grant type: ${type}`])
+}
+
+function refresh(world: World, received: Received, form: Map<string, string>): LoginOutcome {
+  const found = world.sessions.refresh(form.get('refresh_token') ?? '', received.now)
+  if ('refused' in found) return refused('refresh', [401, 'invalid_token', found.refused])
+  const { user, refreshToken } = found
+  const wish = { scope: form.get('scope') ?? '', ...(refreshToken && { refreshToken }) }
+  return { kind: 'refresh', user, granted: world.sessions.open(user, received.now, wish) }
+}
+
+function passwordGrant(
+  world: World,
+  lockout: Lockout,
+  { received, form }: { received: Received; form: Map<string, string> },
+): LoginOutcome {
+  const claimant = findClaimant(world, received, form)
+  const { kind, name, user } = claimant
+  const refusal = refusalOf(claimant, received, lockout.locked(name, received.now))
+  if (refusal === badCredentials) lockout.failed(name, received.now)
+  if (refusal || !user) return refused(kind, refusal ?? badCredentials, name)
+  lockout.succeeded(name)
+  world.secrets.add(form.get('password') ?? '')
+  world.secrets.add(form.get('passcode') ?? '')
+  const wish = { scope: form.get('scope') ?? '' }
+  return { kind, user, granted: world.sessions.open(user, received.now, wish) }
+}
+
+/** The first that applies: a locked account is refused unread, an expired password only if right. */
+function refusalOf(
+  { user, problem }: Claimant,
+  { fault }: Received,
+  locked: boolean,
+): [number, string, string] | undefined {
+  const is = (what: Fault['refuse']) => fault.refuse === what || problem === what
+  if (locked || is('locked')) return [401, 'unauthorized', lockedWords]
+  if (is('federated')) return [401, 'unauthorized', federatedWords]
+  if (!user) return badCredentials
+  return is('password_expired') ? [403, 'access_denied', expiredWords] : undefined
+}
+
+function refusalAnswer({ status, code, description }: Refusal): Answer {
+  const challenge = `Basic realm="UAA/client", error="${code}", error_description="${description.replace(/[^ -~]/g, '?')}"`
+  const headers = status === 401 ? { ...noStore, 'www-authenticate': challenge } : noStore
+  return json(status, { error: code, error_description: description }, headers)
+}

@@ -1,0 +1,140 @@
+import { once } from 'node:events'
+import type { IncomingMessage, ServerResponse } from 'node:http'
+import { createServer } from 'node:https'
+import type { AddressInfo } from 'node:net'
+import { setTimeout as delay } from 'node:timers/promises'
+import type { Faults } from '../faults.ts'
+import type { Hooks, RequestEvent } from '../hooks.ts'
+import type { World } from '../world.ts'
+import { addressOf, bodyLimit, newEvent, readBody, receive } from './arrival.ts'
+import { type Answer, type Handler, type Received, text } from './exchange.ts'
+import { failureAnswer } from './failures.ts'
+import { findRoute, type Handlers } from './routes.ts'
+import { send, sendHalf } from './send.ts'
+
+interface Door {
+  world: World
+  handlers: Handlers
+  faults: Faults
+  hooks: Hooks
+  /** Resets the tunnel behind a connection. */
+  reset: (port: number | undefined) => boolean
+}
+
+export interface FrontDoor {
+  port: number
+  close(): Promise<void>
+}
+
+/**
+ * The TLS listener for all hosts of the environment. Each request goes the same way: numbered,
+ * told to the listeners, delayed, failed where a fault strikes, handled, told again, answered.
+ */
+export async function openFrontDoor(
+  door: Door,
+  tls: { key: string; cert: string },
+): Promise<FrontDoor> {
+  const closing = new AbortController()
+  const server = createServer({ ...tls, ALPNProtocols: ['http/1.1'] }, (request, response) => {
+    serve(door, { request, response, signal: closing.signal }).catch((error: Error) => {
+      // A client that went away in the middle is no fault of ours; anything else is.
+      if (!closing.signal.aborted && !request.socket.destroyed) process.emitWarning(error)
+      request.socket.destroy()
+    })
+  })
+  server.keepAliveTimeout = 65_000
+  server.listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  return {
+    port: (server.address() as AddressInfo).port,
+    close: async () => {
+      closing.abort()
+      server.close()
+      server.closeAllConnections()
+    },
+  }
+}
+
+interface Connection {
+  request: IncomingMessage
+  response: ServerResponse
+  signal: AbortSignal
+}
+
+async function serve(door: Door, connection: Connection): Promise<void> {
+  const { request, response } = connection
+  const { url, host } = addressOf(request, door.world.hosts)
+  if (!host) return send(response, text(421, 'this server does not play that host\n'), {})
+  const route = findRoute(host, request.method ?? '', url.pathname)
+  const event = newEvent(request, {
+    url,
+    operation: route?.operation,
+    sequence: door.world.ledger.nextSequence(),
+  })
+  const entry = door.world.ledger.request({ ...event, at: door.world.clock.now() })
+  if (route?.operation === 'login') response.once('close', door.world.ledger.enterLogin())
+  const body = route?.operation === 'registry' ? '' : await readBody(request)
+  const told = await door.hooks.tell('beforeRequest', event)
+  const received = receive(request, {
+    url,
+    event,
+    body,
+    fault: door.faults.draw(event.operation),
+    clock: door.world.clock.now(),
+  })
+  if (told === 'drop' || received.fault.down) return reset(door, request)
+  await pause(received.fault.latencyMs, connection)
+  const { done, answer } = await work(door, received, route && door.handlers[route.handler])
+  const verdict = done && (await tellDone(door, { ...event, status: done.status }, received))
+  await pause(received.fault.answerLatencyMs, connection)
+  if (verdict === 'drop' || !answer) return reset(door, request)
+  entry.status = answer.status
+  return reply(door, response, { answer, received })
+}
+
+async function pause(milliseconds: number | undefined, { signal }: Connection): Promise<void> {
+  if (milliseconds) await delay(milliseconds, undefined, { signal })
+}
+
+function reply(
+  { world }: Door,
+  response: ServerResponse,
+  { answer, received: { fault, now } }: { answer: Answer; received: Received },
+): Promise<void> {
+  const pretty = fault.prettyPrint ?? world.settings.prettyPrint
+  const write = fault.fail === 'truncated' ? sendHalf : send
+  return write(response, answer, { pretty, date: new Date(now) })
+}
+
+/**
+ * `done` is what the work came to, absent where a fault came first; `answer` is what the client is
+ * to see of it, absent where the connection is to be reset.
+ */
+async function work(
+  door: Door,
+  received: Received,
+  handle: Handler | undefined,
+): Promise<{ done?: Answer; answer: Answer | undefined }> {
+  const { fail, when } = received.fault
+  const fails = fail !== undefined && fail !== 'truncated'
+  const failed = fails ? failureAnswer(fail, received, door.world.hosts) : undefined
+  if (fails && when !== 'after') return { answer: failed }
+  const done = await handled(received, handle)
+  return { done, answer: fails ? failed : done }
+}
+
+function handled(received: Received, handle: Handler | undefined): Answer | Promise<Answer> {
+  if (received.body.length > bodyLimit) return text(413, 'Payload Too Large')
+  return handle ? handle(received) : text(404, '404 page not found\n')
+}
+
+async function tellDone(door: Door, event: RequestEvent, { operation }: Received) {
+  const succeeded = operation && event.status !== undefined && event.status < 300
+  const first = succeeded ? await door.hooks.tell(operation, event) : undefined
+  return (await door.hooks.tell('afterRequest', event)) ?? first
+}
+
+function reset(door: Door, request: IncomingMessage): void {
+  door.reset(request.socket.remotePort)
+  request.socket.destroy()
+}

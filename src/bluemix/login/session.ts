@@ -1,0 +1,138 @@
+import type { Logger } from 'pino'
+import type { Registry } from 'prom-client'
+import type { TokenError } from '../../registry-token/registry-token.ts'
+import type { Discovery } from '../endpoints.ts'
+import { type Answer, said } from '../http/answer.ts'
+import { type Ask, type Request, untilAborted } from '../http/request.ts'
+import type { CredentialFiles } from './credentials.ts'
+import type { Grant } from './grant.ts'
+import { createGuardedLogin, type GuardedLogin } from './guarded-login.ts'
+import type { Note } from './login-memory.ts'
+import type { TokenEndpoint } from './token-endpoint.ts'
+
+export interface Session {
+  /** The request with the session's token; where that is refused, once more with a new one. */
+  authorized(ask: Ask, signal: AbortSignal): Promise<Answer>
+  /** The refusal of the last login, for as long as it stands. */
+  refusal(): TokenError | undefined
+}
+
+interface Options {
+  credentials: CredentialFiles
+  discovery: Discovery
+  tokenEndpoint: TokenEndpoint
+  request: Request
+  logger: Logger
+  metrics: Registry
+  now: () => number
+  note: Note
+  /** Ends logins, which callers share; a caller's own signal only lets that caller go. */
+  closing: AbortSignal
+}
+
+interface Held extends Grant {
+  /** Of the credentials it was got with. */
+  digest: string
+  renewAt: number
+  expiresAt: number
+}
+
+interface State extends Options {
+  login: GuardedLogin
+  held: Held | undefined
+  flight: Promise<string> | undefined
+  /** Of the credentials as they are now, as far as is known. */
+  digest: string | undefined
+}
+
+/** When a renewal fails that is not urgent yet, the next is tried so much later. */
+const renewalPauseMs = 30_000
+
+/**
+ * One login at a time, shared by all who wait for it, and renewed at 80 % of its life; other
+ * credentials in the files mean another login.
+ */
+export function createSession(options: Options): Session {
+  const state: State = {
+    ...options,
+    login: createGuardedLogin(options),
+    held: undefined,
+    flight: undefined,
+    digest: undefined,
+  }
+  options.credentials.onChange(digest => {
+    state.digest = digest
+    state.login.credentialsAre(digest)
+    if (state.held?.digest !== digest) state.held = undefined
+  })
+  return {
+    authorized: (ask, signal) => authorized(state, ask, signal),
+    refusal: state.login.refusal,
+  }
+}
+
+async function authorized(state: State, ask: Ask, signal: AbortSignal): Promise<Answer> {
+  const token = await accessToken(state, signal)
+  const answer = await state.request(bearing(ask, token), signal)
+  if (answer.status !== 401 || said(answer).code === 'CF-NotAuthenticated') return answer
+  // Refused, so of no use whatever its life; unless another caller has renewed it meanwhile.
+  if (state.held?.accessToken === token) state.held = { ...state.held, renewAt: 0, expiresAt: 0 }
+  return state.request(bearing(ask, await accessToken(state, signal)), signal)
+}
+
+async function accessToken(state: State, signal: AbortSignal): Promise<string> {
+  const { held, now } = state
+  if (held !== undefined && now() < held.renewAt) return held.accessToken
+  state.flight ??= obtain(state).finally(() => {
+    state.flight = undefined
+  })
+  return untilAborted(state.flight, signal)
+}
+
+async function obtain(state: State): Promise<string> {
+  const credentials = await state.credentials.read()
+  const { digest } = credentials
+  state.digest = digest
+  state.login.check(digest)
+  const former = state.held?.digest === digest ? state.held : undefined
+  const askedAt = state.now()
+  try {
+    const grant = (await renewed(state, former)) ?? (await state.login.attempt(credentials))
+    // With credentials that changed meanwhile, the next caller logs in anew.
+    if (state.digest === digest) state.held = hold(grant, digest, askedAt)
+    return grant.accessToken
+  } catch (error) {
+    return afterFailure(state, error as TokenError, former)
+  }
+}
+
+async function renewed(state: State, former: Held | undefined): Promise<Grant | undefined> {
+  if (former?.refreshToken === undefined) return undefined
+  const grant = await state.tokenEndpoint.refresh(former.refreshToken, state.closing)
+  // Some environments give another refresh token each time, some the same or none.
+  if (grant === 'ended') return undefined
+  return { ...grant, refreshToken: grant.refreshToken ?? former.refreshToken }
+}
+
+function afterFailure(state: State, error: TokenError, former: Held | undefined): string {
+  if (error.kind === 'locked') {
+    state.login.refuse(error)
+    state.held = undefined
+  }
+  if (error.kind !== 'transient' || former === undefined || state.now() >= former.expiresAt) {
+    throw error
+  }
+  const renewAt = Math.min(state.now() + renewalPauseMs, former.expiresAt)
+  state.held = { ...former, renewAt }
+  return former.accessToken
+}
+
+function hold(grant: Grant, digest: string, askedAt: number): Held {
+  const { lifetimeMs } = grant
+  return { ...grant, digest, renewAt: askedAt + 0.8 * lifetimeMs, expiresAt: askedAt + lifetimeMs }
+}
+
+function bearing(ask: Ask, token: string): Ask {
+  const headers = { ...ask.headers, authorization: `Bearer ${token}` }
+  return { ...ask, headers, sent: [...ask.sent, token] }
+}
