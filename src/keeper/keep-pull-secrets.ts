@@ -1,0 +1,42 @@
+import type { SecretKeeper } from '../pull-secret/secret-missing.ts'
+import { begin, createLoop, end, type KeeperOptions, shouldRun } from './keeper-loop.ts'
+import { createForeignReport } from './report-foreign.ts'
+
+export interface Keeper extends SecretKeeper {
+  start(): void
+  /** Lets running steps end, for a moment; what is cut off then, the next leader goes on from. */
+  stop(): Promise<void>
+}
+
+/** How long running steps may go on after `stop()`. */
+const stopMs = 3000
+
+/** Sees to it, as long as this replica leads, that every opted-in namespace has its pull secret. */
+export function createKeeper(options: KeeperOptions): Keeper {
+  const { index, leadership } = options
+  const loop = createLoop(options)
+  const { queue, refusals, work } = loop
+  const reportForeign = createForeignReport(options)
+  return {
+    start: () => {
+      for (const namespace of index.names()) reportForeign(namespace)
+      index.onChange((namespace, gone) => {
+        reportForeign(namespace)
+        if (gone?.ours) work.tidyLater(gone)
+        if (shouldRun(loop, namespace)) queue.add(namespace)
+      })
+      leadership.onChange(leading => (leading ? begin(loop) : end(loop)))
+      if (leadership.leading()) begin(loop)
+    },
+    stop: async () => {
+      queue.clear()
+      await Promise.race([queue.onIdle(), new Promise(resolve => setTimeout(resolve, stopMs))])
+      end(loop)
+    },
+    want: namespace => {
+      if (shouldRun(loop, namespace)) queue.add(namespace, true)
+    },
+    refusal: namespace => refusals.get(namespace),
+    whenRefused: namespace => refusals.whenRefused(namespace),
+  }
+}

@@ -1,0 +1,139 @@
+import type { Registry } from 'prom-client'
+import type { Leadership } from '../kubernetes/leader.ts'
+import { createKeeperMetrics } from './keeper-metrics.ts'
+import { createKeyedQueue, type KeyedQueue } from './keyed-queue.ts'
+import { framesOf, judge } from './refusal.ts'
+import { createRefusals, type Refusals } from './refusals.ts'
+import { findStrayTokens } from './tidy-tokens.ts'
+import { createNamespaceWork, type NamespaceWork, type WorkOptions } from './work-on-namespace.ts'
+
+export interface KeeperOptions extends Omit<WorkOptions, 'stepDone' | 'assertLeading'> {
+  leadership: Leadership
+  concurrency: number
+  metrics: Registry
+  /** Every namespace is looked at this often, whatever the watches said. */
+  resyncMs?: number
+  /** The environment's tokens are looked through this often for ones that no Secret names. */
+  sweepMs?: number
+  /** And so long after a term began: what a stalled predecessor had under way may land late. */
+  sweepAgainMs?: number
+}
+
+class NotLeadingError extends Error {}
+
+export interface Loop {
+  options: KeeperOptions
+  queue: KeyedQueue
+  refusals: Refusals
+  work: NamespaceWork
+  count(step: string, outcome: string): void
+  /** Ends with this replica's leadership. */
+  term: AbortController
+  timers: NodeJS.Timeout[]
+  sawNamespaces: boolean
+}
+
+/** The state of the keeper, before it is started. */
+export function createLoop(options: KeeperOptions): Loop {
+  const queue = createKeyedQueue(options.concurrency, namespace => runOne(loop, namespace))
+  const refusals = createRefusals(namespace => queue.add(namespace))
+  const { count } = createKeeperMetrics(options.index, refusals, options.metrics)
+  const work = createNamespaceWork({
+    ...options,
+    stepDone: step => count(step, 'done'),
+    assertLeading: () => {
+      if (!leads(loop)) throw new NotLeadingError()
+    },
+  })
+  const loop: Loop = {
+    options,
+    queue,
+    refusals,
+    work,
+    count,
+    term: new AbortController(),
+    timers: [],
+    sawNamespaces: false,
+  }
+  return loop
+}
+
+function leads({ options, term }: Loop): boolean {
+  return options.leadership.leading() && !term.signal.aborted
+}
+
+/** A refused namespace has its next try arranged already: no event makes it come sooner. */
+export function shouldRun(loop: Loop, namespace: string): boolean {
+  return leads(loop) && !loop.refusals.get(namespace) && loop.work.isNeeded(namespace)
+}
+
+async function runOne(loop: Loop, namespace: string): Promise<void> {
+  const { work, refusals } = loop
+  const { signal } = loop.term
+  try {
+    const acted = await work.run(namespace, signal)
+    refusals.clear(namespace)
+    if (acted) refusals.environmentAnswers()
+  } catch (error) {
+    if (!signal.aborted && !(error instanceof NotLeadingError)) refuse(loop, namespace, error)
+  }
+}
+
+function refuse({ refusals, count, options }: Loop, namespace: string, error: unknown): void {
+  const verdict = judge(error)
+  const { code, message } = verdict
+  count('any', code)
+  const isNew = refusals.refuse(namespace, verdict)
+  if (code === 'internal_error') options.logger.error({ namespace, at: framesOf(error) }, message)
+  else if (isNew) options.logger.warn({ namespace, code }, `no pull secret: ${message}`)
+}
+
+function lookAtAll(loop: Loop): void {
+  for (const namespace of loop.options.index.names()) {
+    if (shouldRun(loop, namespace)) loop.queue.add(namespace)
+  }
+}
+
+/** A namespace list that is empty after it was full is not believed: then nothing is swept. */
+async function sweep(loop: Loop): Promise<void> {
+  const { options, queue, work } = loop
+  const isEmpty = options.index.namespaces.keys().next().done === true
+  loop.sawNamespaces ||= !isEmpty
+  if (!leads(loop)) return
+  if (isEmpty && loop.sawNamespaces) {
+    options.logger.warn('no namespace is opted in any more: not looking for stray tokens')
+    return
+  }
+  for (const tokens of await findStrayTokens(options, loop.term.signal)) {
+    work.tidyLater(tokens)
+    queue.add(tokens.namespace)
+  }
+}
+
+/** A term of leadership begins with a full look at everything. */
+export function begin(loop: Loop): void {
+  const { logger, resyncMs = 15_000, sweepMs = 60_000, sweepAgainMs = 15_000 } = loop.options
+  end(loop)
+  loop.term = new AbortController()
+  const { signal } = loop.term
+  const sweepSafely = () => {
+    sweep(loop).catch(error => {
+      if (!signal.aborted) logger.error({ at: framesOf(error) }, 'looking for stray tokens failed')
+    })
+  }
+  loop.timers = [
+    setInterval(() => lookAtAll(loop), resyncMs).unref(),
+    setInterval(sweepSafely, sweepMs).unref(),
+    setTimeout(sweepSafely, sweepAgainMs).unref(),
+  ]
+  lookAtAll(loop)
+  sweepSafely()
+}
+
+/** Cuts off what runs, forgets what waits. */
+export function end(loop: Loop): void {
+  loop.term.abort()
+  for (const timer of loop.timers) clearInterval(timer)
+  loop.queue.clear()
+  loop.refusals.clearAll()
+}

@@ -1,0 +1,115 @@
+import { ExponentialBackoff, type IBackoff } from 'cockatiel'
+import type { Refusal, Verdict } from './refusal.ts'
+
+/** Which namespaces are refused at the moment, and when each is tried again. */
+export interface Refusals {
+  get(namespace: string): Refusal | undefined
+  /** Remembers and arranges the next try; true where this reason is new for the namespace. */
+  refuse(namespace: string, verdict: Verdict): boolean
+  clear(namespace: string): void
+  /** The environment answered somebody: all that waited for it are tried again. */
+  environmentAnswers(): void
+  /** Aborted as soon as the namespace is refused. */
+  whenRefused(namespace: string): AbortSignal
+  clearAll(): void
+}
+
+interface Standing extends Refusal {
+  delay: IBackoff<unknown> | undefined
+  timer: NodeJS.Timeout | undefined
+}
+
+interface State {
+  standing: Map<string, Standing>
+  parked: Set<string>
+  waiting: Map<string, AbortController>
+  probe: NodeJS.Timeout | undefined
+  probeMs: number
+  retry: (namespace: string) => void
+}
+
+/**
+ * A namespace with a failure of its own backs off by itself. Those that the environment keeps
+ * waiting are parked together, and one of them is tried every `probeMs`: however many wait, an
+ * environment that is down gets one question at a time (and the breaker thins these out), and a
+ * refused login costs nothing at all, since the client asks again only with another credential.
+ */
+export function createRefusals(retry: (namespace: string) => void, probeMs = 1000): Refusals {
+  const state: State = {
+    standing: new Map(),
+    parked: new Set(),
+    waiting: new Map(),
+    probe: undefined,
+    probeMs,
+    retry,
+  }
+  return {
+    get: namespace => state.standing.get(namespace),
+    refuse: (namespace, verdict) => refuse(state, namespace, verdict),
+    whenRefused: namespace => whenRefused(state, namespace),
+    clear: namespace => {
+      forget(state, namespace)
+      state.waiting.delete(namespace)
+    },
+    environmentAnswers: () => {
+      const everyone = [...state.parked]
+      state.parked.clear()
+      for (const namespace of everyone) retry(namespace)
+    },
+    clearAll: () => {
+      for (const namespace of [...state.standing.keys()]) forget(state, namespace)
+      clearTimeout(state.probe)
+      state.probe = undefined
+    },
+  }
+}
+
+function refuse(state: State, namespace: string, verdict: Verdict): boolean {
+  const before = state.standing.get(namespace)
+  forget(state, namespace)
+  if (verdict.again === 'never') return false
+  const { code, message } = verdict
+  state.standing.set(namespace, { code, message, ...arrange(state, namespace, verdict, before) })
+  state.waiting.get(namespace)?.abort()
+  state.waiting.delete(namespace)
+  return before?.code !== code
+}
+
+function arrange(
+  state: State,
+  namespace: string,
+  { again, retryAfterMs = 0 }: Verdict,
+  before: Standing | undefined,
+): Pick<Standing, 'delay' | 'timer'> {
+  if (typeof again === 'string') {
+    state.parked.add(namespace)
+    if (state.probe === undefined) armProbe(state)
+    return { delay: before?.delay, timer: undefined }
+  }
+  const delay = before?.delay?.next(undefined) ?? new ExponentialBackoff(again).next()
+  const ms = Math.max(delay.duration, retryAfterMs)
+  return { delay, timer: setTimeout(() => state.retry(namespace), ms).unref() }
+}
+
+function armProbe(state: State): void {
+  const ms = state.probeMs * (0.8 + 0.4 * Math.random())
+  state.probe = state.parked.size === 0 ? undefined : setTimeout(() => probe(state), ms).unref()
+}
+
+function probe(state: State): void {
+  const [first] = state.parked
+  if (first !== undefined) state.retry(first)
+  armProbe(state)
+}
+
+function forget({ standing, parked }: State, namespace: string): void {
+  clearTimeout(standing.get(namespace)?.timer)
+  standing.delete(namespace)
+  parked.delete(namespace)
+}
+
+function whenRefused({ waiting }: State, namespace: string): AbortSignal {
+  const controller = waiting.get(namespace) ?? new AbortController()
+  waiting.set(namespace, controller)
+  return controller.signal
+}

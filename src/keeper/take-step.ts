@@ -1,0 +1,77 @@
+import type { Step } from '../pull-secret/plan.ts'
+import {
+  type PullSecret,
+  type PullSecretContent,
+  readCredential,
+  readPullSecret,
+} from '../pull-secret/pull-secret.ts'
+import { readNamespace } from '../pull-secret/pull-secret-index.ts'
+import { obtainCredential, type StepOptions, type Task, writeSecret } from './obtain-credential.ts'
+
+/** Carries out one step of `plan()`. */
+export type TakeStep = (task: Task, signal: AbortSignal) => Promise<void>
+
+/** @throws TokenError, KubernetesError, or what `assertLeading` throws. */
+export function createTakeStep(options: StepOptions): TakeStep {
+  return async (task, signal) => {
+    const secret = options.index.secrets.get(task.namespace)
+    const { step } = task
+    if (step.do === 'obtain' || step.do === 'renew') {
+      return obtainCredential(task, secret, options, signal)
+    }
+    if (secret === undefined) return
+    if (step.do === 'unmark') return rewrite(secret, { retireAt: undefined }, options)
+    if (step.do === 'revoke_previous') return revokePrevious(secret, options, signal)
+    return leave(step.do, secret, options, signal)
+  }
+}
+
+async function revokePrevious(
+  secret: PullSecret,
+  options: StepOptions,
+  signal: AbortSignal,
+): Promise<void> {
+  await options.revokeTokens(secret, [secret.tokenId], signal)
+  await rewrite(secret, { previousTokenId: undefined }, options)
+}
+
+/** A watch can miss or make up a change: nothing is taken away on its word alone. */
+async function leave(
+  deed: Step['do'],
+  secret: PullSecret,
+  options: StepOptions,
+  signal: AbortSignal,
+): Promise<void> {
+  const live = await options.store.readNamespace(secret.namespace)
+  if (live !== undefined) options.index.namespaces.upsert(live)
+  if (live !== undefined && readNamespace(live) !== undefined) return
+  if (deed === 'retire') return retire(secret, options, signal)
+  const retireAt = new Date(options.now().getTime() + options.revokeGraceMs)
+  if (deed === 'mark') return rewrite(secret, { retireAt }, options)
+}
+
+/** Changes what a Secret of ours says about its token, and keeps the token. */
+async function rewrite(
+  { namespace }: PullSecret,
+  change: Pick<PullSecretContent, 'retireAt'> | Pick<PullSecretContent, 'previousTokenId'>,
+  options: StepOptions,
+): Promise<void> {
+  const live = await options.store.read(namespace)
+  const text = live && readCredential(live, options.rules)
+  if (live === undefined || text === undefined) return
+  const secret = readPullSecret(live, options.rules)
+  const { tokenId: id, expiresAt, mintedAt = options.now(), organization = '' } = secret
+  const content = { ...secret, organization, mintedAt, token: { text, id, expiresAt }, ...change }
+  await writeSecret(content, secret, options)
+}
+
+async function retire(
+  secret: PullSecret,
+  options: StepOptions,
+  signal: AbortSignal,
+): Promise<void> {
+  await options.revokeTokens(secret, [], signal)
+  options.assertLeading()
+  await options.store.remove(secret)
+  options.logger.info({ namespace: secret.namespace }, 'pull secret removed, its token revoked')
+}
