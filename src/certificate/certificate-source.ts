@@ -1,0 +1,55 @@
+import type { Logger } from 'pino'
+import type { Registry } from 'prom-client'
+import type { KubernetesClient } from '../kubernetes/client.ts'
+import { CertificateError, type KeyPair } from './certificate.ts'
+import { createMountedCertificate } from './mounted-certificate.ts'
+import { createSelfManagedCertificate } from './self-managed-certificate.ts'
+
+/** Where the serving certificate comes from: files, or our own CA. */
+export interface CertificateSource {
+  /** Key and certificate (PEM) to serve with. Throws before `start` has resolved. */
+  current(): KeyPair
+  /** Called when there is another pair than before. */
+  onChange(listener: () => void): void
+  /** Whether the API server takes what is served, as far as can be known. */
+  ready(): boolean
+  /** Sentences for people: why it is not ready, or what is not as it should be. No secret in them. */
+  notes(): string[]
+  /** Resolves when there is a pair to serve with. */
+  start(): Promise<void>
+  stop(): Promise<void>
+}
+
+/** The settings `certificate`. Seconds are lives: of a serving certificate, and of a CA. */
+export interface CertificateSettings {
+  mode: 'self-managed' | 'files'
+  /** Needed for `files`. */
+  directory?: string
+  names: string[]
+  secretName: string
+  webhookConfiguration: string
+  leafSeconds: number
+  caSeconds: number
+}
+
+/**
+ * The source that the settings ask for. `namespace`: of the CA's Secret. `identity`: this replica,
+ * unlike every other. Throws a CertificateError where there is no directory for `files`.
+ */
+export function createCertificateSource(options: {
+  settings: CertificateSettings
+  client: KubernetesClient
+  namespace: string
+  identity: string
+  now: () => Date
+  logger: Logger
+  metrics?: Registry
+}): CertificateSource {
+  const { settings, ...shared } = options
+  if (settings.mode === 'self-managed') {
+    return createSelfManagedCertificate({ ...settings, ...shared })
+  }
+  const { directory } = settings
+  if (directory === undefined) throw new CertificateError('no directory of the certificate is set')
+  return createMountedCertificate({ ...shared, directory })
+}

@@ -1,0 +1,37 @@
+import { Counter, Histogram, type Registry } from 'prom-client'
+
+/** The API server's own, so that both sides can be compared (pkg/admission/metrics/metrics.go). */
+const BUCKETS = [0.005, 0.025, 0.1, 0.5, 1, 2.5, 10, 25]
+
+export interface ReviewMetrics {
+  count(outcome: string): void
+  /** From the arrival of a request to the end of its answer. */
+  observe(elapsedMs: number): void
+  countFailedHandshake(): void
+}
+
+export function createReviewMetrics(registry: Registry): ReviewMetrics {
+  const registers = [registry]
+  const reviews = new Counter({
+    name: 'pullpass_admission_reviews_total',
+    help: 'Admission requests answered, by outcome',
+    labelNames: ['outcome'],
+    registers,
+  })
+  const seconds = new Histogram({
+    name: 'pullpass_admission_review_seconds',
+    help: 'Time from the arrival of an admission request to the end of its answer',
+    buckets: BUCKETS,
+    registers,
+  })
+  const handshakes = new Counter({
+    name: 'pullpass_admission_failed_handshakes_total',
+    help: 'TLS handshakes that failed; many of them: the API server does not trust the certificate',
+    registers,
+  })
+  return {
+    count: outcome => reviews.inc({ outcome }),
+    observe: elapsedMs => seconds.observe(elapsedMs / 1000),
+    countFailedHandshake: () => handshakes.inc(),
+  }
+}

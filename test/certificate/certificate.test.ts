@@ -1,0 +1,330 @@
+import { X509Certificate } from 'node:crypto'
+import { once } from 'node:events'
+import { mkdir, readdir, rename, rm, symlink, writeFile } from 'node:fs/promises'
+import type { AddressInfo } from 'node:net'
+import { join } from 'node:path'
+import { connect, createServer } from 'node:tls'
+import pino from 'pino'
+import { Registry } from 'prom-client'
+import t, { type Test } from 'tap'
+import { makeFolder, waitFor } from '../../sandbox/processes.ts'
+import {
+  type Authority,
+  type AuthorityStep,
+  begun,
+  planAuthority,
+  signingWithNext,
+  splitCertificates,
+  trustedCertificates,
+  withNext,
+  withoutOlder,
+} from '../../src/certificate/authority/authority.ts'
+import { authoritySecret, readAuthority } from '../../src/certificate/authority/authority-secret.ts'
+import { makeAuthority, signLeaf } from '../../src/certificate/authority/sign-certificate.ts'
+import {
+  checkPair,
+  isTrusted,
+  type KeyPair,
+  lifeFrom,
+  parseCertificate,
+  renewAt,
+} from '../../src/certificate/certificate.ts'
+import { createCertificateSource } from '../../src/certificate/certificate-source.ts'
+import { createMountedCertificate } from '../../src/certificate/mounted-certificate.ts'
+import { createRepeater } from '../../src/certificate/repeat.ts'
+
+const DAY = 86_400
+const START = new Date('2030-01-01T00:00:00Z')
+const later = (seconds: number) => new Date(START.getTime() + seconds * 1000)
+const silent = pino({ level: 'silent' })
+
+const first = await makeAuthority(START, 300 * DAY)
+const second = await makeAuthority(START, 300 * DAY)
+
+t.test('a certificate is renewed at two thirds of its life, however short', async t => {
+  for (const seconds of [10, 60, 7 * DAY, 365 * DAY]) {
+    const { notBefore, notAfter } = lifeFrom(START, seconds)
+    t.ok(notBefore < START, `${seconds} s begin before they are made`)
+    t.ok(START.getTime() - notBefore.getTime() <= 600_000)
+    t.strictSame(notAfter, later(seconds))
+    const renewal = (renewAt(notBefore, notAfter).getTime() - START.getTime()) / 1000
+    t.ok(renewal > 0.6 * seconds && renewal <= 0.67 * seconds, `${seconds} s renewed at ${renewal}`)
+  }
+})
+
+t.test('the steps of a CA', async t => {
+  const one = begun(first, START)
+  const two = withNext(one, second, START)
+  const after = signingWithNext(two, START)
+  const rows: [Authority, seconds: number, trusts: boolean, AuthorityStep, string][] = [
+    [one, 0, false, 'keep', 'a young CA signs on, trusted yet or not'],
+    [one, 199 * DAY, true, 'keep', 'before 2/3 of its life'],
+    [one, 200 * DAY, false, 'add-next', 'at 2/3 of its life'],
+    [one, 300 * DAY, true, 'begin', 'ended without a next one'],
+    [two, 3599, true, 'keep', 'the next CA is not settled'],
+    [two, 3600, true, 'sign-with-next', 'the next CA is settled and trusted'],
+    [two, 40 * DAY, false, 'keep', 'the next CA is not trusted'],
+    [two, 300 * DAY, false, 'sign-with-next', 'ended, and any next one is better'],
+    [after, 7 * DAY + 3599, true, 'keep', 'a leaf of the older CA may be in use'],
+    [after, 7 * DAY + 3600, true, 'drop-older', 'no leaf of the older CA can be in use'],
+    [after, 250 * DAY, true, 'drop-older', 'one change at a time'],
+  ]
+  for (const [authority, seconds, trusts, step, what] of rows) {
+    const moment = { now: later(seconds), leafSeconds: 7 * DAY, trusts: () => trusts }
+    t.equal(planAuthority(authority, moment), step, what)
+  }
+  t.equal(
+    planAuthority(two, { now: later(2), leafSeconds: 20, trusts: cert => cert === second.cert }),
+    'sign-with-next',
+    'a tenth of the life of a short leaf settles, and the next CA is asked for',
+  )
+})
+
+t.test('an authority comes out of its Secret as it went in', async t => {
+  const one = begun(first, START)
+  const two = withNext(one, second, later(1))
+  const after = signingWithNext(two, later(2))
+  for (const authority of [one, two, after, withoutOlder(after, later(3))]) {
+    const secret = authoritySecret(authority, { namespace: 'pullpass', name: 'pullpass-ca' })
+    t.strictSame(readAuthority(secret), authority)
+    t.equal(secret.type, 'kubernetes.io/tls')
+  }
+  t.equal(trustedCertificates(two), first.cert + second.cert)
+  t.equal(trustedCertificates(after), second.cert + first.cert)
+  t.strictSame(splitCertificates(trustedCertificates(two)), [first.cert, second.cert])
+
+  const secret = authoritySecret(one, {})
+  const wrong = (key: string, text: string) => ({
+    ...secret,
+    data: { ...secret.data, [key]: Buffer.from(text).toString('base64') },
+  })
+  const leaf = await signLeaf(first, { names: ['a'], now: START, seconds: DAY })
+  t.throws(() => readAuthority({}), { name: 'CertificateError' })
+  t.throws(() => readAuthority(wrong('tls.key', second.key)), { message: /another certificate/ })
+  t.throws(() => readAuthority(wrong('tls.key', 'nonsense')), { message: /key cannot be read/ })
+  t.throws(() => readAuthority(wrong('tls.crt', 'nonsense')), { message: /no certificate/ })
+  t.throws(() => readAuthority(authoritySecret(begun(leaf, START), {})), { message: /not of a CA/ })
+})
+
+t.test('who signed it and when decides whether it is trusted', async t => {
+  const leaf = await signLeaf(first, { names: ['a'], now: START, seconds: DAY })
+  const garbage = first.cert.replace(/^M.*$/m, 'AAAA')
+  const rows: [cert: string, bundle: string, seconds: number, boolean, string][] = [
+    [leaf.cert, first.cert, 0, true, 'signed by the one CA'],
+    [leaf.cert, second.cert + first.cert, 0, true, 'signed by one of them'],
+    [leaf.cert, second.cert, 0, false, 'signed by another CA'],
+    [leaf.cert, '', 0, false, 'no CA'],
+    [leaf.cert, garbage, 0, false, 'a CA that cannot be read'],
+    [leaf.cert, first.cert, DAY, false, 'ended'],
+    [leaf.cert, first.cert, -601, false, 'not begun'],
+    [first.cert, first.cert, 0, true, 'the CA itself'],
+    [first.cert, second.cert, 0, false, 'another CA'],
+    [leaf.cert + first.cert, first.cert, 0, true, 'with its CA sent along'],
+    [leaf.cert + second.cert, second.cert, 0, false, 'with a stranger sent along'],
+    ['', first.cert, 0, false, 'nothing'],
+  ]
+  for (const [cert, bundle, seconds, trusted, what] of rows) {
+    t.equal(isTrusted(cert, bundle, later(seconds)), trusted, what)
+  }
+  t.throws(() => checkPair({ key: first.key, cert: leaf.cert }), { name: 'CertificateError' })
+  t.throws(() => checkPair({ key: leaf.key, cert: garbage }), { name: 'CertificateError' })
+})
+
+t.test('certificates are what the API server asks for', async t => {
+  const names = ['pullpass.pullpass.svc', '127.0.0.1', '::1']
+  const leaf = parseCertificate((await signLeaf(first, { names, now: START, seconds: DAY })).cert)
+  t.equal(
+    leaf.subjectAltName,
+    'DNS:pullpass.pullpass.svc, IP Address:127.0.0.1, IP Address:0:0:0:0:0:0:0:1',
+  )
+  t.match(leaf.toLegacyObject(), { asn1Curve: 'prime256v1' })
+  t.match(leaf.signatureAlgorithm, /sha256/i)
+  t.notOk(leaf.ca)
+  const ca = parseCertificate(first.cert)
+  t.ok(ca.ca)
+  t.not(ca.subject, parseCertificate(second.cert).subject, 'each CA has a name of its own')
+  const capped = await signLeaf(first, { names, now: later(299 * DAY), seconds: 7 * DAY })
+  t.strictSame(parseCertificate(capped.cert).validToDate, ca.validToDate, 'ends with its CA')
+})
+
+/** The names a TLS client that trusts `ca` accepts of a server with this pair. */
+async function accepted(t: Test, pair: KeyPair, ca: string, names: string[]): Promise<string[]> {
+  const server = createServer(pair, socket => socket.end()).listen(0, '127.0.0.1')
+  t.teardown(() => server.close())
+  server.on('tlsClientError', () => {})
+  await once(server, 'listening')
+  const { port } = server.address() as AddressInfo
+  const tried = names.map(async name => {
+    const socket = connect({
+      host: '127.0.0.1',
+      port,
+      ca,
+      ...(/^[a-z]/.test(name) && { servername: name }),
+    })
+    try {
+      await once(socket, 'secureConnect')
+      return name
+    } catch {
+      return ''
+    } finally {
+      socket.destroy()
+    }
+  })
+  return (await Promise.all(tried)).filter(Boolean)
+}
+
+t.test('a TLS client takes it under its names, by old and new CA alike', async t => {
+  const now = new Date()
+  const [old, next] = [await makeAuthority(now, 60), await makeAuthority(now, 60)]
+  const names = ['pullpass.pullpass.svc', '127.0.0.1']
+  const asked = [...names, 'other.pullpass.svc']
+  for (const ca of [old, next]) {
+    const leaf = await signLeaf(ca, { names, now, seconds: 60 })
+    for (const bundle of [old.cert + next.cert, next.cert + old.cert, ca.cert]) {
+      t.strictSame(await accepted(t, leaf, bundle, asked), names)
+    }
+  }
+  const leaf = await signLeaf(old, { names, now, seconds: 60 })
+  t.strictSame(await accepted(t, leaf, next.cert, names), [], 'and not by another CA')
+})
+
+/** Puts files into a folder as the kubelet does: a new folder, and one link swapped. */
+async function mount(folder: string, files: Record<string, string>): Promise<void> {
+  const present = await readdir(folder)
+  const version = `..${Date.now()}.${Math.random()}`
+  await mkdir(join(folder, version))
+  for (const [name, text] of Object.entries(files)) {
+    await writeFile(join(folder, version, name), text)
+    if (!present.includes(name)) await symlink(join('..data', name), join(folder, name))
+  }
+  await symlink(version, join(folder, '..data_tmp'))
+  await rename(join(folder, '..data_tmp'), join(folder, '..data'))
+}
+
+async function mounted(t: Test, files: Record<string, string>) {
+  const folder = await makeFolder('certificate')
+  t.teardown(() => folder.remove())
+  await mount(folder.path, files)
+  const log: { level: number; msg: string; problem?: string }[] = []
+  const logger = pino({}, { write: line => void log.push(JSON.parse(line)) })
+  const metrics = new Registry()
+  let clock = START
+  const source = createMountedCertificate({
+    directory: folder.path,
+    logger,
+    metrics,
+    now: () => clock,
+    checkMs: 20,
+  })
+  t.teardown(() => source.stop())
+  const changes: string[] = []
+  source.onChange(() => changes.push(source.current().cert))
+  const at = (seconds: number) => {
+    clock = later(seconds)
+  }
+  return { source, path: folder.path, log, metrics, changes, at }
+}
+
+const within = { withinMs: 5000, what: 'the change' }
+const leafOf = (ca: KeyPair) => signLeaf(ca, { names: ['a.b'], now: START, seconds: DAY })
+const files = ({ key, cert }: KeyPair, ca?: string) => ({
+  'tls.crt': cert,
+  'tls.key': key,
+  ...(ca && { 'ca.crt': ca }),
+})
+
+t.test('a mounted certificate is taken when it changes, and a wrong one is not', async t => {
+  const [one, two] = [await leafOf(first), await leafOf(second)]
+  const { source, path, log, metrics, changes, at } = await mounted(t, files(one, first.cert))
+  t.throws(() => source.current())
+  t.notOk(source.ready())
+  await source.start()
+  t.strictSame(source.current(), one)
+  t.ok(source.ready())
+  t.strictSame(source.notes(), [])
+
+  await mount(path, files({ key: one.key, cert: two.cert }))
+  await waitFor(() => source.notes().length > 0, within)
+  t.strictSame(source.current(), one, 'the one before is kept')
+  t.ok(source.ready())
+  t.match(source.notes(), ['the private key belongs to another certificate'])
+
+  await mount(path, files(two, second.cert))
+  await waitFor(() => source.current().cert === two.cert, within)
+  t.strictSame(changes, [one.cert, two.cert], 'told of each change once')
+  t.strictSame(source.notes(), [])
+  t.match(await metrics.metrics(), /pullpass_certificate_changes_total 2/)
+  t.match(await metrics.metrics(), `end_timestamp_seconds ${later(DAY).getTime() / 1000}`)
+
+  await rm(join(path, 'tls.key'))
+  await waitFor(() => source.notes().length > 0, within)
+  t.match(source.notes(), [/^there is no tls.key in /])
+  t.equal(log.filter(({ level }) => level === 40).length, 2, 'each problem is logged once')
+
+  at(DAY)
+  t.notOk(source.ready(), 'ended')
+  t.match(source.notes(), ['the serving certificate is not valid now'])
+  await source.stop()
+  t.notMatch(JSON.stringify(log), /PRIVATE KEY/)
+})
+
+t.test('a mounted certificate that its ca.crt did not sign is served, and not ready', async t => {
+  const { source } = await mounted(t, files(await leafOf(first), second.cert))
+  await source.start()
+  t.notOk(source.ready())
+  t.strictSame(source.notes(), ['the serving certificate is not signed by ca.crt'])
+})
+
+t.test('there is no start without a usable mounted certificate', async t => {
+  const rows: [Record<string, string>, RegExp][] = [
+    [{ 'tls.crt': first.cert }, /no tls.key/],
+    [{ 'tls.key': first.key }, /no tls.crt/],
+    [files({ key: first.key, cert: second.cert }), /another certificate/],
+    [
+      files(first, '-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----'),
+      /cannot be read/,
+    ],
+  ]
+  for (const [files, message] of rows) {
+    const { source } = await mounted(t, files)
+    await t.rejects(source.start(), { name: 'CertificateError', message })
+  }
+  const settings = {
+    mode: 'files' as const,
+    names: [],
+    secretName: 'pullpass-ca',
+    webhookConfiguration: 'pullpass',
+    leafSeconds: 60,
+    caSeconds: 240,
+  }
+  const client = undefined as never
+  const shared = { client, namespace: 'a', identity: 'a', now: () => START, logger: silent }
+  t.throws(() => createCertificateSource({ settings, ...shared }), { name: 'CertificateError' })
+  const { path } = await mounted(t, files(first))
+  const source = createCertificateSource({ settings: { ...settings, directory: path }, ...shared })
+  await source.start()
+  t.teardown(() => source.stop())
+  t.ok(new X509Certificate(source.current().cert).ca)
+})
+
+t.test('bells that ring all the time make no hot loop, and none is missed', async t => {
+  let runs = 0
+  const repeater = createRepeater({
+    task: async () => {
+      runs++
+      repeater.ring()
+    },
+    everyMs: 3_600_000,
+    leastMs: 50,
+    failed: 'failed',
+    logger: silent,
+  })
+  const begin = performance.now()
+  repeater.start()
+  await waitFor(() => runs >= 4, within)
+  t.ok(performance.now() - begin >= 145)
+  await repeater.stop()
+  const ended = runs
+  repeater.ring()
+  t.equal(runs, ended)
+})

@@ -1,0 +1,372 @@
+import { once } from 'node:events'
+import { createServer } from 'node:https'
+import type { AddressInfo } from 'node:net'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { KubeConfig } from '@kubernetes/client-node'
+import pino from 'pino'
+import t, { type Test } from 'tap'
+import { startControlPlane } from '../../sandbox/control-plane.ts'
+import { waitFor } from '../../sandbox/processes.ts'
+import { trustedCertificates } from '../../src/certificate/authority/authority.ts'
+import { readAuthority } from '../../src/certificate/authority/authority-secret.ts'
+import { createAuthorityKeeper } from '../../src/certificate/authority/keep-authority.ts'
+import { makeAuthority } from '../../src/certificate/authority/sign-certificate.ts'
+import { createCaBundle } from '../../src/certificate/ca-bundle.ts'
+import { isTrusted, parseCertificate } from '../../src/certificate/certificate.ts'
+import type { CertificateSource } from '../../src/certificate/certificate-source.ts'
+import { createSelfManagedCertificate } from '../../src/certificate/self-managed-certificate.ts'
+import { createKubernetesClient } from '../../src/kubernetes/client.ts'
+
+// Each test has a Secret and a configuration of its own name.
+t.jobs = 3
+const plane = await startControlPlane()
+t.teardown(() => plane.stop())
+const admin = connectAs(t, plane.kubeConfig())
+const namespace = 'pullpass'
+await admin.core.createNamespace({ body: { metadata: { name: namespace } } })
+await admin.core.createNamespacedServiceAccount({
+  namespace: 'default',
+  body: { metadata: { name: 'default' } },
+})
+
+function connectAs(t: Pick<Test, 'teardown'>, kubeConfig: KubeConfig) {
+  const client = createKubernetesClient({ kubeConfig, timeoutMs: 10_000 })
+  t.teardown(() => client.close())
+  return client
+}
+
+interface Line {
+  time: number
+  msg: string
+  step?: string
+  secret?: string
+}
+
+/** A replica with names of its own, so that tests do not meet; `log` is what it wrote. */
+function replica(
+  t: Test,
+  name: string,
+  options: Partial<Parameters<typeof createSelfManagedCertificate>[0]> = {},
+) {
+  const log: Line[] = []
+  const source = createSelfManagedCertificate({
+    client: admin,
+    namespace,
+    secretName: `${name}-ca`,
+    webhookConfiguration: name,
+    names: ['127.0.0.1'],
+    leafSeconds: 3600,
+    caSeconds: 36_000,
+    identity: `${name}-${Math.random()}`,
+    now: () => new Date(),
+    logger: pino({}, { write: line => void log.push(JSON.parse(line)) }),
+    ...options,
+  })
+  t.teardown(() => source.stop())
+  return { source, log }
+}
+
+/** A MutatingWebhookConfiguration as a chart makes it: no caBundle, and nobody is called by it. */
+async function configure(name: string, urls = ['https://127.0.0.1:1/'], labels = {}) {
+  const webhooks = urls.map((url, index) => ({
+    name: `w${index}.pullpass.io`,
+    admissionReviewVersions: ['v1'],
+    clientConfig: { url },
+    failurePolicy: 'Fail' as const,
+    sideEffects: 'NoneOnDryRun',
+    objectSelector: { matchLabels: { webhook: name, ...labels } },
+    rules: [{ apiGroups: [''], apiVersions: ['v1'], operations: ['CREATE'], resources: ['pods'] }],
+  }))
+  await admin.admissionregistration.createMutatingWebhookConfiguration({
+    body: { metadata: { name }, webhooks },
+  })
+}
+
+async function bundlesIn(name: string): Promise<string[]> {
+  const { webhooks } = await admin.admissionregistration.readMutatingWebhookConfiguration({ name })
+  return (webhooks ?? []).map(({ clientConfig }) =>
+    Buffer.from(clientConfig.caBundle ?? '', 'base64').toString(),
+  )
+}
+
+async function authorityIn(name: string) {
+  return readAuthority(await admin.core.readNamespacedSecret({ namespace, name: `${name}-ca` }))
+}
+
+const within = (what: string, withinMs = 15_000) => ({ withinMs, what })
+const ready = (...sources: CertificateSource[]) =>
+  waitFor(() => sources.every(source => source.ready()), within('readiness'))
+
+/** A webhook that lets every pod pass, with the certificate of `source` as it changes. */
+async function serve(t: Test, source: CertificateSource): Promise<string> {
+  const server = createServer(source.current(), async (request, response) => {
+    const chunks = await request.toArray()
+    const { request: review } = JSON.parse(Buffer.concat(chunks).toString())
+    const answer = { uid: review.uid, allowed: true }
+    response.setHeader('Content-Type', 'application/json')
+    // A new handshake for each review: it is the certificate that is looked at here.
+    response.setHeader('Connection', 'close')
+    response.end(
+      JSON.stringify({
+        apiVersion: 'admission.k8s.io/v1',
+        kind: 'AdmissionReview',
+        response: answer,
+      }),
+    )
+  })
+  source.onChange(() => server.setSecureContext(source.current()))
+  server.listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  t.teardown(() => server.close())
+  return `https://127.0.0.1:${(server.address() as AddressInfo).port}/`
+}
+
+t.test('the API server is never without trust while leaf and CA change', async t => {
+  const name = 'rotating'
+  const lives = { leafSeconds: 6, caSeconds: 24 }
+  const replicas = [replica(t, name, lives), replica(t, name, lives)]
+  const sources = replicas.map(({ source }) => source)
+  await Promise.all(sources.map(source => source.start()))
+  const urls = await Promise.all(sources.map(source => serve(t, source)))
+  await configure(name, urls)
+  await waitFor(async () => (await bundlesIn(name)).every(Boolean), within('the caBundle'))
+  await ready(...sources)
+
+  const create = () =>
+    admin.core.createNamespacedPod({
+      namespace: 'default',
+      dryRun: 'All',
+      body: {
+        metadata: { generateName: 'pod-', labels: { webhook: name } },
+        spec: { containers: [{ name: 'main', image: 'busybox' }] },
+      },
+    })
+  await waitFor(
+    () =>
+      create().then(
+        () => true,
+        () => false,
+      ),
+    within('the first review'),
+  )
+
+  const begin = await authorityIn(name)
+  const steps = () =>
+    replicas
+      .flatMap(({ log }) => log.filter(({ msg }) => msg === 'CA changed'))
+      .sort((one, other) => one.time - other.time)
+      .map(({ step }) => step)
+  const failures: string[] = []
+  let created = 0
+  let unready = 0
+  await waitFor(
+    async () => {
+      await create().then(
+        () => created++,
+        error => failures.push(JSON.parse(error.body).message),
+      )
+      unready += sources.filter(source => !source.ready()).length
+      return steps().includes('drop-older')
+    },
+    within('a whole rotation', 60_000),
+  )
+
+  t.strictSame(failures, [])
+  t.equal(unready, 0, 'ready throughout')
+  t.strictSame(steps(), ['add-next', 'sign-with-next', 'drop-older'], 'each step taken once')
+  const after = await authorityIn(name)
+  t.not(after.signing.cert, begin.signing.cert)
+  t.notOk(trustedCertificates(after).includes(begin.signing.cert))
+  for (const { source, log } of replicas) {
+    t.ok(log.filter(({ msg }) => msg === 'certificate signed').length >= 5, 'leaves were renewed')
+    t.ok(
+      isTrusted(source.current().cert, after.signing.cert, new Date()),
+      'by the new CA in the end',
+    )
+    t.ok(parseCertificate(source.current().cert).subjectAltName?.includes('127.0.0.1'))
+  }
+  t.comment(`${created} pods created, 0 refused`)
+})
+
+t.test('replicas that start together agree on one CA', async t => {
+  const log: Line[] = []
+  for (let round = 0; round < 5; round++) {
+    const secretName = `race-${round}`
+    const keepers = Array.from({ length: 4 }, (_, index) =>
+      createAuthorityKeeper({
+        client: admin,
+        namespace,
+        secretName,
+        identity: `replica-${index}`,
+        leafSeconds: 3600,
+        caSeconds: 36_000,
+        now: () => new Date(),
+        logger: pino({}, { write: line => void log.push(JSON.parse(line)) }),
+      }),
+    )
+    const authorities = await Promise.all(keepers.map(keeper => keeper.keep(() => false)))
+    t.equal(new Set(authorities.map(({ signing }) => signing.key)).size, 1)
+    t.equal(log.filter(({ secret, step }) => secret === secretName && step === 'begin').length, 1)
+
+    const old = new Date(Date.now() + 30_000_000)
+    const steppers = keepers.map((_, index) =>
+      createAuthorityKeeper({
+        client: admin,
+        namespace,
+        secretName,
+        identity: `replica-${index}`,
+        leafSeconds: 3600,
+        caSeconds: 36_000,
+        now: () => old,
+        logger: pino({}, { write: line => void log.push(JSON.parse(line)) }),
+      }),
+    )
+    const stepped = await Promise.all(steppers.map(keeper => keeper.keep(() => false)))
+    t.equal(new Set(stepped.map(trustedCertificates)).size, 1, 'and on the next')
+    t.equal(
+      log.filter(({ secret, step }) => secret === secretName && step === 'add-next').length,
+      1,
+    )
+  }
+})
+
+t.test('the configuration trusts what is served, and is put right', async t => {
+  const name = 'kept'
+  const { source } = replica(t, name)
+  await source.start()
+  await waitFor(() => source.ready(), within('readiness without a configuration'))
+  t.match(source.notes(), [/kept does not exist/])
+  await sleep(100)
+  const listed = await admin.admissionregistration.listMutatingWebhookConfiguration({
+    fieldSelector: `metadata.name=${name}`,
+  })
+  t.equal(listed.items.length, 0, 'a configuration that is not there is not made')
+
+  const trusted = async () => {
+    const bundles = await bundlesIn(name)
+    return bundles.every(bundle => isTrusted(source.current().cert, bundle, new Date()))
+  }
+  await configure(name, ['https://127.0.0.1:1/', 'https://127.0.0.1:2/'])
+  await waitFor(trusted, within('the caBundle'))
+  await ready(source)
+  t.strictSame(source.notes(), [])
+
+  const byHand = ['--field-manager=somebody', '--type=json', '-p']
+  const emptied = JSON.stringify([
+    { op: 'replace', path: '/webhooks/1/clientConfig/caBundle', value: '' },
+    { op: 'replace', path: '/webhooks/0/timeoutSeconds', value: 7 },
+  ])
+  const patch = ['patch', 'mutatingwebhookconfiguration', name, ...byHand, emptied]
+  t.equal((await plane.kubectl(...patch)).code, 0)
+  await waitFor(trusted, within('the caBundle after it was emptied'))
+  const read = await admin.admissionregistration.readMutatingWebhookConfiguration({ name })
+  t.equal(read.webhooks?.[0]?.timeoutSeconds, 7, 'and nothing else is touched')
+
+  await plane.kubectl('delete', 'mutatingwebhookconfiguration', name)
+  await waitFor(() => source.notes().length === 1, within('the note'))
+  t.match(source.notes(), [/kept does not exist/])
+  await configure(name)
+  await waitFor(trusted, within('the caBundle of another configuration of that name'))
+})
+
+t.test('a bundle made before the configuration changed is not written', async t => {
+  const name = 'stale'
+  const bundle = createCaBundle({ client: admin, name, logger: pino({ level: 'silent' }) })
+  t.teardown(() => bundle.stop())
+  bundle.start()
+  await configure(name)
+  await waitFor(() => bundle.configuration() !== undefined, within('the configuration'))
+  const stale = bundle.configuration()
+  const authority = await makeAuthority(new Date(), 3600)
+  await plane.kubectl('annotate', 'mutatingwebhookconfiguration', name, 'seen=changed')
+  await bundle.put(stale, authority.cert)
+  t.strictSame(await bundlesIn(name), [''])
+  await plane.kubectl('delete', 'mutatingwebhookconfiguration', name)
+  await bundle.put(stale, authority.cert)
+  await waitFor(() => bundle.configuration() === undefined, within('its end'))
+  const { code } = await plane.kubectl('get', 'mutatingwebhookconfiguration', name)
+  t.equal(code, 1, 'nor made again')
+})
+
+t.test('a deleted CA is put back, and one that is none is left alone and told', async t => {
+  const name = 'deleted'
+  const { source, log } = replica(t, name, { leafSeconds: 40, caSeconds: 400 })
+  await source.start()
+  const before = await authorityIn(name)
+  await admin.core.deleteNamespacedSecret({ namespace, name: `${name}-ca` })
+  await waitFor(() => log.some(({ step }) => step === 'put-back'), within('the CA'))
+  t.strictSame(await authorityIn(name), before)
+
+  const broken = { stringData: { 'tls.key': 'nonsense' } }
+  const patch = ['-n', namespace, 'patch', 'secret', `${name}-ca`, '-p', JSON.stringify(broken)]
+  await plane.kubectl(...patch)
+  await waitFor(() => source.notes().length > 1, within('the note'))
+  t.match(
+    source.notes()[0],
+    'Secret pullpass/deleted-ca holds no CA: the private key cannot be read',
+  )
+  const { data } = await admin.core.readNamespacedSecret({ namespace, name: `${name}-ca` })
+  t.equal(Buffer.from(data?.['tls.key'] ?? '', 'base64').toString(), 'nonsense')
+  t.notMatch(JSON.stringify(log), /PRIVATE KEY/)
+})
+
+/** A client with the rights that are needed, and no other. */
+async function serviceAccount(
+  t: Test,
+  name: string,
+  verbs: { secret: string[]; configuration: string[] },
+) {
+  const rights = [
+    ['serviceaccount', name],
+    ['role', name, '--resource=secrets', `--resource-name=${name}-ca`, `--verb=${verbs.secret}`],
+    ['rolebinding', name, `--role=${name}`, `--serviceaccount=${namespace}:${name}`],
+    [
+      'clusterrole',
+      name,
+      '--resource=mutatingwebhookconfigurations',
+      `--resource-name=${name}`,
+      `--verb=${verbs.configuration}`,
+    ],
+    ['clusterrolebinding', name, `--clusterrole=${name}`, `--serviceaccount=${namespace}:${name}`],
+  ]
+  for (const right of rights) {
+    const { code, stderr } = await plane.kubectl('-n', namespace, 'create', ...right)
+    if (code !== 0) throw new Error(stderr)
+  }
+  const kubeConfig = new KubeConfig()
+  kubeConfig.loadFromFile(await plane.kubeconfigFor(namespace, name))
+  return connectAs(t, kubeConfig)
+}
+
+t.test('it needs rights on the one Secret and the one configuration', async t => {
+  const secret = ['get', 'create', 'patch', 'update']
+  const configuration = ['get', 'list', 'watch', 'patch']
+  const client = await serviceAccount(t, 'narrow', { secret, configuration })
+  await configure('narrow')
+  const narrow = replica(t, 'narrow', { client })
+  await narrow.source.start()
+  await waitFor(async () => (await bundlesIn('narrow'))[0] !== '', within('the caBundle'))
+  await ready(narrow.source)
+  const aged = createAuthorityKeeper({
+    client,
+    namespace,
+    secretName: 'narrow-ca',
+    identity: 'aged',
+    leafSeconds: 3600,
+    caSeconds: 36_000,
+    now: () => new Date(Date.now() + 30_000_000),
+    logger: pino({ level: 'silent' }),
+  })
+  t.ok((await aged.keep(() => false)).next, 'steps are allowed too')
+
+  const weak = await serviceAccount(t, 'weak', { secret: ['get'], configuration: ['get'] })
+  const { source } = replica(t, 'weak', { client: weak })
+  const started = source.start()
+  await waitFor(() => source.notes().length === 2, within('the notes'))
+  t.match(source.notes(), [
+    /^cannot create Secret pullpass\/weak-ca: HTTP 403 .*cannot patch resource "secrets"/,
+    /weak could not be read yet/,
+  ])
+  t.notOk(source.ready())
+  await Promise.all([source.stop(), t.rejects(started, { message: /stopped before/ })])
+})
