@@ -1,0 +1,136 @@
+import { setTimeout as sleep } from 'node:timers/promises'
+import { collectDefaultMetrics, Gauge, Registry } from 'prom-client'
+import type { Keeper } from './keeper/keep-pull-secrets.ts'
+import {
+  createKeeperOf,
+  createMutatePodOf,
+  createParts,
+  type Parts,
+  type PartsOptions,
+  readClusterId,
+} from './parts.ts'
+import { type HttpsServer, replaceCertificate } from './server/https-server.ts'
+import { buildOperationsServer } from './server/operations-server.ts'
+import { stopServer } from './server/stop-server.ts'
+import { buildWebhookServer } from './server/webhook-server.ts'
+
+export interface App {
+  /** Resolves when reviews are answered; until then /readyz tells what is awaited. */
+  start(): Promise<void>
+  /** Not ready, keeps answering for the drain time, then ends; no review is cut off. */
+  stop(): Promise<void>
+}
+
+type MutatePod = ReturnType<typeof createMutatePodOf>
+type State = 'starting' | 'serving' | 'draining'
+
+/** What has come up so far. */
+interface Running {
+  webhook?: HttpsServer
+  keeper?: Keeper
+}
+
+/** For a review that is still being answered when the drain time is over. */
+const graceMs = 30_000
+
+/** Joins the parts, and puts their beginning and their end in order. */
+export function createApp(options: Omit<PartsOptions, 'metrics'>): App {
+  const metrics = new Registry()
+  collectDefaultMetrics({ register: metrics })
+  const parts = createParts({ ...options, metrics })
+  const { operations: listen, shutdown } = parts.config
+  let state: State = 'starting'
+  const running: Running = {}
+  const operations = buildOperationsServer(createHealth(parts, () => state))
+  return {
+    start: async () => {
+      await operations.listen({ host: listen.address, port: listen.port })
+      await run(parts, running, () => state)
+      state = 'serving'
+      parts.logger.info('serving')
+    },
+    stop: async () => {
+      state = 'draining'
+      parts.logger.info({ drainMs: shutdown.drainMs }, 'draining')
+      await Promise.all([sleep(shutdown.drainMs), handOver(parts, running.keeper)])
+      if (running.webhook) await stopServer(running.webhook, graceMs)
+      await Promise.all([parts.certificate.stop(), ...parts.watches.map(watch => watch.stop())])
+      await Promise.all([parts.issuer.close(), operations.close()])
+      await parts.client.close()
+    },
+  }
+}
+
+/**
+ * In this order: who answers, who knows, who acts. Before all of it is there, reviews are told to
+ * come again, which the API server does; no answer at all would be a failed call.
+ */
+async function run(parts: Parts, running: Running, state: () => State): Promise<void> {
+  const { watches, issuer, leader, certificate } = parts
+  for (const watch of watches) watch.start()
+  issuer.start()
+  await certificate.start()
+  const answering = Promise.withResolvers<MutatePod>()
+  running.webhook = await openWebhook(parts, {
+    mutatePod: async (...about) => (await answering.promise)(...about),
+    state: () => (running.keeper === undefined ? 'starting' : state()),
+  })
+  await Promise.all(watches.map(watch => watch.whenSynced()))
+  const keeper = createKeeperOf(parts, await readClusterId(parts))
+  keeper.start()
+  leader.start()
+  answering.resolve(createMutatePodOf(parts, keeper))
+  running.keeper = keeper
+}
+
+async function openWebhook(
+  { certificate, config, logger, metrics }: Parts,
+  answering: { mutatePod: MutatePod; state: () => State },
+): Promise<HttpsServer> {
+  const current = certificate.current()
+  const webhook = buildWebhookServer({ ...answering, certificate: current, logger, metrics })
+  certificate.onChange(() => replaceCertificate(webhook, certificate.current()))
+  await webhook.listen({ host: config.admission.address, port: config.admission.port })
+  return webhook
+}
+
+/** What another replica is to go on with is left in order before the lease is given back. */
+async function handOver({ leader }: Parts, keeper: Keeper | undefined): Promise<void> {
+  await keeper?.stop()
+  await leader.release()
+}
+
+/** Only what keeps reviews from being answered makes this replica unready; the rest is noted. */
+function createHealth(parts: Parts, state: () => State) {
+  const { watches, certificate, issuer, logger, metrics } = parts
+  countProblem(parts)
+  return {
+    logger,
+    metrics,
+    live: () => true,
+    ready: () => {
+      const problems = [
+        ...(watches.every(watch => watch.synced()) ? [] : ['the first lists are not there yet']),
+        ...(certificate.ready() ? [] : ['the serving certificate is not trusted yet']),
+        ...(state() === 'draining' ? ['shutting down'] : []),
+      ]
+      return { ready: problems.length === 0 && state() === 'serving', problems }
+    },
+    notes: () =>
+      [...certificate.notes(), issuer.problem()?.message].filter(note => note !== undefined),
+  }
+}
+
+function countProblem({ issuer, metrics }: Parts): void {
+  new Gauge({
+    name: 'pullpass_environment_problem',
+    help: '1 for what keeps the Bluemix environment from issuing tokens at the moment',
+    labelNames: ['code'] as const,
+    registers: [metrics],
+    collect() {
+      this.reset()
+      const problem = issuer.problem()
+      if (problem !== undefined) this.set({ code: problem.code }, 1)
+    },
+  })
+}
