@@ -1,0 +1,125 @@
+{{/* Name of what lives in the release namespace. */}}
+{{- define "pullpass.name" -}}
+{{- if contains .Chart.Name .Release.Name -}}
+{{- .Release.Name | trunc 50 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name .Chart.Name | trunc 50 | trimSuffix "-" -}}
+{{- end -}}
+{{- end }}
+
+{{/* Name of what belongs to no namespace: two releases of one name in two namespaces do not meet. */}}
+{{- define "pullpass.clusterName" -}}
+{{- printf "%s:%s" .Release.Namespace (include "pullpass.name" .) -}}
+{{- end }}
+
+{{- define "pullpass.selectorLabels" -}}
+app.kubernetes.io/name: {{ .Chart.Name }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{- define "pullpass.labels" -}}
+{{ include "pullpass.selectorLabels" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- end }}
+
+{{- define "pullpass.image" -}}
+{{- if .Values.image.digest -}}
+{{- printf "%s@%s" .Values.image.repository .Values.image.digest -}}
+{{- else -}}
+{{- printf "%s:%s" .Values.image.repository (default .Chart.AppVersion .Values.image.tag) -}}
+{{- end -}}
+{{- end }}
+
+{{/* The registry as image references name it. */}}
+{{- define "pullpass.registryHost" -}}
+{{- default (printf "registry.%s" .Values.domain) .Values.registry.host -}}
+{{- end }}
+
+{{- define "pullpass.credentialsSecret" -}}
+{{- default (printf "%s-credentials" (include "pullpass.name" .)) .Values.credentials.existingSecret -}}
+{{- end }}
+
+{{/* The Secret with tls.crt and tls.key, where certificates come as files. */}}
+{{- define "pullpass.certificateSecret" -}}
+{{- default (printf "%s-tls" (include "pullpass.name" .)) .Values.certificate.existingSecret -}}
+{{- end }}
+
+{{/* Host of webhook.url, without port; empty without a URL. */}}
+{{- define "pullpass.urlHost" -}}
+{{- if .Values.webhook.url -}}
+{{- regexReplaceAll ":[0-9]+$" (urlParse .Values.webhook.url).host "" -}}
+{{- end -}}
+{{- end }}
+
+{{/* Names the certificate is made for, a YAML list: Go asks for a subject alternative name. */}}
+{{- define "pullpass.certificateNames" -}}
+{{- $service := printf "%s.%s.svc" (include "pullpass.name" .) .Release.Namespace -}}
+{{- list $service (include "pullpass.urlHost" .) | compact | toYaml -}}
+{{- end }}
+
+{{/* What every container of ours is allowed: Pod Security Standard "restricted", and no writable root. */}}
+{{- define "pullpass.containerSecurity" -}}
+allowPrivilegeEscalation: false
+capabilities:
+  drop: [ALL]
+readOnlyRootFilesystem: true
+{{- end }}
+
+{{- define "pullpass.podSecurity" -}}
+runAsNonRoot: true
+runAsUser: 65532
+runAsGroup: 65532
+seccompProfile:
+  type: RuntimeDefault
+{{- end }}
+
+{{/* Three quarters of the memory limit, in MiB, for Node's old space; empty without a limit. */}}
+{{- define "pullpass.heapMiB" -}}
+{{- $limit := dig "limits" "memory" "" .Values.resources -}}
+{{- if hasSuffix "Gi" $limit -}}
+{{- div (mul (trimSuffix "Gi" $limit | int64) 1024 3) 4 -}}
+{{- else if hasSuffix "Mi" $limit -}}
+{{- div (mul (trimSuffix "Mi" $limit | int64) 3) 4 -}}
+{{- end -}}
+{{- end }}
+
+{{/* The namespace that `helm test` makes for its dry-run pod, and removes. */}}
+{{- define "pullpass.selftestNamespace" -}}
+{{- printf "%s-selftest" (include "pullpass.name" .) -}}
+{{- end }}
+
+{{/* A container of the program's own image, for one deed. */}}
+{{- define "pullpass.deedContainer" -}}
+image: {{ include "pullpass.image" . }}
+imagePullPolicy: {{ .Values.image.pullPolicy }}
+resources:
+  requests:
+    cpu: 50m
+    memory: 128Mi
+  limits:
+    memory: 128Mi
+securityContext:
+  {{- include "pullpass.containerSecurity" . | nindent 2 }}
+{{- end }}
+
+{{/* Where the pods of a deed may run: as the Deployment's. */}}
+{{- define "pullpass.deedPod" -}}
+restartPolicy: Never
+enableServiceLinks: false
+securityContext:
+  {{- include "pullpass.podSecurity" . | nindent 2 }}
+{{- with .Values.imagePullSecrets }}
+imagePullSecrets:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}

@@ -1,0 +1,447 @@
+import { readdirSync, readFileSync } from 'node:fs'
+import { join, resolve } from 'node:path'
+import t from 'tap'
+import { parse } from 'yaml'
+import { chartReadme } from '../../charts/readme.ts'
+import { configSchema } from '../../src/config/schema.ts'
+import { type Config, readConfig } from '../../src/config.ts'
+import { CHART, createHelm, find, type Manifest, MINIMAL } from './helm.ts'
+
+const CI_VALUES = readdirSync(join(CHART, 'ci')).map(file => join(CHART, 'ci', file))
+const KUBERNETES = ['1.28.0', '1.30.4-gke.100', '1.34.4', '1.36.3', '1.37.2']
+const CERTIFICATE = parse(readFileSync(join(CHART, 'ci/host-network-values.yaml'), 'utf8'))
+  .certificate.caBundle
+
+/**
+ * Values that the schema refuses: `[values, the name told, the words told]`. What is said of a text is
+ * the `const` beside its pattern in values.schema.json.
+ */
+const REFUSED_BY_SCHEMA: [object, string, string][] = [
+  [{ nosuch: 1 }, "''", "additional properties 'nosuch' not allowed"],
+  [{ keeper: { concurency: 1 } }, '/keeper', "additional properties 'concurency' not allowed"],
+  [{ domain: 'https://dedicated.example.com' }, '/domain', 'a domain name like'],
+  [{ domain: 'Dedicated.example.com' }, '/domain', 'a domain name like'],
+  [{ domain: 5 }, '/domain', 'got number, want string'],
+  [{ registry: { host: 'https://registry.example.com' } }, '/registry/host', 'a host or host:port'],
+  [{ registry: { host: 'registry.example.com/team' } }, '/registry/host', 'a host or host:port'],
+  [{ registry: { host: "registry.example.com'" } }, '/registry/host', 'a host or host:port'],
+  [{ registry: { host: 'registry.example.com:65536' } }, '/registry/host', 'a host or host:port'],
+  [{ registry: { host: 'registry' } }, '/registry/host', 'a host or host:port'],
+  [{ registry: { url: 'http://registry.example.com' } }, '/registry/url', 'a URL like https://'],
+  [{ bluemix: { api: 'https://u:p@api.example.com' } }, '/bluemix/api', 'without user and query'],
+  [{ bluemix: { login: 'ldap' } }, '/bluemix/login', "one of 'uaa', 'iam'"],
+  [{ bluemix: { organization: ' acme' } }, '/bluemix/organization', 'the name or GUID'],
+  [{ bluemix: { timeoutMs: 10 } }, '/bluemix/timeoutMs', 'got 10, want 100'],
+  [
+    { bluemix: { namespaceOrganizations: { Shop: 'acme' } } },
+    '/bluemix/namespaceOrganizations',
+    "additional properties 'Shop' not allowed",
+  ],
+  [
+    { bluemix: { selectableOrganizations: [{ organization: 'acme', namespaces: ['*-data'] }] } },
+    '/bluemix/selectableOrganizations/0/namespaces/0',
+    'a namespace, or the start of one followed by *',
+  ],
+  [{ credentials: { apiKey: 'key\n' } }, '/credentials/apiKey', 'text without a line break'],
+  [{ credentials: { existingSecret: 'My_Secret' } }, '/credentials/existingSecret', 'a name of'],
+  [
+    { image: { repository: 'registry.example.com/p:1' } },
+    '/image/repository',
+    'without tag and digest',
+  ],
+  [{ image: { digest: 'sha256:12' } }, '/image/digest', 'sha256: and 64 hexadecimal digits'],
+  [{ image: { pullPolicy: 'always' } }, '/image/pullPolicy', "'IfNotPresent', 'Always', 'Never'"],
+  [{ environmentCa: { pem: '-----BEGIN' } }, '/environmentCa/pem', 'PEM certificates'],
+  [
+    {
+      environmentCa: { pem: '-----BEGIN EC PRIVATE KEY-----\nMA==\n-----END EC PRIVATE KEY-----' },
+    },
+    '/environmentCa/pem',
+    'PEM certificates and nothing else',
+  ],
+  [{ proxy: { https: 'http://u:p@proxy:3128' } }, '/proxy/https', 'without user and password'],
+  [{ proxy: { noProxy: 'a, b' } }, '/proxy/noProxy', 'without spaces'],
+  [{ pullSecret: { name: 'Pull' } }, '/pullSecret/name', 'a name of'],
+  [{ pullSecret: { name: '' } }, '/pullSecret/name', 'a name of'],
+  [{ pullSecret: { email: 'nobody' } }, '/pullSecret/email', 'an e-mail address'],
+  [{ admission: { waitMs: 10_001 } }, '/admission/waitMs', 'got 10,001, want 10,000'],
+  [{ webhook: { failurePolicy: 'fail' } }, '/webhook/failurePolicy', "'Ignore', 'Fail'"],
+  [{ webhook: { timeoutSeconds: 31 } }, '/webhook/timeoutSeconds', 'got 31, want 30'],
+  [{ webhook: { timeoutSeconds: '5' } }, '/webhook/timeoutSeconds', 'got string, want integer'],
+  [{ webhook: { port: 443 } }, '/webhook/port', 'got 443, want 1,024'],
+  [{ webhook: { url: 'https://p.example.com/' } }, '/webhook/url', 'https://host:port/mutate'],
+  [{ certificate: { mode: 'files' } }, '/certificate/mode', "'self-managed', 'cert-manager'"],
+  [{ certificate: { issuerRef: { kind: 'Issuer' } } }, '/certificate/issuerRef', "'name' required"],
+  [{ keeper: { rotateAfterSeconds: 1.5 } }, '/keeper/rotateAfterSeconds', 'want null or integer'],
+  [{ replicas: 0 }, '/replicas', 'got 0, want 1'],
+  [{ resources: { limits: { memory: '256M' } } }, '/resources/limits/memory', 'memory in Mi or Gi'],
+  [
+    { podLabels: { 'app.kubernetes.io/name': 'x' } },
+    '/podLabels/app.kubernetes.io~1name',
+    'are set by the chart',
+  ],
+  [{ networkPolicy: { webhookFrom: ['10.0.0.1'] } }, '/networkPolicy/webhookFrom/0', 'a CIDR'],
+  [{ monitor: { kind: 'Probe' } }, '/monitor/kind', "'ServiceMonitor', 'PodMonitor'"],
+  [{ monitor: { interval: '30' } }, '/monitor/interval', 'a duration like 30s'],
+  [{ log: { level: 'verbose' } }, '/log/level', "'info'"],
+]
+
+/** Values that are right one by one and wrong together: `[values added to the minimal ones, told]`. */
+const REFUSED_TOGETHER: [object, string][] = [
+  [{ domain: '' }, 'domain is required, or else both bluemix.api and registry.host.'],
+  [
+    { domain: '', bluemix: { api: 'https://api.example.com' } },
+    'domain is required, or else both bluemix.api and registry.host.',
+  ],
+  [{ bluemix: { organization: '' } }, 'bluemix.organization is required'],
+  [{ image: { repository: '' } }, 'image.repository is required'],
+  [{ bluemix: { login: 'iam' } }, 'bluemix.login is iam, so bluemix.iam is required'],
+  [{ bluemix: { iam: 'https://iam.example.com' } }, 'bluemix.iam is set, but bluemix.login is uaa'],
+  [{ credentials: { existingSecret: '' } }, 'credentials are required'],
+  [{ credentials: { apiKey: 'k' } }, 'not several'],
+  [{ credentials: { username: 'u' } }, 'not several'],
+  [
+    { credentials: { existingSecret: '', username: 'u' } },
+    'credentials.username and credentials.password belong together',
+  ],
+  [
+    { environmentCa: { configMap: 'a', secret: 'b' } },
+    'environmentCa takes one of pem, configMap and secret',
+  ],
+  [
+    { certificate: { mode: 'existing-secret', caBundle: CERTIFICATE } },
+    'so certificate.existingSecret is required',
+  ],
+  [
+    { certificate: { mode: 'existing-secret', existingSecret: 'c' } },
+    'so certificate.caBundle is required',
+  ],
+  [
+    { certificate: { existingSecret: 'c' } },
+    'certificate.existingSecret is of use only with certificate.mode existing-secret',
+  ],
+  [{ certificate: { caBundle: CERTIFICATE } }, 'in mode self-managed it is kept for you'],
+  [
+    { certificate: { mode: 'cert-manager', caBundle: CERTIFICATE } },
+    'in mode cert-manager it is kept for you',
+  ],
+  [
+    { certificate: { issuerRef: { name: 'x' } } },
+    'certificate.issuerRef is of use only with certificate.mode cert-manager',
+  ],
+  [
+    { certificate: { leafSeconds: 100, caSeconds: 399 } },
+    'certificate.caSeconds (399) must be at least four times certificate.leafSeconds (100)',
+  ],
+  [
+    { admission: { waitMs: 4500 } },
+    'admission.waitMs (4500) must be at least a second shorter than webhook.timeoutSeconds (5)',
+  ],
+  [
+    { keeper: { rotateAfterSeconds: 3600 } },
+    'keeper.rotateGraceSeconds (3600) must be shorter than keeper.rotateAfterSeconds (3600)',
+  ],
+  [{ webhook: { port: 8081 } }, 'webhook.port and operations.port are both 8081'],
+  [
+    { hostNetwork: true, networkPolicy: { enabled: true } },
+    'networkPolicy.enabled has no effect with hostNetwork',
+  ],
+]
+
+t.test('a strict lint has nothing to say of any of the example values', async t => {
+  for (const version of ['helm', 'helm3'] as const) {
+    const { plain } = await createHelm(t, version)
+    for (const values of CI_VALUES) {
+      const ended = await plain(['lint', '--strict', CHART, '--values', values])
+      t.equal(ended.code, 0, `${version} ${values}: ${ended.stdout}${ended.stderr}`)
+    }
+  }
+})
+
+t.test('a wrong value is refused with its name and what was expected', async t => {
+  const { template } = await createHelm(t, 'helm')
+  for (const [values, name, words] of REFUSED_BY_SCHEMA) {
+    const { code, stderr } = await template(['--values', MINIMAL], values)
+    const told = stderr.split('\n').find(line => line.includes(name) && line.includes(words))
+    t.ok(code !== 0 && told, `${JSON.stringify(values)}: ${name} ${words}`, { stderr })
+  }
+})
+
+t.test('Helm 3 tells a wrong value in the same words', async t => {
+  const { template } = await createHelm(t, 'helm3')
+  const { stderr } = await template(['--values', MINIMAL], { registry: { host: 'a/b' } })
+  t.match(stderr, "at '/registry/host': value must be 'a host or host:port")
+})
+
+t.test('values that do not go together are refused with one sentence', async t => {
+  const { template } = await createHelm(t, 'helm')
+  for (const [values, sentence] of REFUSED_TOGETHER) {
+    const { code, stderr } = await template(['--values', MINIMAL], values)
+    const told = stderr.split('\n').filter(line => line.startsWith('  - '))
+    t.not(code, 0, JSON.stringify(values))
+    t.equal(told.length, 1, stderr)
+    t.match(told[0], sentence)
+  }
+})
+
+t.test('without any value, everything that is required is told at once', async t => {
+  const { template } = await createHelm(t, 'helm')
+  const { stderr } = await template([])
+  t.equal(stderr.split('\n').filter(line => line.startsWith('  - ')).length, 4, stderr)
+})
+
+t.test('Kubernetes before 1.28 is refused', async t => {
+  const { template } = await createHelm(t, 'helm')
+  const { stderr } = await template(['--values', MINIMAL, '--kube-version', '1.27.16'])
+  t.match(stderr, 'requires kubeVersion: >=1.28.0-0')
+})
+
+t.test('on every version, with both Helms, the program can read the settings', async t => {
+  for (const version of ['helm', 'helm3'] as const) {
+    const { render } = await createHelm(t, version)
+    for (const values of CI_VALUES) {
+      for (const kubernetes of KUBERNETES) {
+        const manifests = await render(['--values', values, '--kube-version', kubernetes])
+        t.doesNotThrow(() => settingsOf(manifests), `${version} ${kubernetes} ${values}`)
+      }
+    }
+  }
+})
+
+t.test('what the values say arrives in the settings', async t => {
+  const { render } = await createHelm(t, 'helm')
+  const everything = join(CHART, 'ci/everything-values.yaml')
+  const values = parse(readFileSync(everything, 'utf8'))
+  const config = settingsOf(await render(['--values', everything]))
+  t.match(config.bluemix, {
+    ...values.bluemix,
+    caFile: '/etc/pullpass/environment-ca/ca.crt',
+    credentialsDirectory: '/etc/pullpass/credentials',
+  })
+  t.match(config, {
+    registry: values.registry,
+    pullSecret: values.pullSecret,
+    admission: { port: 10250, waitMs: 2000 },
+    keeper: values.keeper,
+    certificate: {
+      mode: 'self-managed',
+      names: ['pullpass.pullpass.svc'],
+      secretName: 'pullpass-ca',
+      webhookConfiguration: 'zz-pullpass',
+      leafSeconds: 60,
+      caSeconds: 600,
+    },
+  })
+})
+
+t.test('the values have the bounds and the defaults of the settings', async t => {
+  const values = parse(readFileSync(join(CHART, 'values.yaml'), 'utf8'))
+  const schema = JSON.parse(readFileSync(join(CHART, 'values.schema.json'), 'utf8'))
+  const shared = settingsWithValues(schema)
+  t.ok(shared.length > 20)
+  for (const { section, name, setting, value } of shared) {
+    const { minimum, maximum, default: initial } = setting
+    t.match({ minimum: value.minimum, maximum: value.maximum }, { minimum, maximum }, name)
+    if (initial !== undefined) t.same(values[section][name], initial, `${section}.${name}`)
+  }
+})
+
+t.test('a changed setting makes new pods, a changed credential does not', async t => {
+  const { render } = await createHelm(t, 'helm')
+  const checksum = async (values: object) =>
+    find(await render(['--values', MINIMAL], values), 'Deployment').spec.template.metadata
+      .annotations
+  const before = await checksum({ credentials: { existingSecret: '', apiKey: 'a' } })
+  t.same(await checksum({ credentials: { existingSecret: '', apiKey: 'b' } }), before)
+  t.notSame(await checksum({ log: { level: 'debug' } }), before)
+  t.notSame(await checksum({ environmentCa: { pem: CERTIFICATE } }), before)
+})
+
+t.test('the heap is three quarters of the memory limit', async t => {
+  const { render } = await createHelm(t, 'helm')
+  for (const [memory, heap] of [
+    ['256Mi', '--max-old-space-size=192'],
+    ['2Gi', '--max-old-space-size=1536'],
+    [null, undefined],
+  ]) {
+    const manifests = await render(['--values', MINIMAL], { resources: { limits: { memory } } })
+    t.equal(environmentOf(manifests).NODE_OPTIONS, heap)
+  }
+})
+
+t.test('the pod lives as long as it drains, and the longest request after that', async t => {
+  const { render } = await createHelm(t, 'helm')
+  const values = { shutdown: { drainMs: 7500 }, webhook: { timeoutSeconds: 12 } }
+  const { spec } = find(await render(['--values', MINIMAL], values), 'Deployment').spec.template
+  t.equal(spec.terminationGracePeriodSeconds, 8 + 12 + 10)
+})
+
+t.test('the webhook configuration never looks at the cluster, nor at pullpass', async t => {
+  const { render } = await createHelm(t, 'helm')
+  const manifests = await render(['--values', MINIMAL, '--namespace', 'tools'])
+  const [webhook] = find(manifests, 'MutatingWebhookConfiguration').webhooks
+  t.same(webhook.namespaceSelector.matchExpressions[0].values, [
+    'kube-system',
+    'kube-node-lease',
+    'tools',
+  ])
+  t.match(webhook, { failurePolicy: 'Ignore', sideEffects: 'NoneOnDryRun' })
+})
+
+t.test('the CA bundle is rendered only where nobody else keeps it', async t => {
+  const { render } = await createHelm(t, 'helm')
+  const bundle = async (file: string) =>
+    find(await render(['--values', join(CHART, 'ci', file)]), 'MutatingWebhookConfiguration')
+      .webhooks[0].clientConfig.caBundle
+  t.equal(await bundle('minimal-values.yaml'), undefined)
+  t.equal(await bundle('cert-manager-values.yaml'), undefined)
+  t.equal(Buffer.from(await bundle('host-network-values.yaml'), 'base64').toString(), CERTIFICATE)
+})
+
+t.test('with a URL, the certificate is made for its host too', async t => {
+  const { render } = await createHelm(t, 'helm')
+  const names = async (url: string) =>
+    settingsOf(await render(['--values', MINIMAL], { webhook: { url } })).certificate.names
+  const service = 'pullpass.pullpass.svc'
+  t.same(await names('https://p.example.com:8443/mutate'), [service, 'p.example.com'])
+  t.same(await names('https://10.1.2.3/mutate'), [service, '10.1.2.3'])
+})
+
+t.test('cert-manager signs for the Service and for the host of a URL', async t => {
+  const { render } = await createHelm(t, 'helm')
+  const certificate = async (url: string, issuerRef = {}) =>
+    find(
+      await render(['--values', join(CHART, 'ci/cert-manager-values.yaml')], {
+        webhook: { url },
+        certificate: { issuerRef },
+      }),
+      'Certificate',
+      'pullpass',
+    ).spec
+  const service = 'pullpass.pullpass.svc'
+  t.match(await certificate(''), { dnsNames: [service], ipAddresses: undefined })
+  const named = await certificate('https://p.example.com/mutate')
+  t.match(named, { dnsNames: [service, 'p.example.com'], ipAddresses: undefined })
+  const numbered = await certificate('https://10.1.2.3/mutate')
+  t.match(numbered, { dnsNames: [service], ipAddresses: ['10.1.2.3'] })
+  const issuerRef = { name: 'company', kind: 'ClusterIssuer' }
+  t.match(await certificate('', issuerRef), { issuerRef })
+})
+
+t.test('removing itself first is for the policy that refuses pods', async t => {
+  const { render } = await createHelm(t, 'helm')
+  const hooks = async (failurePolicy: string) =>
+    (await render(['--values', MINIMAL], { webhook: { failurePolicy } })).filter(
+      one => one.metadata.annotations?.['helm.sh/hook'] === 'pre-delete',
+    )
+  t.same(await hooks('Ignore'), [])
+  const removal = await hooks('Fail')
+  t.same(find(removal, 'ClusterRole').rules, [
+    {
+      apiGroups: ['admissionregistration.k8s.io'],
+      resources: ['mutatingwebhookconfigurations'],
+      resourceNames: ['pullpass'],
+      verbs: ['delete'],
+    },
+  ])
+  t.same(find(removal, 'Job').spec.template.spec.containers[0].args, [
+    'remove-webhook',
+    '--name',
+    'pullpass',
+  ])
+})
+
+t.test(
+  'the self-test asks for an image of the registry, and for the Secret by its name',
+  async t => {
+    const { render } = await createHelm(t, 'helm')
+    const values = { pullSecret: { name: 'another' } }
+    const pod = find(await render(['--values', MINIMAL], values), 'Pod')
+    t.same(pod.spec.containers[0].args, [
+      'selftest',
+      '--namespace',
+      'pullpass-selftest',
+      '--image',
+      'registry.dedicated.example.com/pullpass/selftest:latest',
+      '--secret',
+      'another',
+    ])
+  },
+)
+
+t.test('no container may more than it must', async t => {
+  const { render } = await createHelm(t, 'helm')
+  for (const values of CI_VALUES) {
+    const pods = (await render(['--values', values]))
+      .map(one => (one.kind === 'Pod' ? one.spec : one.spec?.template?.spec))
+      .filter(Boolean)
+    for (const pod of pods) {
+      t.match(pod, { enableServiceLinks: false, securityContext: { runAsUser: 65532 } })
+      t.equal(pod.containers[0].securityContext.readOnlyRootFilesystem, true)
+      t.equal(pod.containers[0].resources.limits?.cpu, undefined)
+    }
+  }
+})
+
+t.test('nothing optional is there unless it is asked for', async t => {
+  const { render } = await createHelm(t, 'helm')
+  const kinds = (await render(['--values', MINIMAL]))
+    .filter(one => one.metadata.annotations?.['helm.sh/hook'] === undefined)
+    .map(one => one.kind)
+  t.same(kinds.sort(), [
+    'ClusterRole',
+    'ClusterRoleBinding',
+    'ConfigMap',
+    'Deployment',
+    'MutatingWebhookConfiguration',
+    'Role',
+    'RoleBinding',
+    'Service',
+    'ServiceAccount',
+  ])
+})
+
+t.test('alerts and dashboard speak of the metrics that there are', async t => {
+  const source = resolve(import.meta.dirname, '../../src')
+  const program = readdirSync(source, { recursive: true, encoding: 'utf8' })
+    .filter(file => file.endsWith('.ts'))
+    .map(file => readFileSync(join(source, file), 'utf8'))
+    .join('')
+  for (const file of ['monitoring/alerts.yaml', 'monitoring/dashboard.json']) {
+    const names = readFileSync(join(CHART, file), 'utf8').match(/\bpullpass_\w+/g) ?? []
+    t.ok(names.length > 0)
+    for (const name of new Set(names.map(one => one.replace(/_bucket$/, '')))) {
+      t.ok(program.includes(`'${name}'`), `${name} of ${file}`)
+    }
+  }
+})
+
+t.test("the chart's README is made from its values", async t => {
+  const readme = readFileSync(join(CHART, 'README.md'), 'utf8')
+  t.equal(readme, await chartReadme(), 'as `node charts/readme.ts` makes it')
+})
+
+/** The settings as the program reads them from the rendered ConfigMap. */
+function settingsOf(manifests: Manifest[]): Config {
+  const { data } = find(manifests, 'ConfigMap', 'pullpass')
+  return readConfig(data['config.yaml'], {})
+}
+
+function environmentOf(manifests: Manifest[]): Record<string, string> {
+  const [container] = find(manifests, 'Deployment').spec.template.spec.containers
+  return Object.fromEntries(
+    container.env.map((one: { name: string; value: string }) => [one.name, one.value]),
+  )
+}
+
+/** The settings that are values of the same name, both as JSON Schema; ports are bounded by the pod. */
+function settingsWithValues(schema: Manifest) {
+  return Object.entries<Manifest>(configSchema.properties)
+    .flatMap(([section, { properties = {} }]) =>
+      Object.entries<Manifest>(properties).map(([name, setting]) => {
+        const value = schema.properties[section]?.properties?.[name]
+        return { section, name, setting, value }
+      }),
+    )
+    .filter(({ name, value }) => value !== undefined && name !== 'port')
+}
