@@ -1,0 +1,109 @@
+import { type Access, openAccess, writeKubeconfig } from './control-plane/access.ts'
+import { type AuditEvent, readAudit } from './control-plane/audit.ts'
+import {
+  type Layout,
+  layOut,
+  startApiserver,
+  startControllerManager,
+  startEtcd,
+} from './control-plane/programs.ts'
+import { onFreePorts } from './ports.ts'
+import { makeFolder, type RunningProcess } from './processes.ts'
+import { type KubernetesVersion, tool } from './tools.ts'
+
+export type { AuditEvent } from './control-plane/audit.ts'
+
+export interface ControlPlane extends Access {
+  readonly url: string
+  readonly apiserverPort: number
+  /** Where the API server asks for the way to a Service; see startClusterEgress. */
+  readonly egressSocket: string
+  /** What was done, on the objects that `AUDIT_POLICY` names. */
+  audit(): Promise<AuditEvent[]>
+  /** Ends the API server and nothing else: in order, or like a crash with `graceMs` 0. */
+  stopApiserver(graceMs?: number): Promise<void>
+  /** Starts it again on its port, and resolves when it is ready. */
+  startApiserver(): Promise<void>
+  /** Both. */
+  restart(graceMs?: number): Promise<void>
+  /** Ends everything and removes every file. */
+  stop(): Promise<void>
+}
+
+interface Programs {
+  etcd: string
+  apiserver: string
+  kubectl: string
+  controllerManager: string | undefined
+}
+
+/**
+ * Starts etcd, kube-apiserver and, where asked for, kube-controller-manager, on ports of their own
+ * and in a folder of their own. Ready means: /readyz is ok, the namespace `default` is there and,
+ * with the controller manager, its ServiceAccount `default` too. Webhooks with a `url` on 127.0.0.1
+ * are called.
+ */
+export async function startControlPlane(
+  options: { controllerManager?: boolean; version?: KubernetesVersion } = {},
+): Promise<ControlPlane> {
+  const { version, controllerManager = false } = options
+  const programs = {
+    etcd: await tool('etcd', { version }),
+    apiserver: await tool('kube-apiserver', { version }),
+    kubectl: await tool('kubectl', { version }),
+    controllerManager: controllerManager
+      ? await tool('kube-controller-manager', { version })
+      : undefined,
+  }
+  return onFreePorts(async (etcd, etcdPeer, apiserver) =>
+    startOn({ etcd, etcdPeer, apiserver }, programs),
+  )
+}
+
+async function startOn(ports: Layout['ports'], programs: Programs): Promise<ControlPlane> {
+  const folder = await makeFolder('control-plane')
+  const layout = layOut(folder.path, ports)
+  const running: { [name in keyof Programs]?: RunningProcess } = {}
+
+  async function apiserver(): Promise<void> {
+    running.apiserver = await startApiserver(programs.apiserver, layout)
+  }
+
+  async function stopApiserver(graceMs?: number): Promise<void> {
+    await running.apiserver?.stop(graceMs)
+  }
+
+  // Nothing here is worth an orderly end.
+  async function stop(): Promise<void> {
+    await Promise.all(Object.values(running).map(started => started.stop(0)))
+    await folder.remove()
+  }
+
+  try {
+    running.etcd = await startEtcd(programs.etcd, layout)
+    await apiserver()
+    const access = await openAccess(layout, programs.kubectl)
+    if (programs.controllerManager !== undefined) {
+      const kubeconfig = await writeKubeconfig(layout, layout.url, layout.tokens.controllerManager)
+      const command = programs.controllerManager
+      running.controllerManager = await startControllerManager(command, layout, kubeconfig)
+    }
+    return {
+      ...access,
+      url: layout.url,
+      apiserverPort: ports.apiserver,
+      egressSocket: layout.egressSocket,
+      audit: async () => readAudit(layout.auditFile),
+      stopApiserver,
+      startApiserver: apiserver,
+      async restart(graceMs) {
+        await stopApiserver(graceMs)
+        await apiserver()
+      },
+      stop,
+    }
+  } catch (error) {
+    await stop()
+    throw error
+  }
+}

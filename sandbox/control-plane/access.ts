@@ -1,0 +1,88 @@
+import { randomUUID } from 'node:crypto'
+import { readFileSync } from 'node:fs'
+import { writeFile } from 'node:fs/promises'
+import { CoreV1Api, KubeConfig } from '@kubernetes/client-node'
+import { run } from '../processes.ts'
+import type { Layout } from './programs.ts'
+
+export interface Access {
+  /** The API server's certificate authority, as PEM and as a file. */
+  readonly ca: string
+  readonly caFile: string
+  /** The administrator's (system:masters). */
+  readonly kubeconfigFile: string
+  /** The same, as the client library reads it; a new one each time. */
+  kubeConfig(): KubeConfig
+  /** A real token of a ServiceAccount that exists, by TokenRequest; `seconds` >= 600, default 3600. */
+  token(namespace: string, serviceAccount: string, seconds?: number): Promise<string>
+  /** File of a kubeconfig with such a token; `server` may lead through a proxy. */
+  kubeconfigFor(namespace: string, serviceAccount: string, server?: string): Promise<string>
+  /** Runs kubectl as the administrator to its end; a refusal is an answer, not a rejection. */
+  kubectl(...args: string[]): Promise<{ stdout: string; stderr: string; code: number | null }>
+}
+
+/** The ways into a control plane whose API server has written its certificate. */
+export async function openAccess(layout: Layout, kubectl: string): Promise<Access> {
+  const { caFile, tokens, file, url } = layout
+  const kubeconfigFile = await writeKubeconfig(layout, url, tokens.administrator)
+
+  function kubeConfig(): KubeConfig {
+    const config = new KubeConfig()
+    config.loadFromFile(kubeconfigFile)
+    return config
+  }
+
+  async function token(namespace: string, name: string, seconds = 3600): Promise<string> {
+    const { status } = await kubeConfig()
+      .makeApiClient(CoreV1Api)
+      .createNamespacedServiceAccountToken({
+        namespace,
+        name,
+        body: { spec: { audiences: [], expirationSeconds: seconds } },
+      })
+    if (status?.token === undefined) throw new Error(`no token for ${namespace}/${name}`)
+    return status.token
+  }
+
+  return {
+    ca: readFileSync(caFile, 'utf8'),
+    caFile,
+    kubeconfigFile,
+    kubeConfig,
+    token,
+    kubeconfigFor: async (namespace, serviceAccount, server = url) =>
+      writeKubeconfig(layout, server, await token(namespace, serviceAccount)),
+    kubectl: async (...args) =>
+      run({
+        command: kubectl,
+        args,
+        env: {
+          ...process.env,
+          KUBECONFIG: kubeconfigFile,
+          // Nothing is read from or left in the user's home.
+          KUBECACHEDIR: file('kubectl-cache'),
+          KUBERC: 'off',
+        },
+      }),
+  }
+}
+
+/** Writes a kubeconfig for this bearer token; JSON is YAML too. */
+export async function writeKubeconfig(
+  layout: Layout,
+  server: string,
+  token: string,
+): Promise<string> {
+  const path = layout.file(`${randomUUID()}.kubeconfig`)
+  const name = 'sandbox'
+  const config = {
+    apiVersion: 'v1',
+    kind: 'Config',
+    clusters: [{ name, cluster: { server, 'certificate-authority': layout.caFile } }],
+    users: [{ name, user: { token } }],
+    contexts: [{ name, context: { cluster: name, user: name } }],
+    'current-context': name,
+  }
+  await writeFile(path, JSON.stringify(config, undefined, 2), { mode: 0o600 })
+  return path
+}

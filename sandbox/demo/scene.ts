@@ -1,0 +1,108 @@
+import { readFile } from 'node:fs/promises'
+import { styleText } from 'node:util'
+import { logIn } from '../bluemix/log-in.ts'
+import { waitFor } from '../processes.ts'
+import { pullImage, pushTestImage } from '../registry.ts'
+import type { Sandbox } from '../sandbox.ts'
+import { say, showProgress } from './progress.ts'
+
+/** The acts of the story; each prints what it does, and what came of it. */
+export interface Scene {
+  chapter(title: string): void
+  /** Prints the sentence; one that does not hold ends the demo. */
+  expect(holds: boolean, sentence: string): void
+  /** Prints the command as a person types it, does it, prints and returns what it says. */
+  command(line: string, work: () => Promise<string>): Promise<string>
+  kubectl(command: string): Promise<string>
+  show(file: string): Promise<void>
+  /** The Secret as kubectl shows it, its credential blotted out. */
+  showSecret(namespace: string): Promise<void>
+  mints(): string[]
+  pushImage(): Promise<void>
+  /** With the credential of the namespace's Secret, or with none. */
+  pull(namespace: string | undefined): ReturnType<typeof pullImage>
+  /** How often each pod of the namespace names the pull secret, when there are `count` of them. */
+  references(namespace: string, count: number): Promise<Map<string, number>>
+}
+
+export function createScene(
+  image: string,
+  { controlPlane, environment }: Pick<Sandbox, 'controlPlane' | 'environment'>,
+): Scene {
+  const quietly = async (command: string) => {
+    const { code, stdout, stderr } = await controlPlane.kubectl(...command.split(' '))
+    if (code !== 0) throw new Error(`kubectl ${command}: ${stderr}`)
+    return (stderr + stdout).trim()
+  }
+  return {
+    chapter: title => console.log(`\n${styleText('bold', title)}`),
+    expect,
+    command,
+    kubectl: words => command(`kubectl ${words}`, () => quietly(words)),
+    show: async file => {
+      console.log(styleText('cyan', `$ cat ${file}`))
+      console.log((await readFile(file, 'utf8')).trimEnd())
+    },
+    showSecret: async namespace => {
+      const command = `get secret pullpass-registry -n ${namespace} -o yaml`
+      console.log(styleText('cyan', `$ kubectl ${command}`))
+      console.log(redacted(await quietly(command)))
+    },
+    mints: () =>
+      environment.ledger
+        .mints()
+        .map(
+          ({ id, description, permanent, write }) =>
+            `${id} for ${description.split('/').at(-1)}, ${permanent ? 'permanent' : 'expiring'}, ${write ? 'read-write' : 'read-only'}`,
+        ),
+    pushImage: async () => {
+      const credential = { username: 'bearer', password: await logIn(environment) }
+      const digest = await pushTestImage(image, credential, environment)
+      say(`pushed ${image} (${digest.slice(0, 19)}...) with crane`)
+    },
+    pull: async namespace => {
+      const secret =
+        namespace && (await quietly(`get secret pullpass-registry -n ${namespace} -o json`))
+      const config = secret ? JSON.parse(secret).data['.dockerconfigjson'] : undefined
+      const text = config && Buffer.from(config, 'base64').toString()
+      console.log(styleText('cyan', `$ crane pull ${image}`))
+      return showProgress('pulling', () => pullImage(image, text, environment))
+    },
+    references: (namespace, count) => references(namespace, count, quietly),
+  }
+}
+
+async function command(line: string, work: () => Promise<string>): Promise<string> {
+  console.log(styleText('cyan', `$ ${line}`))
+  const answer = await showProgress(line.split(' ', 2).join(' '), work)
+  if (answer !== '') console.log(answer)
+  return answer
+}
+
+function expect(holds: boolean, sentence: string): void {
+  console.log(`${holds ? styleText('green', '  ok') : styleText('red', '  NOT SO')}  ${sentence}`)
+  if (!holds) throw new Error(`the demo came out differently: ${sentence}`)
+}
+
+function redacted(yaml: string): string {
+  return yaml.replace(/(\.dockerconfigjson: )\S+/, '$1[redacted]')
+}
+
+async function references(
+  namespace: string,
+  count: number,
+  kubectl: (command: string) => Promise<string>,
+): Promise<Map<string, number>> {
+  type Pod = { metadata: { name: string }; spec: { imagePullSecrets?: { name: string }[] } }
+  let pods: Pod[] = []
+  const arrive = async () => {
+    pods = JSON.parse(await kubectl(`get pods -n ${namespace} -o json`)).items
+    return pods.length >= count
+  }
+  await showProgress('waiting for pods', () =>
+    waitFor(arrive, { withinMs: 30_000, what: `${count} pods in ${namespace}` }),
+  )
+  const named = ({ spec }: Pod) =>
+    (spec.imagePullSecrets ?? []).filter(({ name }) => name === 'pullpass-registry').length
+  return new Map(pods.map(pod => [pod.metadata.name, named(pod)]))
+}

@@ -1,0 +1,133 @@
+import { once } from 'node:events'
+import { Agent, createServer, type Server } from 'node:https'
+import type { AddressInfo, Socket } from 'node:net'
+import type { KubeConfig } from '@kubernetes/client-node'
+import { kubeconfigThrough, ownCertificate } from './fault-proxy/access.ts'
+import { type Fault, type Match, type ProxyState, relay } from './fault-proxy/relay.ts'
+
+export type { Answer, Fault, Hooks, Match, ProxiedRequest } from './fault-proxy/relay.ts'
+
+export interface FaultProxy extends Pick<ProxyState, 'requests' | 'hooks'> {
+  readonly url: string
+  /** The proxy's own CA, PEM. */
+  readonly ca: string
+  /**
+   * The text of a kubeconfig like `base`, but with its way through the proxy. Tokens only: TLS ends
+   * here.
+   */
+  kubeconfig(base: KubeConfig): string
+  /**
+   * The next `times` (default: all) requests that match get the fault. Returns what takes it back.
+   */
+  fault(match: Match, fault: Fault, times?: number): () => void
+  /** Each request waits this long before it is passed on. */
+  latency(ms: number): void
+  /** Cuts every connection. */
+  reset(): void
+  /**
+   * The connections of this moment stay open, but nothing comes out of them any more: half-open.
+   */
+  freeze(): void
+  /** Writes an event into the matching watches that are open; returns their number. */
+  inject(match: Match, event: { type: string; object: unknown }): number
+  /**
+   * As an API server that is not there: everything is cut and connections are refused, until `up`.
+   */
+  down(): Promise<void>
+  up(): Promise<void>
+  /** Connections open at this moment. */
+  connections(): number
+  stop(): Promise<void>
+}
+
+/**
+ * Starts a TLS proxy on 127.0.0.1 in front of the API server at `target`; passes everything on
+ * until told otherwise.
+ */
+export async function startFaultProxy(target: { url: string; ca: string }): Promise<FaultProxy> {
+  const { cert, private: key } = await ownCertificate()
+  const state = createState(target)
+  const sockets = new Set<Socket>()
+  const server = createServer({ cert, key, keepAliveTimeout: 120_000 }, (request, response) => {
+    relay(state, request, response).catch(() => response.destroy())
+  })
+  server.on('secureConnection', (socket: Socket) => {
+    sockets.add(socket)
+    socket.on('error', () => {}).on('close', () => sockets.delete(socket))
+  })
+  const cut = () => {
+    for (const socket of sockets) socket.destroy()
+  }
+  const port = await listen(server, 0)
+  const url = `https://127.0.0.1:${port}`
+  return {
+    ...controls(state),
+    url,
+    ca: cert,
+    kubeconfig: base => kubeconfigThrough(url, cert, base),
+    reset: cut,
+    freeze() {
+      for (const socket of sockets) state.frozen.add(socket)
+    },
+    down: () => close(server, cut),
+    async up() {
+      await listen(server, port)
+    },
+    connections: () => sockets.size,
+    async stop() {
+      await close(server, cut)
+      state.agent.destroy()
+    },
+  }
+}
+
+function createState({ url, ca }: { url: string; ca: string }): ProxyState {
+  return {
+    target: url,
+    agent: new Agent({ ca, keepAlive: true }),
+    requests: [],
+    hooks: {},
+    faults: [],
+    frozen: new WeakSet(),
+    streams: new Set(),
+    latencyMs: 0,
+  }
+}
+
+function controls(
+  state: ProxyState,
+): Pick<FaultProxy, 'requests' | 'hooks' | 'fault' | 'latency' | 'inject'> {
+  return {
+    requests: state.requests,
+    hooks: state.hooks,
+    fault(match, fault, times = Number.POSITIVE_INFINITY) {
+      const rule = { match, fault, times }
+      state.faults.push(rule)
+      return () => {
+        rule.times = 0
+      }
+    },
+    latency(ms) {
+      state.latencyMs = ms
+    },
+    inject(match, event) {
+      const open = [...state.streams].filter(({ request }) => match(request))
+      for (const { response } of open) response.write(`${JSON.stringify(event)}\n`)
+      return open.length
+    },
+  }
+}
+
+async function listen(server: Server, port: number): Promise<number> {
+  server.listen(port, '127.0.0.1')
+  await once(server, 'listening')
+  return (server.address() as AddressInfo).port
+}
+
+async function close(server: Server, cut: () => void): Promise<void> {
+  if (!server.listening) return
+  const closed = once(server, 'close')
+  server.close()
+  cut()
+  await closed
+}

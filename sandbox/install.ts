@@ -1,0 +1,65 @@
+import { writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import type { ControlPlane } from './control-plane.ts'
+import { makeFolder, run } from './processes.ts'
+import { tool } from './tools.ts'
+
+/** Where pullpass's own things are, as the chart names them. */
+export const releaseNamespace = 'pullpass'
+
+const chart = join(import.meta.dirname, '..', 'charts', 'pullpass')
+const templates = ['rbac.yaml', 'webhook.yaml']
+
+/**
+ * Installs of the chart what a pullpass needs that runs beside the cluster: its ServiceAccount with
+ * its rights, and the webhook's configuration, which sends pods to `webhookUrl`.
+ */
+export async function installBeside(
+  controlPlane: ControlPlane,
+  {
+    domain,
+    webhookUrl,
+    failurePolicy,
+  }: { domain: string; webhookUrl: string; failurePolicy: 'Ignore' | 'Fail' },
+): Promise<void> {
+  const folder = await makeFolder('install')
+  try {
+    const values = join(folder.path, 'values.json')
+    const manifests = join(folder.path, 'manifests.yaml')
+    await writeFile(values, JSON.stringify(valuesFor({ domain, webhookUrl, failurePolicy })))
+    await writeFile(manifests, await render(values))
+    await kubectl(controlPlane, 'create', 'namespace', releaseNamespace)
+    await kubectl(controlPlane, 'apply', '-f', manifests)
+  } finally {
+    await folder.remove()
+  }
+}
+
+function valuesFor({ domain, webhookUrl, failurePolicy }: Record<string, string>) {
+  return {
+    domain,
+    bluemix: { organization: 'acme' },
+    credentials: { existingSecret: 'bluemix' },
+    image: { repository: 'not-used' },
+    webhook: { url: webhookUrl, failurePolicy },
+  }
+}
+
+async function render(values: string): Promise<string> {
+  const { code, stdout, stderr } = await run({
+    command: await tool('helm'),
+    args: [
+      ...['template', 'pullpass', chart, '--namespace', releaseNamespace, '--values', values],
+      ...templates.flatMap(name => ['--show-only', `templates/${name}`]),
+    ],
+  })
+  if (code !== 0) throw new Error(`the chart cannot be rendered: ${stderr}`)
+  return stdout
+}
+
+/** Runs kubectl, which must work; resolves with what it says. */
+export async function kubectl(controlPlane: ControlPlane, ...args: string[]): Promise<string> {
+  const { code, stdout, stderr } = await controlPlane.kubectl(...args)
+  if (code !== 0) throw new Error(`kubectl ${args.join(' ')}: ${stderr}`)
+  return stdout
+}

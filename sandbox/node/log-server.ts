@@ -1,0 +1,46 @@
+import { readdir, readFile } from 'node:fs/promises'
+import { createServer } from 'node:https'
+import { join } from 'node:path'
+import { generate } from 'selfsigned'
+import type { PodAddresses } from './addresses.ts'
+
+/**
+ * What the API server asks a kubelet for when somebody asks for the logs of a pod:
+ * `GET /containerLogs/<namespace>/<pod>/<container>` (kubernetes/kubernetes pkg/registry/core/pod).
+ * It does not look at the certificate, and is answered with all there is; anything else is refused.
+ */
+export async function startLogServer(options: {
+  addresses: PodAddresses
+  namespace: string
+  logs: (pod: string, container: string) => Promise<string>
+}): Promise<{ stop(): void }> {
+  const pair = await generate([{ name: 'commonName', value: 'sandbox-node' }], {
+    algorithm: 'sha256',
+  })
+  const server = createServer({ key: pair.private, cert: pair.cert }, async (request, response) => {
+    const { pathname, searchParams } = new URL(request.url ?? '/', 'https://node')
+    const [, what, namespace, pod = '', container = ''] = pathname.split('/')
+    const refused = whyNot(what, namespace === options.namespace, searchParams)
+    response.writeHead(refused ? 501 : 200, { 'content-type': 'text/plain' })
+    response.end(refused ?? (await options.logs(pod, container)))
+  })
+  options.addresses.serve(socket => server.emit('connection', socket))
+  return {
+    stop() {
+      server.closeAllConnections()
+    },
+  }
+}
+
+/** All that is written in the files below a folder, in the order of their names; '' without one. */
+export async function readLogs(folder: string): Promise<string> {
+  const files = await readdir(folder, { recursive: true, withFileTypes: true }).catch(() => [])
+  const paths = files.filter(file => file.isFile()).map(file => join(file.parentPath, file.name))
+  return (await Promise.all(paths.sort().map(file => readFile(file, 'utf8')))).join('')
+}
+
+function whyNot(what = '', here: boolean, query: URLSearchParams): string | undefined {
+  if (what !== 'containerLogs' || !here) return 'this node tells the logs of its pods, and no more'
+  const asked = [...query].find(([name, value]) => name !== 'timestamps' && value !== 'false')
+  return asked && `this node cannot tell logs with ${asked.join('=')}`
+}

@@ -1,0 +1,52 @@
+import { once } from 'node:events'
+import { type AddressInfo, connect, createServer, type Socket } from 'node:net'
+import type { KubeConfig } from '@kubernetes/client-node'
+import { followServices } from './service-network.ts'
+
+/**
+ * A port of this machine that stands for a port of a Service: each new connection goes to the
+ * next of its backends and stays there, whatever becomes of the backend; without a backend it is
+ * refused (reset).
+ */
+export async function startServiceBalancer(options: {
+  kubeConfig: KubeConfig
+  namespace: string
+  service: string
+  port: number
+  delayMs?: number
+}): Promise<{ port: number; stop(): Promise<void> }> {
+  const { kubeConfig, namespace, service, port, delayMs = 200 } = options
+  const network = await followServices(kubeConfig, { delayMs })
+  const open = new Set<Socket>()
+  const server = createServer(socket => {
+    open.add(socket)
+    socket.once('close', () => open.delete(socket))
+    const backend = network.pick(`${namespace}/${service}`, port)
+    if (backend) joinSockets(socket, connect({ host: backend.address, port: backend.port }))
+    else socket.resetAndDestroy()
+  })
+  server.listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  return {
+    port: (server.address() as AddressInfo).port,
+    async stop() {
+      server.close()
+      for (const socket of open) socket.destroy()
+      await network.stop()
+    },
+  }
+}
+
+/** The end of one side, in order or not, is that of the other. */
+export function joinSockets(one: Socket, other: Socket): void {
+  one.pipe(other)
+  other.pipe(one)
+  for (const [socket, peer] of [
+    [one, other],
+    [other, one],
+  ] as const) {
+    socket.setNoDelay(true)
+    socket.on('error', () => peer.resetAndDestroy())
+    socket.on('close', () => peer.destroy())
+  }
+}

@@ -1,0 +1,31 @@
+import type { V1Pod } from '@kubernetes/client-node'
+
+/**
+ * What an image is on this node: a program of this machine, started the way the image would start
+ * it.
+ */
+export interface ImageProgram {
+  /** The image's ENTRYPOINT: absolute path of the program, and its first arguments. */
+  command: string[]
+  /** The image's CMD: used where the pod gives neither command nor args. */
+  args?: string[]
+  workingDirectory: string
+  /** The image's USER; 0 where absent. */
+  user?: number
+  /** The image's ENV. */
+  env?: Record<string, string>
+  /**
+   * Folders the program needs, which stay visible also under a volume; by default workingDirectory
+   * and that of command[0].
+   */
+  folders?: string[]
+  /**
+   * Variables that make the program listen on the pod's own address (a 127.a.b.c). Pods of one
+   * machine share its ports, so a program that listens on every address would leave no room for its
+   * twin. They win over the pod's own.
+   */
+  environment?: (address: string, pod: V1Pod) => Record<string, string>
+}
+
+/** Images by the name pods give them. */
+export type Programs = Readonly<Record<string, ImageProgram>>

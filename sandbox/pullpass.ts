@@ -1,0 +1,136 @@
+import { mkdir, rename, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import type { BluemixEnvironment } from './bluemix/environment.ts'
+import type { ControlPlane } from './control-plane.ts'
+import { releaseNamespace } from './install.ts'
+import { makeFolder, type RunningProcess, startProcess, waitFor } from './processes.ts'
+
+/** One pullpass, as a process of its own beside the cluster. */
+export interface Pullpass {
+  /** Its process at this moment; another one after `restart`. */
+  process(): RunningProcess
+  /** Everything that all its processes have written. */
+  output(): string
+  /** Its lines of one message, parsed. */
+  lines(message: string): Record<string, unknown>[]
+  /** The text of /metrics, or one value of it; series as Prometheus writes them. */
+  metrics(): Promise<string>
+  metric(series: string): Promise<number>
+  readyz(): Promise<{ status: number; ready: boolean; problems: string[]; notes: string[] }>
+  whenReady(): Promise<void>
+  /** Replaces the API key, as the kubelet does: by renaming a new file into its place. */
+  writeApiKey(key: string): Promise<void>
+  /** Starts it again, after it has ended or been killed; resolves when it is ready. */
+  restart(): Promise<void>
+  stop(): Promise<void>
+}
+
+export interface PullpassOptions {
+  controlPlane: Pick<ControlPlane, 'kubeconfigFor'>
+  environment: BluemixEnvironment
+  /** Where its webhook listens on 127.0.0.1, and its probes and metrics. */
+  ports: { webhook: number; operations: number }
+  /** The API server as it shall reach it; absent: directly. */
+  server?: string | undefined
+  apiKey?: string | undefined
+  /** Merged over the sandbox's own settings, section by section. */
+  settings?: Record<string, Record<string, unknown>> | undefined
+}
+
+const main = join(import.meta.dirname, '..', 'src', 'main.ts')
+
+/** Starts it with the rights of its ServiceAccount; resolves when the process runs. */
+export async function startPullpass(options: PullpassOptions): Promise<Pullpass> {
+  const { environment, ports } = options
+  const folder = await makeFolder('pullpass')
+  const files = await writeFiles(folder.path, options)
+  const outputs: RunningProcess[] = []
+  const start = async () => {
+    outputs.push(
+      await startProcess({
+        name: 'pullpass',
+        command: process.execPath,
+        args: [main, 'serve', '--config', files.config],
+        env: { PATH: process.env.PATH, HTTPS_PROXY: environment.gateway },
+      }),
+    )
+  }
+  const current = () => outputs.at(-1) as RunningProcess
+  const operations = `http://127.0.0.1:${ports.operations}`
+  const pullpass: Pullpass = {
+    process: current,
+    output: () => outputs.map(each => each.output()).join(''),
+    lines: message => linesOf(pullpass.output()).filter(line => line.msg === message),
+    metrics: async () => (await fetch(`${operations}/metrics`)).text(),
+    metric: async series => metricOf(await pullpass.metrics(), series),
+    readyz: () => readyz(operations),
+    whenReady: () => whenReady(pullpass),
+    writeApiKey: key => writeSwapped(files.apiKey, key),
+    restart: async () => {
+      await start()
+      await pullpass.whenReady()
+    },
+    stop: async () => {
+      await current().stop(20_000)
+      await folder.remove()
+    },
+  }
+  await start()
+  return pullpass
+}
+
+async function writeFiles(folder: string, options: PullpassOptions) {
+  const { controlPlane, environment, ports, server, settings = {} } = options
+  const credentialsDirectory = join(folder, 'credentials')
+  const apiKey = join(credentialsDirectory, 'api-key')
+  await mkdir(credentialsDirectory)
+  await writeFile(apiKey, options.apiKey ?? environment.apiKey)
+  const own: Record<string, Record<string, unknown>> = {
+    bluemix: { credentialsDirectory, caFile: environment.caFile, organization: 'acme' },
+    admission: { address: '127.0.0.1', port: ports.webhook },
+    operations: { address: '127.0.0.1', port: ports.operations },
+    certificate: { names: ['127.0.0.1'] },
+    kubernetes: {
+      kubeconfig: await controlPlane.kubeconfigFor(releaseNamespace, 'pullpass', server),
+    },
+    shutdown: { drainMs: 500 },
+  }
+  for (const [section, values] of Object.entries(settings)) {
+    own[section] = { ...own[section], ...values }
+  }
+  const config = join(folder, 'config.yaml')
+  await writeFile(config, JSON.stringify({ domain: environment.domain, ...own }))
+  return { config, apiKey }
+}
+
+async function writeSwapped(file: string, text: string): Promise<void> {
+  await writeFile(`${file}.new`, text)
+  await rename(`${file}.new`, file)
+}
+
+async function readyz(operations: string): ReturnType<Pullpass['readyz']> {
+  const response = await fetch(`${operations}/readyz`)
+  const body = (await response.json()) as Omit<Awaited<ReturnType<Pullpass['readyz']>>, 'status'>
+  return { status: response.status, ...body }
+}
+
+async function whenReady(pullpass: Pullpass): Promise<void> {
+  const isReady = async () => {
+    if (!pullpass.process().running()) throw new Error(`pullpass ended:\n${pullpass.output()}`)
+    return (await pullpass.readyz().catch(() => undefined))?.ready === true
+  }
+  await waitFor(isReady, { withinMs: 30_000, what: 'pullpass to be ready' })
+}
+
+function linesOf(output: string): Record<string, unknown>[] {
+  return output
+    .split('\n')
+    .filter(line => line.startsWith('{'))
+    .map(line => JSON.parse(line) as Record<string, unknown>)
+}
+
+/** The value of a series, e.g. `pullpass_leader` or `x_total{outcome="injected"}`; 0 where absent. */
+function metricOf(text: string, series: string): number {
+  const line = text.split('\n').find(each => each.startsWith(`${series} `))
+  return Number(line?.slice(series.length + 1) ?? 0)
+}

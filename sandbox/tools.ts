@@ -1,0 +1,154 @@
+import { existsSync } from 'node:fs'
+import { resolve } from 'node:path'
+import { build, type Source } from './tools/build.ts'
+import { ENVTEST_TOOLS } from './tools/go.ts'
+import { ToolError } from './tools/tool-error.ts'
+
+const KUBERNETES_VERSIONS = ['1.34', '1.36', '1.37'] as const
+export type KubernetesVersion = (typeof KUBERNETES_VERSIONS)[number]
+const NEWEST: KubernetesVersion = '1.37'
+
+const KUBERNETES_TOOLS = ['etcd', 'kube-apiserver', 'kube-controller-manager', 'kubectl'] as const
+const OTHER_TOOLS = ['crane', 'registry', 'helm', 'helm3'] as const
+export type ToolName = (typeof KUBERNETES_TOOLS)[number] | (typeof OTHER_TOOLS)[number]
+
+/** What tests and demo need. */
+const USUAL: readonly ToolName[] = [...KUBERNETES_TOOLS, 'crane', 'registry', 'helm']
+
+/**
+ * The Go packages that the tools are. `folder` is the module under `tools/` that pins the package,
+ * `module` the one that gives it its version, `stamp` what its own release build writes into it,
+ * `takes` a first build on two cores. `kubernetes` stands for the module of the version asked for.
+ */
+const SOURCES: Record<ToolName, Source> = {
+  etcd: {
+    folder: 'kubernetes',
+    module: 'go.etcd.io/etcd/server/v3',
+    takes: '10 s',
+  },
+  'kube-apiserver': kubernetes('kube-apiserver', '3 min'),
+  'kube-controller-manager': kubernetes('kube-controller-manager', '1 min'),
+  kubectl: kubernetes('kubectl', '30 s'),
+  crane: {
+    folder: 'crane',
+    module: 'github.com/google/go-containerregistry',
+    path: 'cmd/crane',
+    stamp: pinned => ({
+      'github.com/google/go-containerregistry/cmd/crane/cmd.Version': pinned(
+        'github.com/google/go-containerregistry',
+      ),
+    }),
+    takes: '20 s',
+  },
+  registry: {
+    folder: 'registry',
+    module: 'github.com/distribution/distribution/v3',
+    path: 'cmd/registry',
+    takes: '1 min',
+  },
+  helm: {
+    folder: 'helm',
+    module: 'helm.sh/helm/v4',
+    path: 'cmd/helm',
+    stamp: pinned => ({ 'helm.sh/helm/v4/internal/version.version': pinned('helm.sh/helm/v4') }),
+    takes: '1 min',
+  },
+  helm3: {
+    folder: 'helm3',
+    module: 'helm.sh/helm/v3',
+    path: 'cmd/helm',
+    // The version of Kubernetes that `helm template` supposes where it is not told one.
+    stamp: pinned => ({
+      'helm.sh/helm/v3/internal/version.version': pinned('helm.sh/helm/v3'),
+      'helm.sh/helm/v3/pkg/chartutil.k8sVersionMajor': '1',
+      'helm.sh/helm/v3/pkg/chartutil.k8sVersionMinor': minor(pinned('k8s.io/client-go')),
+      'helm.sh/helm/v3/pkg/lint/rules.k8sVersionMajor': '1',
+      'helm.sh/helm/v3/pkg/lint/rules.k8sVersionMinor': minor(pinned('k8s.io/client-go')),
+    }),
+    takes: '1 min',
+  },
+}
+
+/**
+ * Absolute path of a tool, built first where it is not in the cache yet (progress on stderr).
+ *
+ * `version` is that of Kubernetes and concerns its tools only; default PULLPASS_KUBERNETES, else the
+ * newest. Where no version is asked for, etcd, kube-apiserver and kubectl come from the folder
+ * KUBEBUILDER_ASSETS where that is set, as in envtest. Rejects with a ToolError, whose message is
+ * made for people.
+ */
+export async function tool(
+  name: ToolName,
+  options: { version?: KubernetesVersion | undefined; env?: NodeJS.ProcessEnv } = {},
+): Promise<string> {
+  const { env = process.env, version = askedVersion(env) } = options
+  const assets = env.KUBEBUILDER_ASSETS
+  if (assets && version === undefined && ENVTEST_TOOLS.includes(name)) return given(assets, name)
+  const source = SOURCES[name]
+  const folder = source.folder === 'kubernetes' ? `kubernetes-${version ?? NEWEST}` : source.folder
+  return build(name, { ...source, folder }, env)
+}
+
+function kubernetes(command: string, takes: string): Source {
+  return {
+    folder: 'kubernetes',
+    module: 'k8s.io/kubernetes',
+    path: `cmd/${command}`,
+    stamp: pinned => ({
+      'k8s.io/component-base/version.gitVersion': pinned('k8s.io/kubernetes'),
+      'k8s.io/component-base/version.gitMajor': '1',
+      'k8s.io/component-base/version.gitMinor': minor(pinned('k8s.io/kubernetes')),
+      'k8s.io/client-go/pkg/version.gitVersion': pinned('k8s.io/kubernetes'),
+    }),
+    takes,
+  }
+}
+
+function minor(version: string): string {
+  return version.split('.')[1] ?? ''
+}
+
+function askedVersion(env: NodeJS.ProcessEnv): KubernetesVersion | undefined {
+  const asked = env.PULLPASS_KUBERNETES
+  if (!asked) return undefined
+  const version = KUBERNETES_VERSIONS.find(known => known === asked)
+  if (version !== undefined) return version
+  throw new ToolError(
+    `PULLPASS_KUBERNETES must be one of ${KUBERNETES_VERSIONS.join(', ')}, got "${asked}"`,
+  )
+}
+
+function given(assets: string, name: ToolName): string {
+  const file = resolve(assets, name)
+  if (existsSync(file)) return file
+  throw new ToolError(`KUBEBUILDER_ASSETS is ${assets}, but there is no ${name} in it`)
+}
+
+/** `node sandbox/tools.ts [tool | Kubernetes version]...` builds what is named, else the usual ones. */
+async function main(args: string[]): Promise<void> {
+  for (const [name, version] of args.length > 0 ? args.flatMap(named) : USUAL.map(plain)) {
+    console.log(await tool(name, { version }))
+  }
+}
+
+type Wanted = [name: ToolName, version?: KubernetesVersion]
+
+function plain(name: ToolName): Wanted {
+  return [name]
+}
+
+function named(argument: string): Wanted[] {
+  const version = KUBERNETES_VERSIONS.find(known => known === argument)
+  if (version !== undefined) return KUBERNETES_TOOLS.map(name => [name, version])
+  const name = [...KUBERNETES_TOOLS, ...OTHER_TOOLS].find(known => known === argument)
+  if (name !== undefined) return [plain(name)]
+  const known = [...KUBERNETES_TOOLS, ...OTHER_TOOLS, ...KUBERNETES_VERSIONS].join(', ')
+  throw new ToolError(`there is no tool "${argument}"; there are ${known}`)
+}
+
+if (import.meta.main) {
+  main(process.argv.slice(2)).catch(error => {
+    console.error(error instanceof ToolError ? error.message : error)
+    process.exitCode = 1
+  })
+}

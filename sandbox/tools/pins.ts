@@ -1,0 +1,30 @@
+import { createHash } from 'node:crypto'
+import { readFile } from 'node:fs/promises'
+import { join } from 'node:path'
+
+/** What a go.mod and its go.sum pin. */
+export interface Pins {
+  /** The oldest Go that will do, as in `1.26.0`. */
+  go: string
+  version(module: string): string
+  /** Changes with anything that go.mod or go.sum pins. */
+  digest: string
+}
+
+/** `folder`: where they are. */
+export async function readPins(folder: string): Promise<Pins> {
+  const mod = await readFile(join(folder, 'go.mod'), 'utf8')
+  const sum = await readFile(join(folder, 'go.sum'), 'utf8')
+  // `go 1.26.0`, and inside require ( ... ): `k8s.io/kubernetes v1.37.2 // indirect`
+  const lines = mod.split('\n').map(line => line.trim().split(' '))
+  const version = (of: string) => {
+    const line = lines.find(([name, next = '']) => name === of && /^v?\d/.test(next))
+    if (line?.[1] === undefined) throw new Error(`${folder}/go.mod names no version of ${of}`)
+    return line[1]
+  }
+  return {
+    go: version('go'),
+    version,
+    digest: createHash('sha256').update(mod).update(sum).digest('hex').slice(0, 12),
+  }
+}

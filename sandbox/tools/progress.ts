@@ -1,0 +1,13 @@
+/** Says on stderr what is going on, at once and every ten seconds; `stop` gives the seconds it took. */
+export function tell(what: string): { stop(): number } {
+  const begin = performance.now()
+  const seconds = () => Math.round((performance.now() - begin) / 1000)
+  console.error(`${what} ...`)
+  const timer = setInterval(() => console.error(`${what} ... ${seconds()} s`), 10_000)
+  return {
+    stop() {
+      clearInterval(timer)
+      return seconds()
+    },
+  }
+}

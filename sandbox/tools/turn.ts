@@ -1,0 +1,49 @@
+import { mkdir, rm, stat, utimes } from 'node:fs/promises'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { tellJanitor } from '../janitor.ts'
+import { tell } from './progress.ts'
+
+const BEAT_MS = 1000
+const SILENCE_MS = 10_000
+
+/**
+ * Does the work while no other process does such work. The lock is a folder that whoever has it
+ * touches every second; one that was not touched for ten is of a process that is no more. This
+ * saves work; it is not what keeps the outcome right.
+ */
+export async function inTurn(
+  lock: string,
+  title: string,
+  work: () => Promise<void>,
+): Promise<void> {
+  let waiting: { stop(): number } | undefined
+  while (!(await take(lock))) {
+    waiting ??= tell(`waiting to build ${title}: another process is building`)
+    await sleep(BEAT_MS / 2)
+  }
+  waiting?.stop()
+  const beat = setInterval(() => {
+    const now = new Date()
+    utimes(lock, now, now).catch(() => {})
+  }, BEAT_MS)
+  try {
+    await work()
+  } finally {
+    clearInterval(beat)
+    await rm(lock, { recursive: true, force: true })
+    tellJanitor(`removed ${lock}`)
+  }
+}
+
+async function take(lock: string): Promise<boolean> {
+  try {
+    await mkdir(lock)
+    tellJanitor(`folder ${lock}`)
+    return true
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error
+  }
+  const touched = (await stat(lock).catch(() => undefined))?.mtimeMs ?? Date.now()
+  if (Date.now() - touched > SILENCE_MS) await rm(lock, { recursive: true, force: true })
+  return false
+}
