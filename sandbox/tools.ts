@@ -9,11 +9,11 @@ export type KubernetesVersion = (typeof KUBERNETES_VERSIONS)[number]
 const NEWEST: KubernetesVersion = '1.37'
 
 const KUBERNETES_TOOLS = ['etcd', 'kube-apiserver', 'kube-controller-manager', 'kubectl'] as const
-const OTHER_TOOLS = ['crane', 'registry', 'helm', 'helm3'] as const
+const OTHER_TOOLS = ['crane', 'registry', 'helm', 'helm3', 'helm-docs'] as const
 export type ToolName = (typeof KUBERNETES_TOOLS)[number] | (typeof OTHER_TOOLS)[number]
 
 /** What tests and demo need. */
-const USUAL: readonly ToolName[] = [...KUBERNETES_TOOLS, 'crane', 'registry', 'helm']
+const USUAL: readonly ToolName[] = [...KUBERNETES_TOOLS, ...OTHER_TOOLS]
 
 /**
  * The Go packages that the tools are. `folder` is the module under `tools/` that pins the package,
@@ -66,6 +66,12 @@ const SOURCES: Record<ToolName, Source> = {
       'helm.sh/helm/v3/pkg/lint/rules.k8sVersionMinor': minor(pinned('k8s.io/client-go')),
     }),
     takes: '1 min',
+  },
+  'helm-docs': {
+    folder: 'helm-docs',
+    module: 'github.com/norwoodj/helm-docs',
+    path: 'cmd/helm-docs',
+    takes: '20 s',
   },
 }
 

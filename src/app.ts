@@ -1,5 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import { collectDefaultMetrics, Gauge, Registry } from 'prom-client'
+import { collectDefaultMetrics, Registry } from 'prom-client'
+import { createHealth, type State } from './health.ts'
 import type { Keeper } from './keeper/keep-pull-secrets.ts'
 import {
   createKeeperOf,
@@ -22,8 +23,6 @@ export interface App {
 }
 
 type MutatePod = ReturnType<typeof createMutatePodOf>
-type State = 'starting' | 'serving' | 'draining'
-
 /** What has come up so far. */
 interface Running {
   webhook?: HttpsServer
@@ -41,7 +40,8 @@ export function createApp(options: Omit<PartsOptions, 'metrics'>): App {
   const { operations: listen, shutdown } = parts.config
   let state: State = 'starting'
   const running: Running = {}
-  const operations = buildOperationsServer(createHealth(parts, () => state))
+  const health = createHealth(parts, () => ({ state, keeper: running.keeper }))
+  const operations = buildOperationsServer(health)
   return {
     start: async () => {
       await operations.listen({ host: listen.address, port: listen.port })
@@ -98,39 +98,4 @@ async function openWebhook(
 async function handOver({ leader }: Parts, keeper: Keeper | undefined): Promise<void> {
   await keeper?.stop()
   await leader.release()
-}
-
-/** Only what keeps reviews from being answered makes this replica unready; the rest is noted. */
-function createHealth(parts: Parts, state: () => State) {
-  const { watches, certificate, issuer, logger, metrics } = parts
-  countProblem(parts)
-  return {
-    logger,
-    metrics,
-    live: () => true,
-    ready: () => {
-      const problems = [
-        ...(watches.every(watch => watch.synced()) ? [] : ['the first lists are not there yet']),
-        ...(certificate.ready() ? [] : ['the serving certificate is not trusted yet']),
-        ...(state() === 'draining' ? ['shutting down'] : []),
-      ]
-      return { ready: problems.length === 0 && state() === 'serving', problems }
-    },
-    notes: () =>
-      [...certificate.notes(), issuer.problem()?.message].filter(note => note !== undefined),
-  }
-}
-
-function countProblem({ issuer, metrics }: Parts): void {
-  new Gauge({
-    name: 'pullpass_environment_problem',
-    help: '1 for what keeps the Bluemix environment from issuing tokens at the moment',
-    labelNames: ['code'] as const,
-    registers: [metrics],
-    collect() {
-      this.reset()
-      const problem = issuer.problem()
-      if (problem !== undefined) this.set({ code: problem.code }, 1)
-    },
-  })
 }

@@ -9,6 +9,7 @@ import { createKeeper, type Keeper } from './keeper/keep-pull-secrets.ts'
 import { createKubernetesClient } from './kubernetes/client.ts'
 import { createLeader } from './kubernetes/leader.ts'
 import { createLeaseNote } from './kubernetes/lease-note.ts'
+import { createTellProblem } from './kubernetes/problem-events.ts'
 import { createMutatePod, type MutatePod } from './mutate-pod.ts'
 import { createIsOptedIn } from './pull-secret/opted-in.ts'
 import type { PullSecretRules } from './pull-secret/pull-secret.ts'
@@ -66,6 +67,7 @@ export function createParts(options: PartsOptions) {
     client,
     rules,
     index,
+    tellProblem: createTellProblem(shared),
     store: createSecretStore(client, rules.secretName),
     watches: createWatches({ ...shared, index, secretName: rules.secretName }),
     certificate: createCertificateSource({ ...shared, settings: config.certificate, now }),

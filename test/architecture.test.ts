@@ -10,7 +10,8 @@ import ts from 'typescript'
 const allowed: Record<string, readonly string[]> = {
   main: ['app', 'commands', 'config', 'kubernetes', 'keeper'],
   commands: ['parts', 'keeper', 'kubernetes', 'registry-token'],
-  app: ['parts', 'server', 'keeper'],
+  app: ['health', 'parts', 'server', 'keeper', 'mutate-pod'],
+  health: ['parts', 'keeper', 'kubernetes'],
   parts: [
     'bluemix',
     'certificate',

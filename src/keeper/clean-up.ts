@@ -1,7 +1,8 @@
 import type { OrganizationRules } from '../pull-secret/organization.ts'
 import type { PullSecret } from '../pull-secret/pull-secret.ts'
 import { readNamespace } from '../pull-secret/pull-secret-index.ts'
-import { findStrayTokens, type TidyOptions, tidyTokens } from './tidy-tokens.ts'
+import { findStrayTokens } from './find-stray.ts'
+import { type TidyOptions, tidyTokens } from './tidy-tokens.ts'
 
 /**
  * Takes back at once, without the grace, what was made for namespaces that are not opted in any

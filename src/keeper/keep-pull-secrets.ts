@@ -6,17 +6,21 @@ export interface Keeper extends SecretKeeper {
   start(): void
   /** Lets running steps end, for a moment; what is cut off then, the next leader goes on from. */
   stop(): Promise<void>
+  /** What keeps namespaces from their pull secret and is nobody's to mend but the administrator's. */
+  problems(): string[]
 }
 
 /** How long running steps may go on after `stop()`. */
 const stopMs = 3000
+/** Enough to see what is wrong: the same in a thousand namespaces need not be read a thousand times. */
+const mostProblems = 5
 
 /** Sees to it, as long as this replica leads, that every opted-in namespace has its pull secret. */
 export function createKeeper(options: KeeperOptions): Keeper {
   const { index, leadership } = options
   const loop = createLoop(options)
   const { queue, refusals, work } = loop
-  const reportForeign = createForeignReport(options)
+  const reportForeign = createForeignReport(index, loop.tell)
   return {
     start: () => {
       for (const namespace of index.names()) reportForeign(namespace)
@@ -35,6 +39,10 @@ export function createKeeper(options: KeeperOptions): Keeper {
     },
     want: namespace => {
       if (shouldRun(loop, namespace)) queue.add(namespace, true)
+    },
+    problems: () => {
+      const ours = refusals.all().filter(({ code }) => code === 'forbidden')
+      return [...new Set(ours.map(({ message }) => message))].slice(0, mostProblems)
     },
     refusal: namespace => refusals.get(namespace),
     whenRefused: namespace => refusals.whenRefused(namespace),

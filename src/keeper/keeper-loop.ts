@@ -1,16 +1,20 @@
 import type { Registry } from 'prom-client'
 import type { Leadership } from '../kubernetes/leader.ts'
+import type { TellProblem } from '../kubernetes/problem-events.ts'
+import { createFindStray, type FindStray } from './find-stray.ts'
 import { createKeeperMetrics } from './keeper-metrics.ts'
 import { createKeyedQueue, type KeyedQueue } from './keyed-queue.ts'
 import { framesOf, judge } from './refusal.ts'
 import { createRefusals, type Refusals } from './refusals.ts'
-import { findStrayTokens } from './tidy-tokens.ts'
+import { createTellRefusal, type TellRefusal } from './tell-refusal.ts'
 import { createNamespaceWork, type NamespaceWork, type WorkOptions } from './work-on-namespace.ts'
 
 export interface KeeperOptions extends Omit<WorkOptions, 'stepDone' | 'assertLeading'> {
   leadership: Leadership
   concurrency: number
   metrics: Registry
+  /** Tells whoever owns a namespace why it has no pull secret. */
+  tellProblem: TellProblem
   /** Every namespace is looked at this often, whatever the watches said. */
   resyncMs?: number
   /** The environment's tokens are looked through this often for ones that no Secret names. */
@@ -27,10 +31,11 @@ export interface Loop {
   refusals: Refusals
   work: NamespaceWork
   count(step: string, outcome: string): void
+  tell: TellRefusal
   /** Ends with this replica's leadership. */
   term: AbortController
   timers: NodeJS.Timeout[]
-  sawNamespaces: boolean
+  findStray: FindStray
 }
 
 /** The state of the keeper, before it is started. */
@@ -51,9 +56,10 @@ export function createLoop(options: KeeperOptions): Loop {
     refusals,
     work,
     count,
+    tell: createTellRefusal(options),
     term: new AbortController(),
     timers: [],
-    sawNamespaces: false,
+    findStray: createFindStray(options),
   }
   return loop
 }
@@ -79,13 +85,13 @@ async function runOne(loop: Loop, namespace: string): Promise<void> {
   }
 }
 
-function refuse({ refusals, count, options }: Loop, namespace: string, error: unknown): void {
+function refuse({ refusals, count, tell, options }: Loop, namespace: string, error: unknown): void {
   const verdict = judge(error)
   const { code, message } = verdict
   count('any', code)
   const isNew = refusals.refuse(namespace, verdict)
   if (code === 'internal_error') options.logger.error({ namespace, at: framesOf(error) }, message)
-  else if (isNew) options.logger.warn({ namespace, code }, `no pull secret: ${message}`)
+  else if (isNew) tell(namespace, verdict)
 }
 
 function lookAtAll(loop: Loop): void {
@@ -94,19 +100,12 @@ function lookAtAll(loop: Loop): void {
   }
 }
 
-/** A namespace list that is empty after it was full is not believed: then nothing is swept. */
+/** Namespaces with tokens that no Secret names are tidied, one by one. */
 async function sweep(loop: Loop): Promise<void> {
-  const { options, queue, work } = loop
-  const isEmpty = options.index.namespaces.keys().next().done === true
-  loop.sawNamespaces ||= !isEmpty
   if (!leads(loop)) return
-  if (isEmpty && loop.sawNamespaces) {
-    options.logger.warn('no namespace is opted in any more: not looking for stray tokens')
-    return
-  }
-  for (const tokens of await findStrayTokens(options, loop.term.signal)) {
-    work.tidyLater(tokens)
-    queue.add(tokens.namespace)
+  for (const tokens of await loop.findStray(loop.term.signal)) {
+    loop.work.tidyLater(tokens)
+    loop.queue.add(tokens.namespace)
   }
 }
 

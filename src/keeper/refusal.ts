@@ -12,6 +12,15 @@ export interface Refusal {
 export interface Verdict extends Refusal {
   again: 'never' | 'with_environment' | { initialDelay: number; maxDelay: number }
   retryAfterMs?: number | undefined
+  /** Whoever owns the namespace can mend it, and should hear of it there. */
+  isTheirs?: boolean
+}
+
+/** A Secret of our name that somebody else made. */
+export const foreign = {
+  code: 'foreign',
+  message: 'a Secret of that name exists that pullpass did not make; it is left alone',
+  isTheirs: true,
 }
 
 const quick = { initialDelay: 500, maxDelay: 30_000 }
@@ -37,7 +46,7 @@ export function judge(error: unknown): Verdict {
   if (failure === 'gone')
     return { code: failure, message: 'the namespace is ending', again: 'never' }
   if (failure === 'foreign') {
-    return { code: failure, message: 'a Secret of that name exists and is not ours', again: slow }
+    return { ...foreign, again: slow }
   }
   const { message, retryAfterMs } = error
   if (failure === 'forbidden') return { code: failure, message, again: slow }
@@ -46,7 +55,13 @@ export function judge(error: unknown): Verdict {
 
 function judgeToken({ scope, kind, code, message, retryAfterMs }: TokenError): Verdict {
   if (scope === 'environment') return { code, message, again: 'with_environment' }
-  return { code, message, again: kind === 'transient' ? quick : slow, retryAfterMs }
+  const passing = kind === 'transient'
+  return { code, message, again: passing ? quick : slow, retryAfterMs, isTheirs: !passing }
+}
+
+/** `organization_not_found` as the reason of an event: `OrganizationNotFound`. */
+export function eventReason(code: string): string {
+  return code.replace(/(?:^|_)([a-z])/g, (_, letter: string) => letter.toUpperCase())
 }
 
 /** Where a bug is, without its message: that could quote anything. */

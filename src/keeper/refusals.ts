@@ -4,6 +4,7 @@ import type { Refusal, Verdict } from './refusal.ts'
 /** Which namespaces are refused at the moment, and when each is tried again. */
 export interface Refusals {
   get(namespace: string): Refusal | undefined
+  all(): Refusal[]
   /** Remembers and arranges the next try; true where this reason is new for the namespace. */
   refuse(namespace: string, verdict: Verdict): boolean
   clear(namespace: string): void
@@ -45,6 +46,7 @@ export function createRefusals(retry: (namespace: string) => void, probeMs = 100
   }
   return {
     get: namespace => state.standing.get(namespace),
+    all: () => [...state.standing.values()],
     refuse: (namespace, verdict) => refuse(state, namespace, verdict),
     whenRefused: namespace => whenRefused(state, namespace),
     clear: namespace => {

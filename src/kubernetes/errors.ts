@@ -47,7 +47,7 @@ export function answeredError(
   const about = statusObject(answer.body)
   const sentence = status === 403 ? rbacSentence(about.message) : undefined
   const words = [`cannot ${action}: HTTP ${status}`, about.reason].filter(Boolean).join(' ')
-  return new KubernetesError(sentence ? `${words}: ${sentence}` : words, {
+  return new KubernetesError(sentence ? `${words}: ${sentence}; ${grantFor(sentence)}` : words, {
     status,
     reason: about.reason,
     causes: (about.details?.causes ?? []).flatMap(cause => cause.reason ?? []),
@@ -84,6 +84,14 @@ const RBAC_SENTENCE =
 
 function rbacSentence(message = ''): string | undefined {
   return RBAC_SENTENCE.exec(message)?.[0]
+}
+
+/** The rule of a Role or ClusterRole that is missing, in the words of YAML. */
+function grantFor(sentence: string): string {
+  const [, verb, resource, group = ''] =
+    /cannot ([a-z]+) resource "([^"]*)"(?: in API group "([^"]*)")?/.exec(sentence) ?? []
+  if (verb === undefined) return 'its role does not grant that'
+  return `grant {apiGroups: ["${group}"], resources: ["${resource}"], verbs: ["${verb}"]}`
 }
 
 function retryAfterMs(seconds: unknown): number | undefined {

@@ -39,7 +39,7 @@ const CERTAIN_PART = 2 / 3
  */
 export function createLeader(
   options: LeaderOptions,
-): Leadership & { start(): void; release(): Promise<void> } {
+): Leadership & { start(): void; release(): Promise<void>; problem(): string | undefined } {
   const { namespace, name, identity, metrics = new Registry() } = options
   const logger = options.logger.child({ lease: `${namespace}/${name}`, identity })
   const now = options.now ?? performance.now.bind(performance)
@@ -64,6 +64,7 @@ export function createLeader(
   return {
     leading: state.tenure.current,
     onChange: state.tenure.onChange,
+    problem: () => state.complaint,
     start() {
       loop ??= run(state)
     },

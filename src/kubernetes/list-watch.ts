@@ -1,8 +1,8 @@
-import { once } from 'node:events'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Logger } from 'pino'
 import { Registry } from 'prom-client'
 import { asKubernetesError, type KubernetesError } from './errors.ts'
+import { createFirstList, type FirstList } from './list-watch/first-list.ts'
 import { guarded, type ListWatchHandler } from './list-watch/handler.ts'
 import { listAll, type Watched, watchFrom } from './list-watch/requests.ts'
 import type { Change, WatchedObject } from './list-watch/watch-lines.ts'
@@ -27,6 +27,8 @@ export interface ListWatch {
   whenSynced(signal?: AbortSignal): Promise<void>
   /** Milliseconds since the server was last heard; little more than a minute while all is well. */
   lastContactMs(): number | undefined
+  /** What is in the way at the moment. */
+  problem(): string | undefined
   stop(): Promise<void>
 }
 
@@ -44,10 +46,11 @@ export function createListWatch<T extends WatchedObject>(options: ListWatchOptio
     logger,
     meters,
     stopping: new AbortController(),
-    firstList: Promise.withResolvers<void>(),
+    firstList: createFirstList(),
     version: undefined,
     synced: false,
     failures: 0,
+    problem: undefined,
   }
   let loop: Promise<void> | undefined
   return {
@@ -55,7 +58,8 @@ export function createListWatch<T extends WatchedObject>(options: ListWatchOptio
       loop ??= run(state)
     },
     synced: () => state.synced,
-    whenSynced: signal => whenSynced(state, signal),
+    whenSynced: state.firstList.whenThere,
+    problem: () => state.problem,
     lastContactMs: meters.lastContactMs,
     async stop() {
       state.stopping.abort()
@@ -67,11 +71,12 @@ export function createListWatch<T extends WatchedObject>(options: ListWatchOptio
 interface State<T> extends ListWatchOptions<T> {
   readonly meters: WatchMeters
   readonly stopping: AbortController
-  readonly firstList: PromiseWithResolvers<void>
+  readonly firstList: FirstList
   /** Absent: list first. */
   version: string | undefined
   synced: boolean
   failures: number
+  problem: string | undefined
 }
 
 async function run<T extends WatchedObject>(state: State<T>): Promise<void> {
@@ -80,7 +85,6 @@ async function run<T extends WatchedObject>(state: State<T>): Promise<void> {
     const ending = await listThenWatch(state)
     if (signal.aborted) return
     const waitMs = paceNext(state, ending)
-    // Rejects only on stop, and then the loop ends by itself.
     if (waitMs > 0) await sleep(waitMs, undefined, { signal }).catch(() => {})
   }
 }
@@ -111,7 +115,8 @@ async function list<T>(state: State<T>): Promise<string> {
   state.version = version
   state.logger.info({ items: items.length }, state.synced ? 'synced again' : 'synced')
   state.synced = true
-  state.firstList.resolve()
+  state.firstList.arrived()
+  state.problem = undefined
   return version
 }
 
@@ -125,16 +130,11 @@ function apply<T extends WatchedObject>(state: State<T>, change: Change<T>): voi
 function paceNext<T>(state: State<T>, ending: Ending): number {
   const { kind, relist, waitMs, failures } = paceAfter(ending, state.failures, Math.random())
   state.failures = failures
+  state.problem = ending.error?.message
   if (relist) state.version = undefined
   if (kind === 'closed') return waitMs
   state.meters.failed(kind)
-  const { message: error, status } = ending.error ?? {}
-  state.logger.warn({ kind, error, status, waitMs: Math.round(waitMs), relist }, 'watch ended')
+  const { problem: error } = state
+  state.logger.warn({ kind, error, waitMs: Math.round(waitMs), relist }, 'watch ended')
   return waitMs
-}
-
-async function whenSynced<T>({ firstList }: State<T>, signal?: AbortSignal): Promise<void> {
-  signal?.throwIfAborted()
-  await Promise.race(signal ? [firstList.promise, once(signal, 'abort')] : [firstList.promise])
-  signal?.throwIfAborted()
 }

@@ -1,4 +1,5 @@
 import type { Server } from 'node:https'
+import type { Socket } from 'node:net'
 import Fastify, { type FastifyInstance } from 'fastify'
 
 /** PEM. */
@@ -16,6 +17,8 @@ const KEEP_ALIVE_MS = 120_000
 /** The longest timeoutSeconds that a webhook may have. */
 const REQUEST_MS = 30_000
 const HANDSHAKE_MS = 10_000
+/** Once closing, for what may be under way on a connection that was not used yet. */
+const UNUSED_MS = 1000
 
 /** A server with limits made for the API server as its client; takes JSON only; no routes yet. */
 export function createHttpsServer({ key, cert }: Certificate): HttpsServer {
@@ -34,7 +37,26 @@ export function createHttpsServer({ key, cert }: Certificate): HttpsServer {
     logger: false,
   })
   server.removeContentTypeParser('text/plain')
+  closeUnused(server)
   return server
+}
+
+/**
+ * Node takes a connection on which nothing was ever asked for a busy one, and closing would wait
+ * for it. The API server keeps such connections: Go dials ahead (net/http Transport, dialConnFor).
+ */
+function closeUnused(server: HttpsServer): void {
+  const unused = new Set<Socket>()
+  server.server.on('secureConnection', socket => {
+    unused.add(socket)
+    socket.once('close', () => unused.delete(socket))
+  })
+  server.server.on('request', ({ socket }) => unused.delete(socket))
+  server.addHook('preClose', async () => {
+    setTimeout(() => {
+      for (const socket of unused) socket.destroy()
+    }, UNUSED_MS).unref()
+  })
 }
 
 /** Serves new connections with this certificate. Throws, and keeps the old one, if it is unusable. */

@@ -374,6 +374,17 @@ t.test('clients that say nothing do not keep the server from stopping', async t 
   t.ok(performance.now() - began < 2000)
 })
 
+t.test('a connection that was opened and never used is soon closed', async t => {
+  const { server } = setup(t)
+  const port = await listen(server)
+  const ca = certificate.cert
+  const silent = connectTls({ host: '127.0.0.1', port, ca, servername: 'pullpass.pullpass.svc' })
+  await once(silent, 'secureConnect')
+  const began = performance.now()
+  await stopServer(server, 10_000)
+  t.ok(performance.now() - began < 3000)
+})
+
 t.test('a new certificate is served without a restart, an unusable one is not', async t => {
   const { server } = setup(t)
   const port = await listen(server)
