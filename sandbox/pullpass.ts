@@ -33,6 +33,8 @@ export interface PullpassOptions {
   /** The API server as it shall reach it; absent: directly. */
   server?: string | undefined
   apiKey?: string | undefined
+  /** The program in one file; absent: its source. */
+  program?: string | undefined
   /** Merged over the sandbox's own settings, section by section. */
   settings?: Record<string, Record<string, unknown>> | undefined
 }
@@ -41,7 +43,7 @@ const main = join(import.meta.dirname, '..', 'src', 'main.ts')
 
 /** Starts it with the rights of its ServiceAccount; resolves when the process runs. */
 export async function startPullpass(options: PullpassOptions): Promise<Pullpass> {
-  const { environment, ports } = options
+  const { environment, ports, program = main } = options
   const folder = await makeFolder('pullpass')
   const files = await writeFiles(folder.path, options)
   const outputs: RunningProcess[] = []
@@ -50,7 +52,7 @@ export async function startPullpass(options: PullpassOptions): Promise<Pullpass>
       await startProcess({
         name: 'pullpass',
         command: process.execPath,
-        args: [main, 'serve', '--config', files.config],
+        args: [program, 'serve', '--config', files.config],
         env: { PATH: process.env.PATH, HTTPS_PROXY: environment.gateway },
       }),
     )

@@ -1,5 +1,6 @@
+import { KubernetesError } from '../kubernetes/client.ts'
 import type { OrganizationRules } from '../pull-secret/organization.ts'
-import type { PullSecret } from '../pull-secret/pull-secret.ts'
+import { readPullSecret } from '../pull-secret/pull-secret.ts'
 import { readNamespace } from '../pull-secret/pull-secret-index.ts'
 import { findStrayTokens } from './find-stray.ts'
 import { type TidyOptions, tidyTokens } from './tidy-tokens.ts'
@@ -15,14 +16,10 @@ export async function cleanUp(
   options: TidyOptions & { organizations: OrganizationRules },
   signal: AbortSignal,
 ): Promise<string[]> {
-  const { index, store } = options
   const done: string[] = []
-  const secrets = [...index.names()].flatMap(name => index.secrets.get(name) ?? [])
-  for (const secret of secrets.filter(({ ours }) => ours)) {
-    if (await isOptedIn(secret, options)) continue
-    await options.revokeTokens(secret, [], signal)
-    await store.remove(secret)
-    done.push(`${secret.namespace}: token revoked, Secret deleted`)
+  for (const namespace of [...options.index.names()]) {
+    if (!(await takeBack(namespace, options, signal))) continue
+    done.push(`${namespace}: token revoked, Secret deleted`)
   }
   for (const tokens of await findStrayTokens(options, signal)) {
     await tidyTokens(tokens, options, signal)
@@ -31,10 +28,38 @@ export async function cleanUp(
   return done
 }
 
+/** Secrets change while they are looked at: beside us a leader marks those of un-labelled namespaces. */
+const mostTries = 5
+
+/** False: there is nothing to take back. */
+async function takeBack(
+  namespace: string,
+  options: TidyOptions,
+  signal: AbortSignal,
+): Promise<boolean> {
+  const { store, rules } = options
+  for (let tries = 1; ; tries++) {
+    const live = await store.read(namespace)
+    const secret = live && readPullSecret(live, rules)
+    if (!secret?.ours || (await isOptedIn(namespace, options))) return false
+    await options.revokeTokens(secret, [], signal)
+    try {
+      await store.remove(secret)
+      return true
+    } catch (error) {
+      if (tries === mostTries || !isChanged(error)) throw error
+    }
+  }
+}
+
 async function isOptedIn(
-  { namespace }: PullSecret,
+  namespace: string,
   { store }: Pick<TidyOptions, 'store'>,
 ): Promise<boolean> {
   const live = await store.readNamespace(namespace)
   return live !== undefined && readNamespace(live) !== undefined
+}
+
+function isChanged(error: unknown): boolean {
+  return error instanceof KubernetesError && error.status === 409
 }

@@ -130,11 +130,11 @@ function apply<T extends WatchedObject>(state: State<T>, change: Change<T>): voi
 function paceNext<T>(state: State<T>, ending: Ending): number {
   const { kind, relist, waitMs, failures } = paceAfter(ending, state.failures, Math.random())
   state.failures = failures
-  state.problem = ending.error?.message
   if (relist) state.version = undefined
   if (kind === 'closed') return waitMs
   state.meters.failed(kind)
-  const { problem: error } = state
-  state.logger.warn({ kind, error, waitMs: Math.round(waitMs), relist }, 'watch ended')
+  const { message: error, status } = ending.error ?? {}
+  state.problem = error
+  state.logger.warn({ kind, error, status, waitMs: Math.round(waitMs), relist }, 'watch ended')
   return waitMs
 }

@@ -46,7 +46,7 @@ t.test('what an answer says, without what it may hold', async t => {
     'User "system:serviceaccount:p:p" cannot patch resource "secrets" in API group "" in the namespace "shop"'
   t.equal(
     forbidden(`secrets "pull" is forbidden: ${rbac}: RBAC: role "x" not found`),
-    `cannot apply Secret shop/pull: HTTP 403 Forbidden: ${rbac}`,
+    `cannot apply Secret shop/pull: HTTP 403 Forbidden: ${rbac}; grant {apiGroups: [""], resources: ["secrets"], verbs: ["patch"]}`,
   )
   t.equal(
     forbidden('denied by policy: .data is hunter2'),
@@ -293,7 +293,7 @@ t.test('against a real API server', async t => {
     const denied = await told(nobody.client.core.readNamespacedSecret(inNamespace))
     t.equal(
       denied?.message,
-      'cannot do it: HTTP 403 Forbidden: User "system:serviceaccount:default:nobody" cannot get resource "secrets" in API group "" in the namespace "refused"',
+      'cannot do it: HTTP 403 Forbidden: User "system:serviceaccount:default:nobody" cannot get resource "secrets" in API group "" in the namespace "refused"; grant {apiGroups: [""], resources: ["secrets"], verbs: ["get"]}',
     )
   })
 

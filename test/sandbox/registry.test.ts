@@ -17,8 +17,13 @@ t.test(
     const credential = { username: 'token', password: pushToken }
     const digest = await pushTestImage(image, credential, environment)
     t.match(digest, /^sha256:[0-9a-f]{64}$/)
+    // Another image: one that is there already need not be pushed.
     await t.rejects(
-      pushTestImage(image, { username: 'token', password: pullToken }, environment),
+      pushTestImage(
+        `${host}/acme/hello:2`,
+        { username: 'token', password: pullToken },
+        environment,
+      ),
       /^cannot push .*UNAUTHORIZED/s,
     )
 

@@ -6,6 +6,7 @@ import { ConfigError } from '../pod/config-error.ts'
 import { expand } from '../pod/environment.ts'
 import type { ImageProgram } from '../programs.ts'
 import type { PodVolumes } from '../volume/volumes.ts'
+import { openedFor } from './opened.ts'
 import { commandIn, type Mount, type Privilege } from './root-view.ts'
 
 const PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin'
@@ -32,17 +33,24 @@ export async function programOf(launch: Launch, instead?: string[]): Promise<Pro
     (container.volumeMounts ?? []).map(mount => mountOf(mount, launch.volumes, env)),
   )
   const folders = image.folders ?? [image.workingDirectory, dirname(image.command[0] ?? '/')]
+  const keep = await Promise.all(folders.map(folder => realpath(folder)))
+  const user = userOf(launch)
+  const opened = launch.privilege === 'root' ? await openedFor(user, keep) : []
   const view = {
     privilege: launch.privilege,
     root: launch.root,
-    mounts,
-    keep: await Promise.all(folders.map(folder => realpath(folder))),
+    mounts: [...mounts, ...opened],
+    keep,
+    hostname: env.HOSTNAME,
     readOnly: container.securityContext?.readOnlyRootFilesystem === true,
-    user: userOf(launch),
+    user,
     workingDirectory: container.workingDir ?? image.workingDirectory,
   }
   const words = instead ?? wordsOf(container, image).map(word => expand(word, env))
-  return { name: `${pod.metadata?.name}/${container.name}`, ...commandIn(view, words), env }
+  // Nothing but this: whoever watches the processes of ours may add to what they are started with.
+  const exactly = Object.entries(env).map(([name, value]) => `${name}=${value}`)
+  const command = commandIn(view, ['/usr/bin/env', '-i', ...exactly, ...words])
+  return { name: `${pod.metadata?.name}/${container.name}`, ...command, env }
 }
 
 /** command replaces the image's ENTRYPOINT and CMD, args its CMD only. */

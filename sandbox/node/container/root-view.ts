@@ -17,13 +17,15 @@ export interface RootView {
   /** Folders of this machine that stay visible where a volume would cover them. */
   keep: string[]
   readOnly: boolean
+  /** What the machine is called in there. */
+  hostname: string
   user: { uid: number; gid: number; groups: number[] }
   workingDirectory: string
 }
 
 /**
  * The command that runs `launch` with a root of its own: what this machine has, read-only, and
- * the mounts. Nothing of the machine is touched: all happens in a mount namespace that ends with
+ * the mounts; and with a host name of its own. Nothing of the machine is touched: all happens in a mount namespace that ends with
  * the program.
  *
  *   /             a tmpfs
@@ -36,7 +38,8 @@ export interface RootView {
  * of it.
  */
 export function commandIn(view: RootView, launch: string[]): { command: string; args: string[] } {
-  const namespaces = view.privilege === 'root' ? ['--mount'] : ['--map-root-user', '--mount']
+  const own = ['--mount', '--uts']
+  const namespaces = view.privilege === 'root' ? own : ['--map-root-user', ...own]
   const shell = ['/bin/sh', '-c', script(view), 'sh', ...launch]
   return { command: 'unshare', args: [...namespaces, '--propagation', 'private', ...shell] }
 }
@@ -81,6 +84,8 @@ function script(view: RootView): string {
   const kept = view.keep.filter(folder => mounts.some(({ target }) => isBelow(folder, target)))
   return [
     `root=${quote(view.root)} own=${quote(own.join(' '))}`,
+    // A machine that is a container itself may not allow it; it is a name only.
+    `{ echo ${quote(view.hostname)} > /proc/sys/kernel/hostname; } 2>/dev/null || :`,
     HEAD,
     ...shaded.map(folder => `shade ${quote(folder)}`),
     ...mounts.flatMap(({ source, target, kind }) => bind(source, target, kind)),

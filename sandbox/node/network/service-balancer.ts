@@ -46,7 +46,13 @@ export function joinSockets(one: Socket, other: Socket): void {
     [other, one],
   ] as const) {
     socket.setNoDelay(true)
-    socket.on('error', () => peer.resetAndDestroy())
+    socket.on('error', () => reset(peer))
     socket.on('close', () => peer.destroy())
   }
+}
+
+/** Only TCP has a reset; a unix socket is just closed. */
+function reset(socket: Socket): void {
+  if (socket.remoteFamily === undefined) socket.destroy()
+  else socket.resetAndDestroy()
 }

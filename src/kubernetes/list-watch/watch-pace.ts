@@ -34,7 +34,7 @@ const STEADY_MS = 5_000
  * | what came is no watch                          | a new list        | 1 s, 2 s, ... 30 s      |
  * | anything else: network, timeout, 401, 500, ... | last version      | 1 s, 2 s, ... 30 s      |
  *
- * A server's Retry-After is kept to where it is longer. `random` (0 to 1) takes away up to half of
+ * After a steady life the row of waits begins anew. A server's Retry-After is kept to where it is longer. `random` (0 to 1) takes away up to half of
  * the wait, so that replicas that lost the server together do not come back together.
  */
 export function paceAfter(ending: Ending, failures: number, random: number): Pace {
@@ -43,12 +43,13 @@ export function paceAfter(ending: Ending, failures: number, random: number): Pac
   if ((kind === 'closed' || kind === 'gone') && steady) {
     return { kind, relist: kind === 'gone', waitMs: 0, failures: 0 }
   }
-  const backOffMs = Math.min(30_000, 1000 * 2 ** Math.min(failures, 10)) * (1 - random / 2)
+  const before = steady ? 0 : failures
+  const backOffMs = Math.min(30_000, 1000 * 2 ** Math.min(before, 10)) * (1 - random / 2)
   return {
     kind: kind === 'closed' ? 'closed_early' : kind,
     relist: kind === 'gone' || kind === 'malformed',
     waitMs: Math.max(backOffMs, ending.error?.retryAfterMs ?? 0),
-    failures: failures + 1,
+    failures: before + 1,
   }
 }
 

@@ -1,0 +1,341 @@
+import { once } from 'node:events'
+import { createServer } from 'node:https'
+import type { AddressInfo } from 'node:net'
+import { json } from 'node:stream/consumers'
+import type { V1Pod } from '@kubernetes/client-node'
+import { generate } from 'selfsigned'
+import t, { type Test } from 'tap'
+import { logIn } from '../../sandbox/bluemix/log-in.ts'
+import { waitFor } from '../../sandbox/processes.ts'
+import { pullImage, pushTestImage } from '../../sandbox/registry.ts'
+import { startSandbox } from '../../sandbox/sandbox.ts'
+import { optedIn } from './cluster.ts'
+import { elsewhere, image, pod, reference, references, reviewOf } from './pods.ts'
+import { closeScene, startScene } from './scene.ts'
+
+const scene = await startScene(t, startSandbox())
+const { environment, controlPlane, pullpass, webhook } = scene
+const patch = [{ op: 'add', path: '/spec/imagePullSecrets', value: [reference] }]
+
+/** What a dry run or a creation by kubectl makes of the pod. */
+async function created(command: string, object: V1Pod): Promise<{ pod: V1Pod; warnings: string }> {
+  const { code, stdout, stderr } = await scene.kubectl(`${command} -f FILE -o json`, object)
+  if (code !== 0) throw new Error(stderr)
+  return { pod: JSON.parse(stdout), warnings: stderr.trim() }
+}
+
+await scene.namespace('shop')
+await scene.namespace('quiet', {})
+
+t.test('the first pod of a namespace gets the reference, and the namespace its Secret', async t => {
+  const { pod: made, warnings } = await created('create -n shop', pod('mypod'))
+  t.same(made.spec?.imagePullSecrets, [reference])
+  t.equal(warnings, '')
+  const secret = await scene.whenSecret('shop')
+  t.match(secret, {
+    type: 'kubernetes.io/dockerconfigjson',
+    metadata: {
+      labels: { 'app.kubernetes.io/managed-by': 'pullpass' },
+      annotations: { 'pullpass.io/organization': 'acme' },
+    },
+  })
+})
+
+t.test('the Secret is what step 6 of the procedure makes by hand', async t => {
+  const { data } = await scene.whenSecret('shop')
+  const { code, stdout } = await controlPlane.kubectl(
+    ...['create', 'secret', 'docker-registry', 'by-hand', '--dry-run=client', '-o', 'json'],
+    `--docker-server=${environment.hosts.registry}`,
+    '--docker-username=token',
+    `--docker-password=${scene.liveTokens('shop')[0]?.text}`,
+  )
+  t.equal(code, 0)
+  t.same(data, JSON.parse(stdout).data)
+})
+
+t.test('with it the image can be pulled, and without it not', async t => {
+  const credential = { username: 'bearer', password: await logIn(environment) }
+  const digest = await pushTestImage(image, credential, environment)
+  const { data } = await scene.whenSecret('shop')
+  const config = Buffer.from(data?.['.dockerconfigjson'] ?? '', 'base64').toString()
+  t.match(await pullImage(image, config, environment), { ok: true, digest })
+  t.match(await pullImage(image, undefined, environment), { ok: false })
+})
+
+const mirror = { annotations: { 'kubernetes.io/config.mirror': 'abc' } }
+const other = { containers: [{ name: 'main', image: elsewhere }] }
+const container = (name: string) => ({ name: 'main', image: name })
+
+/** Pods as they are written, and the pull secrets that they have when they are created. */
+const table: [pod: V1Pod, references: (string | undefined)[], where?: string][] = [
+  [pod('one-container'), ['pullpass-registry']],
+  [
+    pod('only-init', { ...other, initContainers: [{ name: 'init', image }] }),
+    ['pullpass-registry'],
+  ],
+  [
+    pod('only-volume', { ...other, volumes: [{ name: 'data', image: { reference: image } }] }),
+    ['pullpass-registry'],
+  ],
+  [
+    pod('digest', { containers: [container(`${image}@sha256:${'a'.repeat(64)}`)] }),
+    ['pullpass-registry'],
+  ],
+  [pod('own-list', { imagePullSecrets: [{ name: 'mine' }] }), ['mine', 'pullpass-registry']],
+  [pod('nameless', { imagePullSecrets: [{}] }), [undefined, 'pullpass-registry']],
+  [pod('account-list', { serviceAccountName: 'builder' }), ['theirs', 'pullpass-registry']],
+  [
+    pod('names-it', { imagePullSecrets: [reference, { name: 'mine' }] }),
+    ['pullpass-registry', 'mine'],
+  ],
+  [pod('constructor', {}, { labels: { constructor: 'x', toString: 'y' } }), ['pullpass-registry']],
+  [pod('elsewhere', other), []],
+  [pod('evil', { containers: [container(`${environment.hosts.registry}.evil.io/a:1`)] }), []],
+  [pod('port', { containers: [container(`${environment.hosts.registry}:5000/a:1`)] }), []],
+  [pod('case', { containers: [container('Registry.dedicated.example.com/a:1')] }), []],
+  [pod('broken-image', { containers: [container(`${environment.hosts.registry}/A B`)] }), []],
+  [pod('opted-out', {}, { labels: { 'pullpass.io/inject': 'disabled' } }), []],
+  [pod('mirror', { nodeName: 'node' }, mirror), []],
+  [pod('not-labelled'), [], 'quiet'],
+]
+
+t.test('each pod gets the reference that it lacks, and nothing else of it changes', async t => {
+  const account = { metadata: { name: 'builder' }, imagePullSecrets: [{ name: 'theirs' }] }
+  const { status } = await scene.ask('POST', '/api/v1/namespaces/shop/serviceaccounts', account)
+  t.equal(status, 201)
+  for (const [written, expected, namespace = 'shop'] of table) {
+    const { pod: made, warnings } = await created(`create -n ${namespace}`, written)
+    t.same(references(made), expected, written.metadata?.name ?? '')
+    t.notMatch(warnings, /pull secret/)
+  }
+})
+
+t.test('what pullpass does not know of a pod survives', async t => {
+  const rich = pod(
+    'rich',
+    {
+      automountServiceAccountToken: false,
+      containers: [
+        {
+          ...container(image),
+          env: [{ name: 'A', valueFrom: { fieldRef: { fieldPath: 'metadata.name' } } }],
+          resources: { requests: { cpu: '10m' }, limits: { 'example.com/thing': '2' } },
+          securityContext: { capabilities: { drop: ['ALL'] }, runAsUser: 1000 },
+          resizePolicy: [{ resourceName: 'cpu', restartPolicy: 'NotRequired' }],
+        },
+      ],
+      nodeSelector: { constructor: 'x', 'a/b': '' },
+      schedulingGates: [{ name: 'example.com/wait' }],
+      topologySpreadConstraints: [
+        {
+          maxSkew: 1,
+          topologyKey: 'zone',
+          whenUnsatisfiable: 'ScheduleAnyway',
+          labelSelector: { matchLabels: { constructor: 'x' } },
+        },
+      ],
+      volumes: [
+        { name: 'all', projected: { sources: [{ downwardAPI: { items: [] } }], defaultMode: 256 } },
+      ],
+    },
+    { annotations: { 'a/b__proto__x': '1', note: 'ünï' } },
+  )
+  const { pod: left } = await created('create -n quiet', rich)
+  const { pod: made } = await created('create -n shop', rich)
+  t.same(made.spec, { ...left.spec, imagePullSecrets: [reference] })
+  t.same(made.metadata?.annotations, left.metadata?.annotations)
+})
+
+t.test('a pod whose name is yet to be made is injected, and logged by what is known', async t => {
+  const { pod: made } = await created('create -n shop', {
+    ...pod(''),
+    metadata: { generateName: 'web-' },
+  })
+  t.same([references(made), made.metadata?.name?.startsWith('web-')], [['pullpass-registry'], true])
+  t.ok(pullpass.lines('review').some(line => line.pod === 'web-*'))
+})
+
+t.test('a pod as large as the API server takes is injected', async t => {
+  const env = Array.from({ length: 12 }, (_, index) => ({
+    name: `E${index}`,
+    value: 'x'.repeat(100_000),
+  }))
+  const large = pod('large', { containers: [{ ...container(image), env }] })
+  const { status, body } = await scene.create('shop', large)
+  t.same([status, references(body)], [201, ['pullpass-registry']])
+})
+
+t.test('a ServiceAccount that enforces its mountable secrets: left alone, and said', async t => {
+  const annotations = { 'kubernetes.io/enforce-mountable-secrets': 'true' }
+  const account = { metadata: { name: 'strict', annotations } }
+  await scene.ask('POST', '/api/v1/namespaces/shop/serviceaccounts', account)
+  const strict = pod('strict', { serviceAccountName: 'strict' })
+  const isKnown = async () => (await scene.create('shop', strict, '?dryRun=All')).status === 201
+  await waitFor(isKnown, { withinMs: 10_000, what: 'the watch to tell of the ServiceAccount' })
+  const { pod: made, warnings } = await created('create -n shop', strict)
+  t.same(references(made), [])
+  t.match(warnings, /^Warning: pullpass: the ServiceAccount does not let pods use the pull secret/)
+})
+
+t.test('a Secret that is late is told of in the output of kubectl, and comes', async t => {
+  environment.faults.set('mint', { latencyMs: 4000 })
+  t.teardown(() => environment.faults.clear())
+  await scene.namespace('late')
+  const { pod: made, warnings } = await created('create -n late', pod('mypod'))
+  t.same(references(made), ['pullpass-registry'])
+  t.equal(warnings, 'Warning: pull secret pullpass-registry: it does not exist yet')
+  await scene.whenSecret('late')
+})
+
+t.test('a pod that names the Secret by itself waits for it too', async t => {
+  await scene.namespace('named')
+  const { status, warnings } = await scene.create(
+    'named',
+    pod('mypod', { imagePullSecrets: [reference] }),
+  )
+  t.same([status, warnings], [201, []])
+  t.ok(await scene.secret('named'))
+})
+
+t.test('a dry run shows the same pod, waits for nothing and leaves nothing', async t => {
+  environment.faults.set('mint', { latencyMs: 3000, fail: 'unavailable' })
+  t.teardown(() => environment.faults.clear())
+  await scene.namespace('rehearsal')
+  const started = performance.now()
+  const { status, body, warnings } = await scene.create('rehearsal', pod('mypod'), '?dryRun=All')
+  t.ok(performance.now() - started < 1500, 'it did not wait')
+  t.same([status, references(body)], [201, ['pullpass-registry']])
+  t.match(warnings[0], /^pull secret pullpass-registry: /)
+  const shown = await created('create -n rehearsal --dry-run=server', pod('mypod'))
+  t.same(references(shown.pod), ['pullpass-registry'])
+  const pods = await scene.kubectl('get pods -n rehearsal -o name')
+  t.same([pods.stdout, await scene.secret('rehearsal')], ['', undefined])
+  t.same(scene.mints('rehearsal'), [])
+})
+
+t.test('where a later webhook changes the pod, ours is asked again and adds nothing', async t => {
+  await startLaterWebhook(t)
+  const asked = () => pullpass.lines('review').filter(line => line.pod === 'twice').length
+  const isAskedTwice = async () => {
+    const { body } = await scene.create('shop', pod('twice'), '?dryRun=All')
+    t.same(references(body), ['pullpass-registry'])
+    return body.metadata?.labels?.later === 'yes'
+  }
+  await waitFor(isAskedTwice, { withinMs: 10_000, what: 'the later webhook to be called' })
+  const before = asked()
+  const { pod: made } = await created('create -n shop', pod('twice'))
+  t.same([references(made), asked() - before], [['pullpass-registry'], 2])
+})
+
+t.test('a review that comes straight to the port is answered like any other', async t => {
+  const review = reviewOf('shop', pod('direct'))
+  const { status, response } = await webhook.post(review)
+  t.same([status, response?.uid, response?.patch], [200, review.request.uid, patch])
+  const again = await webhook.post(
+    reviewOf('shop', pod('direct', { imagePullSecrets: [reference] })),
+  )
+  t.same([again.response?.allowed, again.response?.patch], [true, undefined])
+})
+
+t.test('a pod of any JSON is answered, never refused for its shape', async t => {
+  const spec = `{"containers":[{"image":"${image}","__proto__":{"image":1}}],"__proto__":[]}`
+  const odd: [pod: string, patch: unknown][] = [
+    [`{"__proto__":{"a":1},"constructor":{"prototype":{}},"spec":${spec}}`, patch],
+    [`{"metadata":{"labels":{"__proto__":"disabled"}},"spec":${spec}}`, patch],
+    [`{"metadata":[],"spec":{"containers":{"image":"${image}"}}}`, undefined],
+    [`{"spec":{"containers":[null,7,"x",{"image":{}},{"image":null}]}}`, undefined],
+    ['{"spec":null}', undefined],
+    ['{}', undefined],
+  ]
+  for (const [object, expected] of odd) {
+    const text = JSON.stringify(reviewOf('shop', 'THE POD')).replace('"THE POD"', object)
+    const { status, response } = await webhook.post(text)
+    t.same([status, response?.allowed, response?.patch], [200, true, expected], object)
+  }
+})
+
+t.test('what is no review of a pod is refused with one plain sentence', async t => {
+  const review = reviewOf('shop', pod('direct'))
+  const kind = { group: 'apps', version: 'v1', kind: 'Deployment' }
+  const unusable: [body: unknown, status: number, sentence: string][] = [
+    ['{"half":', 400, 'the body is not JSON'],
+    ['[]', 400, 'the body is not an AdmissionReview'],
+    [{ ...review, apiVersion: 'admission.k8s.io/v1beta1' }, 400, 'the AdmissionReview is not of'],
+    [{ ...review, request: undefined }, 400, 'the AdmissionReview has no request'],
+    [reviewOf('shop', pod('a'), { kind }), 400, 'the request is not about a Pod of core/v1'],
+    [reviewOf('shop', pod('a'), { uid: '' }), 400, 'the request has no usable uid'],
+    [reviewOf('../shop', pod('a')), 400, 'the request names no namespace'],
+  ]
+  for (const [body, status, sentence] of unusable) {
+    const reply = await webhook.post(body)
+    t.equal(reply.status, status, sentence)
+    t.ok(reply.text.startsWith(sentence), reply.text)
+  }
+  const { status, text } = await webhook.announce((8 << 20) + 1)
+  t.same([status, text], [413, 'the body is larger than 8 MiB\n'])
+})
+
+t.test('what was decided can be seen in metrics and in the audit log', async t => {
+  for (const outcome of ['injected', 'named_already', 'mountable_secrets_enforced', 'too_large']) {
+    t.ok((await scene.count(`pullpass_admission_reviews_total{outcome="${outcome}"}`)) > 0, outcome)
+  }
+  const audit = await controlPlane.audit()
+  const decisions = audit.map(({ annotations }) => annotations?.['inject.pullpass.io/decision'])
+  t.ok(decisions.includes('inject') && decisions.includes('leave'))
+})
+
+closeScene(t, scene)
+
+/** A webhook of somebody else that sorts after ours and labels each pod. */
+async function startLaterWebhook(t: Test): Promise<void> {
+  const { cert, private: key } = await generate([{ name: 'commonName', value: 'later' }], {
+    algorithm: 'sha256',
+    notBeforeDate: new Date(Date.now() - 600_000),
+    extensions: [
+      { name: 'basicConstraints', cA: true, critical: true },
+      { name: 'subjectAltName', altNames: [{ type: 7, ip: '127.0.0.1' }] },
+    ],
+  })
+  const server = createServer({ key, cert }, async (request, response) => {
+    const { request: review } = (await json(request)) as ReturnType<typeof reviewOf>
+    const operations = [{ op: 'add', path: '/metadata/labels', value: { later: 'yes' } }]
+    const answer = {
+      apiVersion: 'admission.k8s.io/v1',
+      kind: 'AdmissionReview',
+      response: {
+        uid: review.uid,
+        allowed: true,
+        patchType: 'JSONPatch',
+        patch: Buffer.from(JSON.stringify(operations)).toString('base64'),
+      },
+    }
+    response.setHeader('content-type', 'application/json').end(JSON.stringify(answer))
+  }).listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const path = '/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations'
+  const { port } = server.address() as AddressInfo
+  const { status } = await scene.ask('POST', path, {
+    metadata: { name: 'zz-later' },
+    webhooks: [
+      {
+        name: 'later.example.com',
+        admissionReviewVersions: ['v1'],
+        clientConfig: {
+          url: `https://127.0.0.1:${port}/`,
+          caBundle: Buffer.from(cert).toString('base64'),
+        },
+        rules: [
+          { apiGroups: [''], apiVersions: ['v1'], operations: ['CREATE'], resources: ['pods'] },
+        ],
+        namespaceSelector: { matchLabels: optedIn },
+        sideEffects: 'None',
+      },
+    ],
+  })
+  t.equal(status, 201)
+  t.teardown(async () => {
+    await scene.ask('DELETE', `${path}/zz-later`)
+    server.closeAllConnections()
+    server.close()
+  })
+}

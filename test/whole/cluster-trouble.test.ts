@@ -1,0 +1,232 @@
+import t from 'tap'
+import type { ProxiedRequest } from '../../sandbox/fault-proxy.ts'
+import { waitFor } from '../../sandbox/processes.ts'
+import { foreign } from '../../src/keeper/refusal.ts'
+import { elsewhere, pod, reference, references, reviewOf } from './pods.ts'
+import { startProxiedSandbox } from './proxied-sandbox.ts'
+import { closeScene, startScene } from './scene.ts'
+
+const shutdown = { drainMs: 2000 }
+const sandbox = await startProxiedSandbox({ settings: { shutdown } })
+const scene = await startScene(t, Promise.resolve(sandbox))
+const { proxy } = sandbox
+const { environment, pullpass, webhook } = scene
+const patch = [{ op: 'add', path: '/spec/imagePullSecrets', value: [reference] }]
+
+/** Requests that a review could cause: watches, lease and certificate are looked after all the time. */
+const caused = ({ path }: ProxiedRequest) => !/watch=true|\/leases|pullpass-ca|webhook/.test(path)
+const asked = () => proxy.requests.filter(caused).map(({ method, path }) => `${method} ${path}`)
+const about = (namespace: string) => asked().filter(path => path.includes(`/${namespace}`))
+
+await scene.namespace('warm')
+await scene.namespace('quiet', {})
+await scene.whenSecret('warm')
+
+t.test('on the warm path no request leaves the process for a review', async t => {
+  await scene.create('warm', pod('before'))
+  const before = [asked(), environment.ledger.requests().length]
+  const reviews = Array.from({ length: 200 }, (_, index) =>
+    webhook.post(reviewOf('warm', pod(`pod-${index}`))),
+  )
+  const pods = Array.from({ length: 20 }, (_, index) => scene.create('warm', pod(`real-${index}`)))
+  t.ok((await Promise.all(pods)).every(({ body }) => references(body).length === 1))
+  t.same(
+    (await Promise.all(reviews)).map(({ response }) => response?.patch),
+    Array(200).fill(patch),
+  )
+  t.same([asked(), environment.ledger.requests().length], before)
+})
+
+t.test('nor for a pod that has no image of ours, wherever it is', async t => {
+  const before = asked()
+  const other = pod('other', { containers: [{ name: 'main', image: elsewhere }] })
+  await Promise.all(['warm', 'quiet', 'none'].map(name => webhook.post(reviewOf(name, other))))
+  t.same(asked(), before)
+})
+
+t.test('a forged review for a namespace without the label causes no write and no mint', async t => {
+  for (const namespace of ['quiet', 'quiet', 'quiet', 'no-such-namespace']) {
+    for (const dryRun of [false, true]) {
+      const { status, response } = await webhook.post(reviewOf(namespace, pod('a'), { dryRun }))
+      t.same([status, response?.allowed, response?.patch], [200, true, undefined])
+      t.same(response?.warnings, undefined)
+    }
+  }
+  // What a review causes is done by the time that the same was done for another namespace.
+  await scene.namespace('honest')
+  await scene.whenSecret('honest')
+  t.same([await scene.secret('quiet'), scene.mints('quiet')], [undefined, []])
+  const reads = [...about('quiet'), ...about('no-such-namespace')]
+  t.same(new Set(reads.map(path => path.split(' ')[0])), new Set(['GET']))
+  t.ok(reads.length <= 4, `${reads.length} reads: a second's answers are remembered`)
+})
+
+t.test('a namespace whose Secret cannot be written is tried again with back-off', async t => {
+  const tries: number[] = []
+  const isWrite = ({ method, path }: ProxiedRequest) =>
+    method === 'PATCH' && path.includes('/failing/secrets/')
+  const noted = (request: ProxiedRequest) => {
+    if (isWrite(request)) tries.push(performance.now())
+  }
+  proxy.hooks.before = noted
+  const heal = proxy.fault(isWrite, { status: 500, body: { kind: 'Status', code: 500 } })
+  t.teardown(heal)
+  await scene.namespace('failing')
+  const { warnings } = await scene.create('failing', pod('mypod'))
+  t.match(warnings, [/^pull secret pullpass-registry: cannot apply Secret failing\/pullpass-reg/])
+  await waitFor(() => tries.length >= 4, { withinMs: 60_000, what: 'four tries' })
+  const tookMs = (tries.at(-1) ?? 0) - (tries[0] ?? 0)
+  t.ok(tookMs / (tries.length - 1) > 200, `${tries.length} tries in ${Math.round(tookMs)} ms`)
+  heal()
+  await scene.whenSecret('failing', undefined, 40_000)
+  t.same([scene.mints('failing').length, scene.liveTokens('failing').length], [1, 1])
+  t.equal((await pullpass.readyz()).ready, true)
+})
+
+t.test('an API server that refuses for its load is asked again when it says so', async t => {
+  const isWrite = ({ method, path }: ProxiedRequest) =>
+    method === 'PATCH' && path.includes('/limited/secrets/')
+  const answer = { status: 429, headers: { 'retry-after': '1' }, body: { kind: 'Status' } }
+  proxy.fault(isWrite, answer, 2)
+  await scene.namespace('limited')
+  await scene.whenSecret('limited')
+  t.equal(scene.mints('limited').length, 1)
+})
+
+t.test('a write whose answer is lost is neither repeated blindly nor minted for again', async t => {
+  const isWrite = ({ method, path }: ProxiedRequest) =>
+    method === 'PATCH' && path.includes('/unheard/secrets/')
+  proxy.hooks.after = request => {
+    if (isWrite(request)) proxy.reset()
+  }
+  await scene.namespace('unheard')
+  await scene.whenSecret('unheard')
+  delete proxy.hooks.after
+  await scene.namespace('after-unheard')
+  await scene.whenSecret('after-unheard')
+  t.same([scene.mints('unheard').length, scene.liveTokens('unheard').length], [1, 1])
+})
+
+t.test('a Secret of somebody else that no watch told of is not overwritten either', async t => {
+  const isWatch = ({ path }: ProxiedRequest) => path.startsWith('/api/v1/secrets?')
+  t.teardown(proxy.fault(isWatch, 'reset'))
+  proxy.reset()
+  await scene.namespace('theirs', {})
+  const theirs = {
+    metadata: { name: 'pullpass-registry' },
+    type: 'kubernetes.io/dockerconfigjson',
+    data: { '.dockerconfigjson': Buffer.from('{"auths":{}}').toString('base64') },
+  }
+  const { body } = await scene.ask('POST', '/api/v1/namespaces/theirs/secrets', theirs)
+  await scene.label('theirs', 'enabled')
+  const sentence = `no pull secret: ${foreign.message}`
+  const isTold = () => pullpass.lines(sentence).some(line => line.namespace === 'theirs')
+  await waitFor(isTold, { withinMs: 20_000, what: 'the conflict to be told of' })
+  const { warnings } = await scene.create('theirs', pod('mypod'))
+  t.same(warnings, [`pull secret pullpass-registry: ${foreign.message}`])
+  t.same(await scene.secret('theirs'), body, 'byte for byte')
+  t.same([scene.mints('theirs').length, scene.liveTokens('theirs').length], [1, 0])
+})
+
+t.test('watches that are cut, or come to nothing, begin anew and miss nothing', async t => {
+  const gone = { type: 'ERROR', object: { kind: 'Status', code: 410, reason: 'Expired' } }
+  const isWatch = ({ path }: ProxiedRequest) => /namespaces\?.*watch=true/.test(path)
+  const isInjected = () => proxy.inject(isWatch, gone) > 0
+  const troubles: [name: string, trouble: () => unknown][] = [
+    ['cut', () => proxy.reset()],
+    ['gone', () => waitFor(isInjected, { withinMs: 10_000, what: 'a watch to be open' })],
+    ['refused', () => proxy.fault(({ path }) => path.includes('watch=true'), 'reset', 3)],
+  ]
+  for (const [name, trouble] of troubles) {
+    await trouble()
+    await scene.namespace(`after-${name}`)
+    const { status, body } = await scene.create(`after-${name}`, pod('mypod'))
+    t.same([status, references(body)], [201, ['pullpass-registry']], name)
+    await scene.whenSecret(`after-${name}`)
+  }
+})
+
+t.test('the API server restarted: a new namespace is served as before', async t => {
+  await sandbox.controlPlane.restart()
+  await scene.namespace('after-restart')
+  await scene.whenSecret('after-restart', undefined, 40_000)
+  const isSent = async () => (await scene.create('after-restart', pod('mypod'))).status === 201
+  await waitFor(isSent, { withinMs: 20_000, what: 'pods to be created again' })
+  t.equal((await pullpass.readyz()).ready, true)
+  t.ok(pullpass.process().running())
+})
+
+t.test('pods are injected while pullpass cannot reach the API server', async t => {
+  await proxy.down()
+  const warm = await scene.create('warm', pod('while-away'))
+  await scene.namespace('while-away')
+  const cold = await scene.create('while-away', pod('while-away'))
+  t.same([warm.status, references(warm.body), warm.warnings], [201, ['pullpass-registry'], []])
+  t.same([cold.status, references(cold.body)], [201, ['pullpass-registry']])
+  t.equal(cold.warnings.length, 1)
+  await proxy.up()
+  await scene.whenSecret('while-away', undefined, 60_000)
+})
+
+t.test('told to end under load, it cuts no admission call', async t => {
+  environment.faults.set('mint', { latencyMs: 20_000 })
+  await scene.namespace('waiting')
+  let loading = true
+  const results: [number, string | undefined][] = []
+  const load = async (worker: number) => {
+    for (let index = 0; loading; index++) {
+      const { status, body } = await scene.create('warm', pod(`load-${worker}-${index}`))
+      results.push([status, body.message ?? references(body)[0]])
+    }
+  }
+  const workers = Array.from({ length: 8 }, (_, worker) => load(worker))
+  await waitFor(() => results.length > 50, { withinMs: 30_000, what: 'the load' })
+  pullpass.process().signal('SIGTERM')
+  const isUnready = async () => (await pullpass.readyz()).status === 503
+  await waitFor(isUnready, { withinMs: 2000, what: 'it to be unready' })
+  t.match((await pullpass.readyz()).problems, ['shutting down'])
+  const begun = results.length
+  const held = await webhook.post(reviewOf('warm', pod('held')))
+  t.match(held, { status: 200, headers: { connection: 'close' }, response: { patch } })
+  const [draining] = pullpass.lines('draining')
+  const end = Number(draining?.time) + shutdown.drainMs
+  const isLate = () => Date.now() > end - 1000
+  await waitFor(isLate, { withinMs: shutdown.drainMs, what: 'half of the drain time to go by' })
+  // It waits beyond the drain time, and is answered nevertheless.
+  const late = webhook.post(reviewOf('waiting', pod('late')))
+  loading = false
+  await Promise.all(workers)
+  t.ok(results.length > begun, 'pods were created while it drained')
+  t.match(await late, { status: 200, response: { patch } })
+  t.ok(Date.now() > end)
+  t.same(
+    results.filter(([status, said]) => status !== 201 || said !== 'pullpass-registry'),
+    [],
+    `all of ${results.length} pods were created and injected`,
+  )
+  t.match(await pullpass.process().ended, { code: 0 })
+  t.equal(pullpass.lines('stopped').length, 1)
+})
+
+t.test('while it starts it is not ready, and tells the API server to ask again', async t => {
+  environment.faults.clear()
+  const isList = ({ path }: ProxiedRequest) => path.startsWith('/api/v1/secrets?')
+  const heal = proxy.fault(isList, 'reset')
+  t.teardown(heal)
+  const restarted = pullpass.restart()
+  const answers = async () => (await webhook.post('{}').catch(() => undefined)) !== undefined
+  await waitFor(answers, { withinMs: 20_000, what: 'the port to answer' })
+  const { status, headers, text } = await webhook.post(reviewOf('warm', pod('early')))
+  t.match(headers, { 'retry-after': '1', connection: 'close' })
+  t.same([status, text], [503, 'pullpass is not ready yet\n'])
+  const { status: ready, problems } = await pullpass.readyz()
+  t.same([ready, problems], [503, ['the first lists are not there yet']])
+  heal()
+  await restarted
+  const { body } = await scene.create('warm', pod('on-time'))
+  t.same(references(body), ['pullpass-registry'])
+  await scene.whenSecret('waiting')
+  t.equal(scene.liveTokens('waiting').length, 1)
+})
+
+closeScene(t, scene, ['theirs'])

@@ -1,0 +1,39 @@
+import t from 'tap'
+import { findLeaks } from './leak-scan.ts'
+
+const secret = 'kx/9+Zq "lock" 7f~Tb'
+
+t.test('a secret is found in every form in which it could get out', async t => {
+  const planted: [string, string][] = [
+    ['as it is', `login with ${secret} failed`],
+    ['as JSON', JSON.stringify({ key: secret })],
+    ['URL-encoded', `https://host/?key=${encodeURIComponent(secret)}&more`],
+    ...['', 'a', 'ab', 'abc'].flatMap((before): [string, string][] => [
+      ['in base64', Buffer.from(`${before}${secret}after`).toString('base64')],
+      ['in base64', Buffer.from(`${before}${secret}`).toString('base64url')],
+    ]),
+  ]
+  for (const [how, text] of planted) {
+    t.match(findLeaks(new Map([['the log', text]]), [secret])[0], `${how}, in the log`, text)
+  }
+})
+
+t.test('what is found is told without quoting it', async t => {
+  const found = findLeaks(new Map([['the log', secret]]), ['another', secret])
+  t.same(found, ['secret 1, as it is, in the log'])
+})
+
+t.test('texts without a secret, and half of one, are no leak', async t => {
+  t.same(findLeaks(new Map([['the log', secret.slice(0, 10)]]), [secret, '']), [])
+})
+
+t.test('what looks like a credential is found, whoever issued it', async t => {
+  const looks: [what: string, text: string][] = [
+    ['a JWT', `token eyJhbGciOiJSUzI1NiJ9.eyJpc3MiOiJrdWJlcm5ldGVzIn0.c2lnbmF0dXJl`],
+    ['a private key', '-----BEGIN EC PRIVATE KEY-----'],
+    ['an Authorization header', 'authorization: Bearer 0123456789abcdef'],
+  ]
+  for (const [what, text] of looks) {
+    t.same(findLeaks(new Map([['the log', text]]), []), [`${what}, in the log`])
+  }
+})

@@ -1,0 +1,122 @@
+import { writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import type { Test } from 'tap'
+import type { LiveToken, MintEntry } from '../../sandbox/bluemix/ledger.ts'
+import { makeFolder, waitFor } from '../../sandbox/processes.ts'
+import type { Sandbox } from '../../sandbox/sandbox.ts'
+import { type Cluster, reachCluster } from './cluster.ts'
+import { findLeaks } from './leak-scan.ts'
+import { pod } from './pods.ts'
+import { secretRequests, unusualRequests } from './request-pattern.ts'
+import { reachWebhook, type Webhook } from './webhook.ts'
+
+type Stage = Omit<Sandbox, 'registry'>
+
+/** A running sandbox, what can be done in it, and an ear for all that is said. */
+export interface Scene extends Cluster, Pick<Stage, 'pullpass' | 'environment' | 'controlPlane'> {
+  webhook: Webhook
+  /** As the administrator; objects are given as a file where it says `-f FILE`. */
+  kubectl(command: string, object?: unknown): ReturnType<Stage['controlPlane']['kubectl']>
+  /** One series of /metrics, or the sum of all of a name. */
+  count(series: string): Promise<number>
+  /** The tokens of a namespace: all that were minted, and those that let someone in now. */
+  mints(namespace: string): MintEntry[]
+  liveTokens(namespace: string): LiveToken[]
+  /** For a text of the test's own, and for a credential that the environment never saw as valid. */
+  hear(text: string): void
+  confide(secret: string): void
+  /** What gave a secret away, of everything heard, logged, measured or kept outside of Secrets. */
+  leaks(): Promise<string[]>
+}
+
+/** Ends the sandbox with the test. Resolves when the API server sends pods to pullpass. */
+export async function startScene(t: Test, starting: Promise<Stage>): Promise<Scene> {
+  const { environment, controlPlane, pullpass, stop } = await starting
+  t.teardown(stop)
+  const folder = await makeFolder('scene')
+  const heard: string[] = []
+  const confided: string[] = []
+  const hear = (text: string) => void heard.push(text)
+  const cluster = reachCluster(controlPlane, hear)
+  t.teardown(async () => {
+    await Promise.all([cluster.close(), folder.remove()])
+  })
+  await pullpass.whenReady()
+  await whenPodsAreSent(cluster)
+  const webhook = await reachWebhook(cluster, hear)
+  t.teardown(() => webhook.close())
+  const isOf = (namespace: string) => (token: MintEntry) =>
+    token.description.endsWith(`/${namespace}`)
+  let files = 0
+  return {
+    ...cluster,
+    ...{ environment, controlPlane, pullpass, webhook, hear },
+    confide: secret => void confided.push(secret),
+    kubectl: async (command, object) => {
+      const file = join(folder.path, `${files++}.json`)
+      if (object !== undefined) await writeFile(file, JSON.stringify(object))
+      const args = command.split(' ').map(word => (word === 'FILE' ? file : word))
+      const said = await controlPlane.kubectl(...args)
+      hear(said.stdout + said.stderr)
+      return said
+    },
+    count: async series => sumOf(await pullpass.metrics(), series, hear),
+    mints: namespace => environment.ledger.mints().filter(isOf(namespace)),
+    liveTokens: namespace => environment.ledger.liveTokens().filter(isOf(namespace)),
+    leaks: async () => {
+      const texts = new Map([
+        ['what was heard', heard.join('\n')],
+        ['the log', pullpass.output()],
+        ['/metrics', await pullpass.metrics().catch(() => '')],
+        ['/readyz', JSON.stringify(await pullpass.readyz().catch(() => ''))],
+        ['the audit log', JSON.stringify(await controlPlane.audit())],
+        ['the objects', await visibleObjects(controlPlane)],
+      ])
+      return findLeaks(texts, [...environment.issued(), ...confided])
+    },
+  }
+}
+
+/** What holds at the end of every story, whatever happened in it. */
+export function closeScene(t: Test, scene: Scene, foreign: string[] = []): void {
+  t.test('no secret that the environment ever issued shows up anywhere but in Secrets', async t => {
+    t.ok(scene.environment.issued().length > 3, 'there were secrets to look for')
+    t.same(await scene.leaks(), [])
+  })
+  t.test('Secrets were asked for by their one name, and written as they should be', async t => {
+    const audit = await scene.controlPlane.audit()
+    const verbs = new Set(secretRequests(audit).map(({ verb }) => verb))
+    t.ok(['list', 'watch', 'patch'].every(verb => verbs.has(verb)))
+    t.same(
+      unusualRequests(audit, namespace => foreign.includes(namespace)),
+      [],
+    )
+  })
+  t.test('nothing happened that has no explanation', async t => {
+    t.same(scene.pullpass.lines('an internal error, see the log'), [])
+    t.same(scene.pullpass.lines('a failure that nobody waited for'), [])
+  })
+}
+
+/** The API server takes a moment to honour a configuration that has changed. */
+async function whenPodsAreSent(cluster: Cluster): Promise<void> {
+  await cluster.namespace('first')
+  const isSent = async () => {
+    const { status, body } = await cluster.create('first', pod('first'), '?dryRun=All')
+    return status === 201 && body.spec?.imagePullSecrets !== undefined
+  }
+  await waitFor(isSent, { withinMs: 20_000, what: 'pods to be sent to pullpass' })
+}
+
+async function visibleObjects(controlPlane: Stage['controlPlane']): Promise<string> {
+  const kinds = 'events,pods,namespaces,serviceaccounts,leases,mutatingwebhookconfigurations'
+  return (await controlPlane.kubectl('get', kinds, '--all-namespaces', '-o', 'json')).stdout
+}
+
+function sumOf(text: string, series: string, hear: (text: string) => void): number {
+  hear(text)
+  return text
+    .split('\n')
+    .filter(line => line.startsWith(`${series} `) || line.startsWith(`${series}{`))
+    .reduce((sum, line) => sum + Number(line.slice(line.lastIndexOf(' ') + 1)), 0)
+}

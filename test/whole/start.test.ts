@@ -1,0 +1,64 @@
+import { writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import t from 'tap'
+import { makeFolder, run } from '../../sandbox/processes.ts'
+
+const folder = await makeFolder('start')
+t.teardown(folder.remove)
+const main = join(import.meta.dirname, '..', '..', 'src', 'main.ts')
+
+/** pullpass started as a person does it, without a cluster. */
+async function start(args: string[], env: Record<string, string> = {}) {
+  return run({ command: process.execPath, args: [main, ...args], env })
+}
+
+async function serve(settings: string, env?: Record<string, string>) {
+  const file = join(folder.path, 'config.yaml')
+  await writeFile(file, settings)
+  return start(['serve', '--config', file], env)
+}
+
+t.test('every problem of an unusable configuration is told at once, with exit code 2', async t => {
+  const { code, stdout, stderr } = await serve(
+    'domain: https://x\nadmision: {}\nadmission: {port: http}\nkeeper: {concurrency: 0}\n',
+    { PULLPASS_ADMISSION_WAIT_MS: 'soon' },
+  )
+  t.equal(code, 2)
+  t.equal(stdout, '')
+  const told = ['domain', 'admision', 'admission.port', 'keeper.concurrency', 'WAIT_MS', 'organiz']
+  t.same(
+    told.filter(name => !stderr.includes(name)),
+    [],
+    stderr,
+  )
+  t.notMatch(stderr, /\n {4}at /, 'no stack')
+})
+
+t.test('a setting that is wrong is quoted, a credential never', async t => {
+  const { code, stderr } = await serve('apiKey: hunter2-hunter2\nbluemix: {password: swordfish}\n')
+  t.equal(code, 2)
+  t.notMatch(stderr, /hunter2|swordfish/)
+})
+
+t.test('a file that cannot be read, or is no YAML, is told by its name', async t => {
+  const absent = join(folder.path, 'absent.yaml')
+  const { code, stderr } = await start(['serve', '--config', absent])
+  t.same([code, stderr.includes(absent), stderr.includes('ENOENT')], [2, true, true], stderr)
+  const broken = await serve('a: [1')
+  t.equal(broken.code, 2, broken.stderr)
+})
+
+t.test('without arguments, or with wrong ones, it says how it is used', async t => {
+  const wrong = [[], ['serve'], ['nonsense']]
+  for (const args of wrong) {
+    const { code, stderr } = await start(args)
+    t.equal(code, 2, args.join(' '))
+    t.match(stderr, /usage|error/i)
+  }
+})
+
+t.test('asked for help, it helps', async t => {
+  const { code, stdout } = await start(['--help'])
+  t.equal(code, 0)
+  t.match(stdout, /serve/)
+})
