@@ -28,7 +28,7 @@ export async function cleanUp(
   return done
 }
 
-/** Secrets change while they are looked at: beside us a leader marks those of un-labelled namespaces. */
+/** Secrets change while they are looked at: a leader beside us marks those of un-labelled namespaces. */
 const mostTries = 5
 
 /** False: there is nothing to take back. */
@@ -36,19 +36,19 @@ async function takeBack(
   namespace: string,
   options: TidyOptions,
   signal: AbortSignal,
+  triesLeft = mostTries,
 ): Promise<boolean> {
   const { store, rules } = options
-  for (let tries = 1; ; tries++) {
-    const live = await store.read(namespace)
-    const secret = live && readPullSecret(live, rules)
-    if (!secret?.ours || (await isOptedIn(namespace, options))) return false
-    await options.revokeTokens(secret, [], signal)
-    try {
-      await store.remove(secret)
-      return true
-    } catch (error) {
-      if (tries === mostTries || !isChanged(error)) throw error
-    }
+  const live = await store.read(namespace)
+  const secret = live && readPullSecret(live, rules)
+  if (!secret?.ours || (await isOptedIn(namespace, options))) return false
+  await options.revokeTokens(secret, [], signal)
+  try {
+    await store.remove(secret)
+    return true
+  } catch (error) {
+    if (triesLeft === 0 || !isChanged(error)) throw error
+    return takeBack(namespace, options, signal, triesLeft - 1)
   }
 }
 
