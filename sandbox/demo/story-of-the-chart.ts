@@ -45,7 +45,7 @@ async function install({ scene, sandbox }: Stage): Promise<void> {
 
 async function test({ scene, sandbox }: Stage): Promise<void> {
   scene.chapter('helm test asks for a pod with dryRun, on the real path')
-  const said = await helm({ scene, sandbox }, 'test pullpass --logs')
+  const said = await helm({ scene, sandbox }, 'test pullpass')
   scene.expect(said.includes('names pullpass-registry'), 'the pod came back with the reference')
 }
 

@@ -1,0 +1,125 @@
+import { setTimeout as sleep } from 'node:timers/promises'
+import { CoreV1Api, type V1Pod } from '@kubernetes/client-node'
+import { Agent, fetch } from 'undici'
+import type { ControlPlane } from './control-plane.ts'
+
+/** Pods that are created all the time, whatever happens. */
+export interface Crowd {
+  /** What became of all of them, by what the API server has written down. */
+  count(): Promise<CrowdCount>
+  /** No further pod; resolves when each has its answer. */
+  stop(): Promise<void>
+}
+
+export interface CrowdCount {
+  created: number
+  /** What the API server said, one entry for each pod that it refused or gave no answer about. */
+  refused: string[]
+  /** The names of those that are there and do not name the pull secret. */
+  withoutReference: string[]
+  /** Of the longest creation. */
+  slowestMs: number
+}
+
+/**
+ * Creates `perSecond` pods a second in the namespace, at even distances and without waiting for the
+ * answers. Nothing runs them.
+ */
+export function startCrowd(options: {
+  controlPlane: ControlPlane
+  namespace: string
+  image: string
+  perSecond: number
+}): Crowd {
+  const { controlPlane, namespace, image, perSecond } = options
+  const dispatcher = new Agent({ connect: { ca: controlPlane.ca } })
+  const stopping = new AbortController()
+  const answers: Promise<void>[] = []
+  const unanswered: string[] = []
+  const url = `${controlPlane.url}/api/v1/namespaces/${namespace}/pods`
+  const authorization = `Bearer ${controlPlane.kubeConfig().getCurrentUser()?.token}`
+  const headers = { authorization, 'content-type': 'application/json', 'user-agent': USER_AGENT }
+
+  async function create(name: string): Promise<void> {
+    const spec = { containers: [{ name: 'main', image }] }
+    const body = JSON.stringify({ metadata: { name }, spec })
+    const response = await fetch(url, { method: 'POST', headers, body, dispatcher })
+    await response.arrayBuffer()
+  }
+
+  async function run(): Promise<void> {
+    const begun = performance.now()
+    for (let index = 0; !stopping.signal.aborted; index++) {
+      const name = `crowd-${index}`
+      answers.push(create(name).catch(error => void unanswered.push(`${name}: ${error}`)))
+      const next = begun + ((index + 1) * 1000) / perSecond
+      const wait = Math.max(0, next - performance.now())
+      await sleep(wait, undefined, { signal: stopping.signal }).catch(() => {})
+    }
+  }
+
+  async function end(): Promise<void> {
+    stopping.abort()
+    await running
+    await Promise.all(answers)
+    await dispatcher.close()
+  }
+
+  const running = run()
+  let ended: Promise<void> | undefined
+  return {
+    async count() {
+      const written = await readAudit(controlPlane, namespace)
+      const withoutReference = (await listPods(controlPlane, namespace)).filter(isWithoutReference)
+      return {
+        created: written.filter(({ code }) => code === 201).length,
+        refused: [...unanswered, ...written.filter(({ code }) => code !== 201).map(said)],
+        withoutReference: withoutReference.map(({ metadata }) => metadata?.name ?? ''),
+        slowestMs: Math.max(0, ...written.map(({ ms }) => ms)),
+      }
+    },
+    stop() {
+      ended ??= end()
+      return ended
+    },
+  }
+}
+
+const USER_AGENT = 'pullpass-crowd'
+
+interface Written {
+  name: string
+  code: number
+  reason: string
+  ms: number
+}
+
+async function readAudit(controlPlane: ControlPlane, namespace: string): Promise<Written[]> {
+  const events = await controlPlane.audit()
+  return events
+    .filter(({ userAgent, objectRef }) => {
+      return userAgent === USER_AGENT && objectRef?.namespace === namespace
+    })
+    .map(({ objectRef, responseStatus, ...event }) => ({
+      name: objectRef?.name ?? '',
+      code: responseStatus?.code ?? 0,
+      reason: responseStatus?.message ?? responseStatus?.reason ?? '',
+      ms: Date.parse(event.stageTimestamp) - Date.parse(event.requestReceivedTimestamp),
+    }))
+}
+
+function said({ name, code, reason }: Written): string {
+  return `${name}: HTTP ${code} ${reason}`
+}
+
+async function listPods(controlPlane: ControlPlane, namespace: string): Promise<V1Pod[]> {
+  const core = controlPlane.kubeConfig().makeApiClient(CoreV1Api)
+  return (await core.listNamespacedPod({ namespace })).items
+}
+
+function isWithoutReference({ metadata, spec }: V1Pod): boolean {
+  return (
+    metadata?.name?.startsWith('crowd-') === true &&
+    !spec?.imagePullSecrets?.some(({ name }) => name === 'pullpass-registry')
+  )
+}

@@ -1,0 +1,99 @@
+import type { V1Pod } from '@kubernetes/client-node'
+import { type BluemixEnvironment, startBluemixEnvironment } from './bluemix/environment.ts'
+import { type ControlPlane, startControlPlane } from './control-plane.ts'
+import { createHelmCommand, type HelmVersion, type Said } from './helm/helm-command.ts'
+import { buildImage } from './helm/image.ts'
+import { podsOf, whenLed } from './helm/replicas.ts'
+import { merged, ownValues, type Values } from './helm/values.ts'
+import { kubectl, releaseNamespace } from './install.ts'
+import { startClusterEgress } from './node/network/cluster-egress.ts'
+import { type SandboxNode, startNode } from './node/node.ts'
+import { type Parts, startParts } from './parts.ts'
+import { type Registry, startRegistry } from './registry.ts'
+
+export type { HelmVersion, Said } from './helm/helm-command.ts'
+export type { Values } from './helm/values.ts'
+
+/**
+ * A cluster with a node for the release namespace, a Bluemix Dedicated environment with its
+ * registry, and Helm: what runs of pullpass is what the chart makes.
+ */
+export interface HelmSandbox {
+  readonly controlPlane: ControlPlane
+  readonly environment: BluemixEnvironment
+  readonly registry: Registry
+  readonly node: SandboxNode
+  /** What the chart must be told here, with `more` on top, section by section. */
+  values(more?: Values): Values
+  /**
+   * Runs helm for the release namespace; a refusal is an answer. `values` as a file of values.
+   */
+  helm(args: string[], values?: Values): Promise<Said>
+  /** Installs or upgrades the release `pullpass` with `values(more)` and waits. Must work. */
+  install(more?: Values): Promise<string>
+  upgrade(more?: Values): Promise<string>
+  /** The pods of the Deployment, those that are being deleted left out. */
+  pods(): Promise<V1Pod[]>
+  /** Waits until one of them leads; resolves with that pod. */
+  whenLed(): Promise<V1Pod>
+  stop(): Promise<void>
+}
+
+/** Starts all of it but the release itself. */
+export async function startHelmSandbox(options: {
+  version: HelmVersion
+  /** Called before each part is started, for people who wait. */
+  tell?: (what: string) => void
+}): Promise<HelmSandbox> {
+  const { version, tell = () => {} } = options
+  return startParts(async parts => {
+    const { begun, stop } = parts
+    tell('the Bluemix Dedicated environment and its registry')
+    const environment = await begun(startBluemixEnvironment())
+    const registry = await begun(startRegistry(environment.registryAuth))
+    environment.setRegistryUpstream(registry.url)
+    tell('a Kubernetes control plane: etcd, kube-apiserver, kube-controller-manager')
+    const controlPlane = await begun(startControlPlane({ controllerManager: true }))
+    tell('a node for the pods of the release, and the network between it and the API server')
+    const image = await begun(buildImage())
+    const node = await startRealm(controlPlane, image.programs, parts)
+    const { apiKey } = environment
+    await kubectl(controlPlane, ...createSecret, `--from-literal=api-key=${apiKey}`)
+    const command = await begun(createHelmCommand(version, controlPlane.kubeconfigFile))
+    const helm: HelmSandbox['helm'] = (args, values) =>
+      command.run([...args, '--namespace', releaseNamespace], values)
+    const values: HelmSandbox['values'] = more => merged(ownValues(environment, image.value), more)
+    const pods = () => podsOf(controlPlane)
+    return {
+      ...{ controlPlane, environment, registry, node, values, helm, pods, stop },
+      install: more => deploy(helm, 'install', values(more)),
+      upgrade: more => deploy(helm, 'upgrade', values(more)),
+      whenLed: () => whenLed(pods),
+    }
+  })
+}
+
+const createSecret = ['create', 'secret', 'generic', 'bluemix', '-n', releaseNamespace]
+
+/** Where the release is going to live: its namespace, the node of that, and the way there. */
+async function startRealm(
+  controlPlane: ControlPlane,
+  programs: Parameters<typeof startNode>[0]['programs'],
+  { begun }: Parts,
+): Promise<SandboxNode> {
+  const kubeConfig = controlPlane.kubeConfig()
+  await kubectl(controlPlane, 'create', 'namespace', releaseNamespace)
+  await begun(startClusterEgress({ kubeConfig, socket: controlPlane.egressSocket }))
+  return begun(startNode({ kubeConfig, namespace: releaseNamespace, programs }))
+}
+
+async function deploy(
+  helm: HelmSandbox['helm'],
+  verb: 'install' | 'upgrade',
+  values: Values,
+): Promise<string> {
+  const args = [verb, 'pullpass', 'charts/pullpass', '--wait', '--timeout', '90s']
+  const { code, stdout, stderr } = await helm(args, values)
+  if (code !== 0) throw new Error(`helm ${args.join(' ')}: ${stderr}`)
+  return stdout
+}

@@ -1,0 +1,48 @@
+import { chmod } from 'node:fs/promises'
+import { join } from 'node:path'
+import { bundle } from '../../scripts/bundle.ts'
+import type { Programs } from '../node/programs.ts'
+import { makeFolder } from '../processes.ts'
+
+const repository = 'registry.example.com/pullpass'
+const tag = 'sandbox'
+const main = join(import.meta.dirname, '..', '..', 'src', 'main.ts')
+
+export interface Image {
+  /** The chart's value `image`. */
+  readonly value: { repository: string; tag: string }
+  /** What the node runs for it. */
+  readonly programs: Programs
+  stop(): Promise<void>
+}
+
+/** What the Dockerfile builds, as far as there is no Docker: Node, the one file, and how it is started. */
+export async function buildImage(): Promise<Image> {
+  const folder = await makeFolder('image')
+  const program = join(folder.path, 'pullpass.mjs')
+  try {
+    await bundle(main, program)
+    // Its user is not the one who builds it, who may let nobody else read what he makes.
+    await chmod(folder.path, 0o755)
+    await Promise.all([program, `${program}.map`].map(file => chmod(file, 0o644)))
+  } catch (error) {
+    await folder.remove()
+    throw error
+  }
+  const image = {
+    command: [process.execPath, '--enable-source-maps', program],
+    args: ['serve', '--config', '/etc/pullpass/config/config.yaml'],
+    workingDirectory: folder.path,
+    user: 65532,
+    env: { NODE_ENV: 'production' },
+    environment: (address: string) => ({
+      PULLPASS_ADMISSION_ADDRESS: address,
+      PULLPASS_OPERATIONS_ADDRESS: address,
+    }),
+  }
+  return {
+    value: { repository, tag },
+    programs: { [`${repository}:${tag}`]: image },
+    stop: folder.remove,
+  }
+}

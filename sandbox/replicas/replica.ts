@@ -1,0 +1,50 @@
+import { setTimeout as sleep } from 'node:timers/promises'
+import type { FaultProxy } from '../fault-proxy.ts'
+import type { Pullpass } from '../pullpass.ts'
+import type { Backend } from './balancer.ts'
+
+/** One of several pullpass processes. */
+export interface Replica extends Backend {
+  readonly name: string
+  readonly pullpass: Pullpass
+  /** Its way to the API server, where one was asked for. */
+  readonly proxy: FaultProxy | undefined
+  /** Whether it says so; one that is dead or stands still says nothing. */
+  leads(): Promise<boolean>
+  /** Ends it at once, as a node that loses power; resolves when it has ended. */
+  kill(): Promise<void>
+  /** Lets it stand still, and go on. */
+  pause(): void
+  resume(): void
+  /** Starts it again after its end; resolves when it is ready. */
+  restart(): Promise<void>
+}
+
+export function asReplica(parts: {
+  name: string
+  pullpass: Pullpass
+  proxy: FaultProxy | undefined
+  /** Of its webhook. */
+  port: number
+}): Replica {
+  const { pullpass } = parts
+  let paused = false
+  const answers = () => pullpass.process().running() && !paused
+  // It may come to stand still while it is asked.
+  const leads = () => pullpass.metric('pullpass_leader').catch(() => 0)
+  return {
+    ...parts,
+    isReady: async () => answers() && (await pullpass.readyz()).ready,
+    leads: async () => answers() && (await Promise.race([leads(), sleep(2000, 0)])) === 1,
+    kill: () => pullpass.process().stop(0),
+    pause: () => {
+      paused = true
+      pullpass.process().signal('SIGSTOP')
+    },
+    resume: () => {
+      paused = false
+      pullpass.process().signal('SIGCONT')
+    },
+    restart: () => pullpass.restart(),
+  }
+}
