@@ -18,13 +18,11 @@ RUN node scripts/bundle.ts \
 FROM ${RUNTIME_IMAGE}
 ARG VERSION=0.1.0
 ARG REVISION=unknown
-ARG CREATED=unknown
 LABEL org.opencontainers.image.title="pullpass" \
   org.opencontainers.image.description="Kubernetes admission webhook that gives pods what they need to pull from an IBM Bluemix Dedicated registry" \
   org.opencontainers.image.licenses="Apache-2.0" \
   org.opencontainers.image.version="${VERSION}" \
-  org.opencontainers.image.revision="${REVISION}" \
-  org.opencontainers.image.created="${CREATED}"
+  org.opencontainers.image.revision="${REVISION}"
 COPY --from=build /build/dist/node /usr/local/bin/node
 # The ending tells Node that it is a module: there is no package.json beside it.
 COPY --from=build /build/dist/pullpass.js /app/pullpass.mjs

@@ -1,6 +1,6 @@
 import { KubernetesError } from '../kubernetes/client.ts'
 import type { OrganizationRules } from '../pull-secret/organization.ts'
-import { readPullSecret } from '../pull-secret/pull-secret.ts'
+import { type PullSecret, readPullSecret } from '../pull-secret/pull-secret.ts'
 import { readNamespace } from '../pull-secret/pull-secret-index.ts'
 import { findStrayTokens } from './find-stray.ts'
 import { type TidyOptions, tidyTokens } from './tidy-tokens.ts'
@@ -38,13 +38,11 @@ async function takeBack(
   signal: AbortSignal,
   triesLeft = mostTries,
 ): Promise<boolean> {
-  const { store, rules } = options
-  const live = await store.read(namespace)
-  const secret = live && readPullSecret(live, rules)
-  if (!secret?.ours || (await isOptedIn(namespace, options))) return false
+  const secret = await needlessSecret(namespace, options)
+  if (secret === undefined) return false
   await options.revokeTokens(secret, [], signal)
   try {
-    await store.remove(secret)
+    await options.store.remove(secret)
     return true
   } catch (error) {
     if (triesLeft === 0 || !isChanged(error)) throw error
@@ -52,12 +50,16 @@ async function takeBack(
   }
 }
 
-async function isOptedIn(
+/** The Secret of a namespace as it is now, where it is ours and the namespace is not opted in. */
+async function needlessSecret(
   namespace: string,
-  { store }: Pick<TidyOptions, 'store'>,
-): Promise<boolean> {
+  { store, rules }: TidyOptions,
+): Promise<PullSecret | undefined> {
   const live = await store.readNamespace(namespace)
-  return live !== undefined && readNamespace(live) !== undefined
+  if (live !== undefined && readNamespace(live) !== undefined) return undefined
+  const found = await store.read(namespace)
+  const secret = found && readPullSecret(found, rules)
+  return secret?.ours ? secret : undefined
 }
 
 function isChanged(error: unknown): boolean {

@@ -1,0 +1,99 @@
+import { setTimeout as sleep } from 'node:timers/promises'
+import type { Test } from 'tap'
+import { startBluemixEnvironment } from '../../sandbox/bluemix/environment.ts'
+import { startControlPlane } from '../../sandbox/control-plane.ts'
+import { installBeside, releaseNamespace } from '../../sandbox/install.ts'
+import { startParts } from '../../sandbox/parts.ts'
+import { onFreePorts } from '../../sandbox/ports.ts'
+import { type RunningProcess, startProcess } from '../../sandbox/processes.ts'
+import { type Cluster, reachCluster } from '../whole/cluster.ts'
+import { type Container, containerOf } from './container.ts'
+
+export interface ServingImage {
+  cluster: Cluster
+  process: RunningProcess
+  /** From the start of the process, mounts included, until /livez and /readyz said ok. */
+  listeningMs: number
+  readyMs: number
+}
+
+interface Place {
+  controlPlane: Awaited<ReturnType<typeof startControlPlane>>
+  environment: Awaited<ReturnType<typeof startBluemixEnvironment>>
+  ports: { webhook: number; operations: number }
+}
+
+const serviceAccount = '/var/run/secrets/kubernetes.io/serviceaccount'
+
+/** Starts a cluster, an environment and the image between them, as in a pod; ends them with `t`. */
+export async function serveImage(
+  t: Test,
+  container: Pick<Container, 'image' | 'folder'>,
+): Promise<ServingImage> {
+  const parts = await startParts(async ({ begun, stop }) => {
+    const environment = await begun(startBluemixEnvironment())
+    const controlPlane = await begun(startControlPlane())
+    return { environment, controlPlane, stop }
+  })
+  t.teardown(parts.stop)
+  const cluster = reachCluster(parts.controlPlane, () => {})
+  t.teardown(cluster.close)
+  const ports = await onFreePorts(async (webhook, operations) => ({ webhook, operations }))
+  await installBeside(parts.controlPlane, {
+    domain: parts.environment.domain,
+    webhookUrl: `https://127.0.0.1:${ports.webhook}/mutate`,
+    failurePolicy: 'Fail',
+  })
+  const place = { ...parts, ports }
+  const program = await containerOf({ ...container, ...(await mountedIn(place)) })
+  const begun = performance.now()
+  const process = await startProcess(program)
+  t.teardown(async () => process.stop())
+  const passed = async (path: string) => {
+    while (!(await isOk(`http://127.0.0.1:${ports.operations}${path}`))) {
+      if (!process.running()) throw new Error(`the image's program ended:\n${process.output()}`)
+      await sleep(10)
+    }
+    return performance.now() - begun
+  }
+  const listeningMs = await passed('/livez')
+  return { cluster, process, listeningMs, readyMs: await passed('/readyz') }
+}
+
+/** What the chart's Deployment gives to the container. */
+async function mountedIn({
+  controlPlane,
+  environment,
+  ports,
+}: Place): Promise<Pick<Container, 'files' | 'env'>> {
+  const settings = {
+    domain: environment.domain,
+    bluemix: { organization: 'acme', caFile: '/etc/pullpass/environment-ca/ca.crt' },
+    admission: { address: '127.0.0.1', port: ports.webhook },
+    operations: { address: '127.0.0.1', port: ports.operations },
+    certificate: { names: ['127.0.0.1'] },
+    shutdown: { drainMs: 0 },
+  }
+  return {
+    files: {
+      '/etc/pullpass/config/config.yaml': JSON.stringify(settings),
+      '/etc/pullpass/credentials/api-key': environment.apiKey,
+      '/etc/pullpass/environment-ca/ca.crt': environment.ca,
+      [`${serviceAccount}/token`]: await controlPlane.token(releaseNamespace, 'pullpass'),
+      [`${serviceAccount}/ca.crt`]: controlPlane.ca,
+      [`${serviceAccount}/namespace`]: releaseNamespace,
+    },
+    env: {
+      KUBERNETES_SERVICE_HOST: '127.0.0.1',
+      KUBERNETES_SERVICE_PORT: String(controlPlane.apiserverPort),
+      HTTPS_PROXY: environment.gateway,
+    },
+  }
+}
+
+async function isOk(url: string): Promise<boolean> {
+  return fetch(url).then(
+    ({ ok }) => ok,
+    () => false,
+  )
+}
