@@ -30,7 +30,7 @@ interface Running {
 }
 
 /** For a review that is still being answered when the drain time is over. */
-const graceMs = 30_000
+const graceMs = 10_000
 
 /** Joins the parts, and puts their beginning and their end in order. */
 export function createApp(options: Omit<PartsOptions, 'metrics'>): App {
@@ -46,7 +46,7 @@ export function createApp(options: Omit<PartsOptions, 'metrics'>): App {
     start: async () => {
       await operations.listen({ host: listen.address, port: listen.port })
       await run(parts, running, () => state)
-      state = 'serving'
+      if (state === 'starting') state = 'serving'
       parts.logger.info('serving')
     },
     stop: async () => {

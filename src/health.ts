@@ -18,7 +18,8 @@ export function createHealth(
   const notes = () => {
     const found = [
       ...certificate.notes(),
-      issuer.problem()?.message,
+      // Who does not lead does not ask, and so does not know.
+      leader.leading() ? issuer.problem()?.message : undefined,
       ...watches.map(watch => watch.problem()),
       leader.problem(),
       ...(now().keeper?.problems() ?? []),
@@ -45,7 +46,7 @@ export function createHealth(
   }
 }
 
-function countProblem({ issuer, metrics }: Parts): void {
+function countProblem({ issuer, leader, metrics }: Parts): void {
   new Gauge({
     name: 'pullpass_environment_problem',
     help: '1 for what keeps the Bluemix environment from issuing tokens at the moment',
@@ -53,7 +54,7 @@ function countProblem({ issuer, metrics }: Parts): void {
     registers: [metrics],
     collect() {
       this.reset()
-      const problem = issuer.problem()
+      const problem = leader.leading() ? issuer.problem() : undefined
       if (problem !== undefined) this.set({ code: problem.code }, 1)
     },
   })

@@ -2,6 +2,7 @@
 import { randomUUID } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { hostname } from 'node:os'
+import type { KubeConfig } from '@kubernetes/client-node'
 import { Command, CommanderError } from 'commander'
 import { pino } from 'pino'
 import { Registry } from 'prom-client'
@@ -67,7 +68,7 @@ async function serve(config: Config): Promise<void> {
 function optionsOf(config: Config) {
   return {
     config,
-    kubeConfig: loadKubeConfig(config.kubernetes.kubeconfig, process.env),
+    kubeConfig: readKubeConfig(config.kubernetes.kubeconfig),
     identity: `${hostname()}_${randomUUID()}`,
     logger: pino({ level: config.log.level, base: null }),
   }
@@ -76,9 +77,18 @@ function optionsOf(config: Config) {
 /** For commands that need the API server and no settings: in the cluster, or by $KUBECONFIG. */
 function ownClient(): KubernetesClient {
   return createKubernetesClient({
-    kubeConfig: loadKubeConfig(undefined, process.env),
+    kubeConfig: readKubeConfig(undefined),
     timeoutMs: 10_000,
   })
+}
+
+/** The parser's own message quotes the file, and so perhaps a token. */
+function readKubeConfig(file: string | undefined): KubeConfig {
+  try {
+    return loadKubeConfig(file, process.env)
+  } catch {
+    throw new ConfigError([`the kubeconfig ${file ?? '(by default)'} cannot be read`])
+  }
 }
 
 function readSettings(file: string): Config {

@@ -8,6 +8,7 @@ import {
 import { addPullSecret } from './admission/patch.ts'
 import { type AdmissionAnswer, allowed, patched } from './admission/response.ts'
 import type { Review } from './admission/review.ts'
+import type { IsOptedIn } from './pull-secret/opted-in.ts'
 import type { PullSecretRules } from './pull-secret/pull-secret.ts'
 import type { PullSecretIndex } from './pull-secret/pull-secret-index.ts'
 import type { SecretMissing } from './pull-secret/secret-missing.ts'
@@ -16,7 +17,7 @@ export interface MutatePodOptions {
   index: PullSecretIndex
   secretMissing: SecretMissing
   /** By the watch or else by a live read: a review is never believed in this. */
-  isOptedIn(namespace: string): Promise<boolean>
+  isOptedIn: IsOptedIn
   rules: PullSecretRules
   logger: Logger
 }
@@ -38,7 +39,7 @@ export function createMutatePod(options: MutatePodOptions): MutatePod {
     const deadline = performance.now() + budgetMs
     let decision = decide(review, rules)
     if (decision.action !== 'leave') {
-      decision = decideByNamespace(decision, await isOptedIn(namespace))
+      decision = decideByNamespace(decision, await isOptedIn(namespace, budgetMs / 2))
       const mountable = index.serviceAccounts.get(`${namespace}/${serviceAccount}`)
       decision = decideByServiceAccount(decision, mountable, rules.secretName)
     }

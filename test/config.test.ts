@@ -248,7 +248,11 @@ const WRONG: [section: string, values: string, problem: string][] = [
     'namespace: a.b',
     'kubernetes.namespace must be a DNS label (a-z, 0-9 and -, at most 63 characters), got "a.b"',
   ],
-  ['leader', 'renewSeconds: 8', 'leader.leaseSeconds must be more than twice leader.renewSeconds'],
+  [
+    'leader',
+    'renewSeconds: 8',
+    'leader.leaseSeconds must be at least three times leader.renewSeconds',
+  ],
   [
     'log',
     'level: loud',

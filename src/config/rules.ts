@@ -60,9 +60,9 @@ const RULES: Rule[] = [
   },
   {
     name: 'leader.leaseSeconds',
-    says: 'must be more than twice leader.renewSeconds',
+    says: 'must be at least three times leader.renewSeconds',
     others: ['leader.renewSeconds'],
-    holds: ({ leader }) => leader.leaseSeconds > 2 * leader.renewSeconds,
+    holds: ({ leader }) => leader.leaseSeconds >= 3 * leader.renewSeconds,
   },
 ]
 

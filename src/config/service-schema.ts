@@ -71,7 +71,7 @@ export const leader = section({
   leaseSeconds: whole([2, 3600], 'How long a silent leader stays leader.', 15),
   renewSeconds: whole(
     [1, 1200],
-    'How often the leader renews. Less than half of `leaseSeconds`.',
+    'How often the leader renews. At most a third of `leaseSeconds`.',
     5,
   ),
 })

@@ -1,3 +1,4 @@
+import { LRUCache } from 'lru-cache'
 import type { Logger } from 'pino'
 import { type PullSecretRules, readCredential, readPullSecret } from '../pull-secret/pull-secret.ts'
 import type { SecretStore } from '../pull-secret/secret-store.ts'
@@ -7,7 +8,8 @@ import type { TakeStep } from './take-step.ts'
 export interface CredentialCheck {
   /** True once per interval and namespace, at a moment of its own. */
   isDue(namespace: string): boolean
-  run(namespace: string, organization: string, signal: AbortSignal): Promise<void>
+  /** False: the registry could not be asked, which says nothing against the credential. */
+  run(namespace: string, organization: string, signal: AbortSignal): Promise<boolean>
 }
 
 export interface CheckOptions {
@@ -20,24 +22,37 @@ export interface CheckOptions {
   logger: Logger
 }
 
+const refusedAgain = 'credential_refused'
+/** Namespaces come and go for years. */
+const mostRemembered = 20_000
+
 /**
  * Asks the registry, seldom, whether it still takes the credential that a Secret holds (a token
  * can be revoked by hand, or go with the person who owned it). A refused one is minted anew, once;
  * when the new one is refused too, minting more would not help: that is reported instead.
  */
 export function createCredentialCheck(options: CheckOptions): CredentialCheck {
-  const renewed = new Set<string>()
+  const renewed = new LRUCache<string, true>({ max: mostRemembered })
   return {
     isDue: createSchedule(options),
-    run: (namespace, organization, signal) =>
-      check({ namespace, organization }, options, renewed, signal),
+    run: async (namespace, organization, signal) => {
+      try {
+        await check({ namespace, organization }, options, renewed, signal)
+        return true
+      } catch (error) {
+        if (!(error instanceof TokenError) || error.code === refusedAgain) throw error
+        const { code } = error
+        options.logger.warn({ namespace, code }, 'the credential could not be checked')
+        return false
+      }
+    },
   }
 }
 
 async function check(
   about: { namespace: string; organization: string },
   options: CheckOptions,
-  renewed: Set<string>,
+  renewed: LRUCache<string, true>,
   signal: AbortSignal,
 ): Promise<void> {
   const { store, issuer, rules, takeStep, logger } = options
@@ -49,8 +64,8 @@ async function check(
     renewed.delete(namespace)
     return
   }
-  if (renewed.has(namespace)) throw refusedAgain()
-  renewed.add(namespace)
+  if (renewed.has(namespace)) throw newOneRefused()
+  renewed.set(namespace, true)
   const { tokenId } = readPullSecret(secret, rules)
   logger.warn({ namespace, token: tokenId }, 'the registry refuses the token, minting another')
   const step = { do: 'renew', because: 'refused' } as const
@@ -60,7 +75,7 @@ async function check(
 
 /** The first check comes at a random moment, so that a restart asks nothing all at once. */
 function createSchedule({ everyMs, now }: CheckOptions): (namespace: string) => boolean {
-  const dueAt = new Map<string, number>()
+  const dueAt = new LRUCache<string, number>({ max: mostRemembered })
   return namespace => {
     const time = now().getTime()
     const due = dueAt.get(namespace)
@@ -71,10 +86,10 @@ function createSchedule({ everyMs, now }: CheckOptions): (namespace: string) => 
   }
 }
 
-function refusedAgain(): TokenError {
+function newOneRefused(): TokenError {
   return new TokenError('the registry refuses the tokens that it issues for this organization', {
     kind: 'permanent',
     scope: 'organization',
-    code: 'credential_refused',
+    code: refusedAgain,
   })
 }

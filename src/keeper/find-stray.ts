@@ -56,7 +56,7 @@ function strayFrom(
 ): string | undefined {
   const namespace = token.revoked ? undefined : namespaceOf(cluster, token.description)
   const secret = namespace === undefined ? undefined : index.secrets.get(namespace)
-  const named = secret?.ours && [secret.tokenId, secret.previousTokenId].includes(token.id)
+  const named = [secret?.tokenId, secret?.previousTokenId].includes(token.id)
   return named ? undefined : namespace
 }
 

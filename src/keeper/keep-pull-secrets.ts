@@ -26,7 +26,11 @@ export function createKeeper(options: KeeperOptions): Keeper {
       for (const namespace of index.names()) reportForeign(namespace)
       index.onChange((namespace, gone) => {
         reportForeign(namespace)
-        if (gone?.ours) work.tidyLater(gone)
+        const isKnown = index.namespaces.get(namespace) ?? index.secrets.get(namespace)
+        if (isKnown) refusals.reconsider(namespace)
+        else refusals.clear(namespace)
+        // Who does not lead need not remember: a leader begins with a look through all tokens.
+        if (gone?.ours && leadership.leading()) work.tidyLater(gone)
         if (shouldRun(loop, namespace)) queue.add(namespace)
       })
       leadership.onChange(leading => (leading ? begin(loop) : end(loop)))

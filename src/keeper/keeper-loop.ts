@@ -95,7 +95,7 @@ function refuse({ refusals, count, tell, options }: Loop, namespace: string, err
 }
 
 function lookAtAll(loop: Loop): void {
-  for (const namespace of loop.options.index.names()) {
+  for (const namespace of [...loop.options.index.names(), ...loop.work.untidy()]) {
     if (shouldRun(loop, namespace)) loop.queue.add(namespace)
   }
 }

@@ -6,6 +6,8 @@ import {
   type PullSecretContent,
   type PullSecretRules,
   pullSecretManifest,
+  readPullSecret,
+  withoutStrangers,
 } from '../pull-secret/pull-secret.ts'
 import type { PullSecretIndex } from '../pull-secret/pull-secret-index.ts'
 import { type SecretStore, writeFailure } from '../pull-secret/secret-store.ts'
@@ -62,7 +64,9 @@ export async function obtainCredential(
     secret,
     options,
   ).catch(async error => {
-    await revokeIfUnwritable(error, { namespace, organization }, options, signal)
+    const kept = [secret?.tokenId, secret?.previousTokenId]
+    const minted = { namespace, organization, tokenId: token.id }
+    if (isFinal(error)) await options.revokeTokens(minted, kept, signal)
     throw error
   })
   options.logger.info(
@@ -72,7 +76,9 @@ export async function obtainCredential(
   const before = secret ?? { namespace, organization }
   const keep = [token.id, previousTokenId]
   if (before.organization !== organization) await options.revokeTokens(before, keep, signal)
-  if (spares) await options.revokeTokens({ ...before, organization }, keep, signal)
+  // A token whose id nobody knows could not be told from the spare ones.
+  if (spares && token.id !== undefined)
+    await options.revokeTokens({ ...before, organization }, keep, signal)
 }
 
 /** Mints only if no live token of this namespace can be gone on with. */
@@ -90,28 +96,42 @@ async function findOrMint(
   const spares = listed === 'unsupported' || spare.length > 0
   if (adopt !== undefined) return { token: adopt, adopted: true, spares }
   assertLeading()
-  return { token: await issuer.mint(organization, description, signal), adopted: false, spares }
+  const token = await issuer.mint(organization, description, signal)
+  return { token: await identified(token, organization, issuer, signal), adopted: false, spares }
 }
 
-/** A token that no Secret can ever hold is given back. */
-async function revokeIfUnwritable(
-  error: unknown,
-  tokens: { namespace: string; organization: string },
-  options: StepOptions,
+/** A token whose text does not tell its id is looked up: without it, it could not be revoked. */
+async function identified(
+  token: RegistryToken,
+  organization: string,
+  issuer: TokenIssuer,
   signal: AbortSignal,
-): Promise<void> {
-  if (!(error instanceof KubernetesError) || writeFailure(error) === 'transient') return
-  await options.revokeTokens(tokens, [], signal)
+): Promise<RegistryToken> {
+  const listed = token.id === undefined ? await issuer.list(organization, signal) : []
+  const row = listed === 'unsupported' ? undefined : listed.find(({ text }) => text === token.text)
+  return { ...token, id: token.id ?? row?.id }
 }
 
-/** Writes the Secret and remembers it at once: the watch may tell of it only later. */
+/** The token could not be written and never will: it is given back. */
+function isFinal(error: unknown): boolean {
+  return error instanceof KubernetesError && writeFailure(error) !== 'transient'
+}
+
+/**
+ * Writes the Secret and remembers it at once: the watch may tell of it only later. An annotation of
+ * ours that somebody else put there outlives the apply, and would be believed: it is emptied.
+ */
 export async function writeSecret(
   content: PullSecretContent,
   over: PullSecret | undefined,
   { store, index, rules, assertLeading }: StepOptions,
 ): Promise<void> {
   assertLeading()
-  index.secrets.upsert(await store.apply(pullSecretManifest(content, rules), over))
+  const manifest = pullSecretManifest(content, rules)
+  let written = await store.apply(manifest, over)
+  const cleared = withoutStrangers(manifest, written)
+  if (cleared !== undefined) written = await store.apply(cleared, readPullSecret(written, rules))
+  index.secrets.upsert(written)
 }
 
 function reasonOf(step: Step): string {

@@ -8,6 +8,8 @@ export interface Refusals {
   /** Remembers and arranges the next try; true where this reason is new for the namespace. */
   refuse(namespace: string, verdict: Verdict): boolean
   clear(namespace: string): void
+  /** Something about the namespace is another: what was held against itself counts no more. */
+  reconsider(namespace: string): void
   /** The environment answered somebody: all that waited for it are tried again. */
   environmentAnswers(): void
   /** Aborted as soon as the namespace is refused. */
@@ -53,6 +55,9 @@ export function createRefusals(retry: (namespace: string) => void, probeMs = 100
       forget(state, namespace)
       state.waiting.delete(namespace)
     },
+    reconsider: namespace => {
+      if (!state.parked.has(namespace)) forget(state, namespace)
+    },
     environmentAnswers: () => {
       const everyone = [...state.parked]
       state.parked.clear()
@@ -80,7 +85,7 @@ function refuse(state: State, namespace: string, verdict: Verdict): boolean {
 function arrange(
   state: State,
   namespace: string,
-  { again, retryAfterMs = 0 }: Verdict,
+  { code, again, retryAfterMs = 0 }: Verdict,
   before: Standing | undefined,
 ): Pick<Standing, 'delay' | 'timer'> {
   if (typeof again === 'string') {
@@ -88,7 +93,8 @@ function arrange(
     if (state.probe === undefined) armProbe(state)
     return { delay: before?.delay, timer: undefined }
   }
-  const delay = before?.delay?.next(undefined) ?? new ExponentialBackoff(again).next()
+  const former = before?.code === code ? before.delay : undefined
+  const delay = former?.next(undefined) ?? new ExponentialBackoff(again).next()
   const ms = Math.max(delay.duration, retryAfterMs)
   return { delay, timer: setTimeout(() => state.retry(namespace), ms).unref() }
 }

@@ -60,6 +60,7 @@ async function rewrite(
   const text = live && readCredential(live, options.rules)
   if (live === undefined || text === undefined) return
   const secret = readPullSecret(live, options.rules)
+  if (!secret.ours) return
   const { tokenId: id, expiresAt, mintedAt = options.now(), organization = '' } = secret
   const content = { ...secret, organization, mintedAt, token: { text, id, expiresAt }, ...change }
   await writeSecret(content, secret, options)
@@ -73,5 +74,7 @@ async function retire(
   await options.revokeTokens(secret, [], signal)
   options.assertLeading()
   await options.store.remove(secret)
+  const { namespace, resourceVersion } = secret
+  options.index.secrets.remove({ metadata: { namespace, resourceVersion } })
   options.logger.info({ namespace: secret.namespace }, 'pull secret removed, its token revoked')
 }

@@ -1,5 +1,9 @@
 import type { Logger } from 'pino'
-import { type PullSecretRules, readPullSecret } from '../pull-secret/pull-secret.ts'
+import {
+  type PullSecret,
+  type PullSecretRules,
+  readPullSecret,
+} from '../pull-secret/pull-secret.ts'
 import { type PullSecretIndex, readNamespace } from '../pull-secret/pull-secret-index.ts'
 import type { SecretStore } from '../pull-secret/secret-store.ts'
 import type { TokenIssuer } from '../registry-token/registry-token.ts'
@@ -22,9 +26,9 @@ export interface TidyOptions {
  * | namespace now                  | its Secret                  | live tokens that stay         |
  * |--------------------------------|-----------------------------|-------------------------------|
  * | opted in                       | absent, or ours but damaged | all: one of them gets adopted |
- * | any                            | ours                        | the ones that it names        |
- * | opted in                       | foreign                     | none: they are of no use      |
- * | not opted in, ending, or gone  | absent or foreign           | none                          |
+ * | any                            | ours, naming no token       | all: its own is among them    |
+ * | any                            | there                       | the ones that it names        |
+ * | not opted in, ending, or gone  | absent                      | none                          |
  *
  * @throws TokenError, KubernetesError.
  */
@@ -40,7 +44,13 @@ export async function tidyTokens(
   const found = live && (await store.read(of.namespace))
   const secret = found && readPullSecret(found, rules)
   const wanting = namespace !== undefined && !namespace.terminating
-  if (wanting && (secret === undefined || (secret.ours && !secret.wellFormed))) return
-  const keep = secret?.ours ? [secret.tokenId, secret.previousTokenId] : []
+  if (wanting && isUnfinished(secret)) return
+  if (secret?.ours && secret.tokenId === undefined) return
+  const keep = [secret?.tokenId, secret?.previousTokenId]
   await options.revokeTokens(of, keep, signal)
+}
+
+/** The keeper has yet to write a credential, and may adopt any live token for it. */
+function isUnfinished(secret: PullSecret | undefined): boolean {
+  return secret === undefined || (secret.ours && !secret.wellFormed)
 }

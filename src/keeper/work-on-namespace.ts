@@ -26,6 +26,8 @@ export interface NamespaceWork {
   isNeeded(namespace: string): boolean
   /** The tokens of this namespace are looked through at its next run, until that has worked once. */
   tidyLater(tokens: TokensOfNamespace): void
+  /** Namespaces whose tokens are still to be looked through. */
+  untidy(): Iterable<string>
   /** Takes the missing steps, one after the other; true where there was one. */
   run(namespace: string, signal: AbortSignal): Promise<boolean>
 }
@@ -58,6 +60,7 @@ export function createNamespaceWork(options: WorkOptions): NamespaceWork {
   return {
     isNeeded: namespace => isNeeded(work, namespace),
     tidyLater: tokens => work.untidy.set(tokens.namespace, tokens),
+    untidy: () => [...work.untidy.keys()],
     run: async (namespace, signal) => {
       const steps = await takeSteps(work, namespace, signal)
       const tidied = await tidy(work, namespace, signal)
@@ -95,14 +98,14 @@ async function takeSteps(work: Work, namespace: string, signal: AbortSignal): Pr
     await work.takeStep(task, signal)
     work.options.stepDone(task.step.do)
   }
-  return mostSteps
+  throw new Error(`${mostSteps} steps were not enough`)
 }
 
 async function tidy(work: Work, namespace: string, signal: AbortSignal): Promise<boolean> {
   const tokens = work.untidy.get(namespace)
   if (tokens === undefined) return false
   await tidyTokens(tokens, { ...work.options, revokeTokens: work.revokeTokens }, signal)
-  work.untidy.delete(namespace)
+  if (work.untidy.get(namespace) === tokens) work.untidy.delete(namespace)
   work.options.stepDone('tidy')
   return true
 }
@@ -114,10 +117,10 @@ async function checkCredential(
 ): Promise<boolean> {
   const secret = options.index.secrets.get(namespace)
   if (!toCheck.has(namespace) || secret?.organization === undefined) return false
-  await check.run(namespace, secret.organization, signal)
   toCheck.delete(namespace)
-  options.stepDone('check')
-  return true
+  const checked = await check.run(namespace, secret.organization, signal)
+  if (checked) options.stepDone('check')
+  return checked
 }
 
 function notAllowed(message: string): TokenError {

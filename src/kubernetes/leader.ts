@@ -91,12 +91,12 @@ interface State extends LeaderOptions {
 async function run(state: State): Promise<void> {
   const { signal } = state.stopping
   while (!signal.aborted) {
-    await takeOrRenew(state).then(
-      () => complain(state, undefined),
-      error => complain(state, error),
-    )
+    const error = await takeOrRenew(state).then(nothing, (failure: Error) => failure)
+    complain(state, error)
     // Candidates ask more often, lest a released lease lie idle, and out of step.
-    const part = state.tenure.current() ? 1 : 0.4 * (1 + Math.random() / 2)
+    // Nor does a leader whose renewal failed wait until the lease is in doubt.
+    const calm = state.tenure.current() && !error
+    const part = calm ? 1 : 0.2 * (1 + Math.random())
     await sleep(state.renewSeconds * 1000 * part, undefined, { signal }).catch(() => {})
   }
 }
@@ -106,10 +106,7 @@ async function takeOrRenew(state: State): Promise<void> {
   state.held = undefined
   if (held && (await take(state, held))) return
   const lease = await store.read()
-  if (!lease) {
-    await take(state, undefined)
-    return
-  }
+  if (!lease) return void (await take(state, undefined))
   state.observation = observe(state.observation, lease.spec ?? {}, state.now())
   if (mayTake(state.observation, identity, state.now())) await take(state, lease)
   else tenure.end()
@@ -131,6 +128,8 @@ async function giveBack({ store, identity }: State): Promise<void> {
   if (lease?.spec?.holderIdentity !== identity) return
   await store.write(lease, released(lease.spec, new Date()))
 }
+
+const nothing = () => undefined
 
 /** Once for each kind of failure, not with each of its repetitions. */
 function complain(state: State, error: Error | undefined): void {

@@ -111,7 +111,7 @@ async function listThenWatch<T extends WatchedObject>(state: State<T>): Promise<
 async function list<T>(state: State<T>): Promise<string> {
   if (state.synced) state.meters.relisted()
   const { items, version } = await listAll<T>(state, state.stopping.signal, state.meters.contacted)
-  state.handler.replace(items)
+  state.handler.replace(items, version)
   state.version = version
   state.logger.info({ items: items.length }, state.synced ? 'synced again' : 'synced')
   state.synced = true

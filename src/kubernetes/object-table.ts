@@ -8,8 +8,8 @@ export interface KubernetesObject {
 export interface ObjectTable<T, V> {
   get(key: string): V | undefined
   keys(): MapIterator<string>
-  /** The whole set, after a list: what is not in it is gone. */
-  replace(items: T[]): void
+  /** The whole set, as a list of this version has it: what is not in it and not newer is gone. */
+  replace(items: T[], listVersion: string): void
   upsert(item: T): void
   remove(item: T): void
 }
@@ -30,15 +30,19 @@ export function createObjectTable<T extends KubernetesObject, V>(options: {
   const rows = new Map<string, { value: V; version: bigint }>()
   const removed = new LRUCache<string, { version: bigint }>({ max: 1000 })
 
+  const keep = (key: string, version: bigint, value: V | undefined) => {
+    if (value !== undefined) {
+      rows.set(key, { value, version })
+      return
+    }
+    rows.delete(key)
+    removed.set(key, { version })
+  }
   const set = (key: string, version: bigint, value: V | undefined) => {
     const before = rows.get(key)
     if (version < (before?.version ?? removed.get(key)?.version ?? 0n)) return
-    if (value === undefined) {
-      rows.delete(key)
-      removed.set(key, { version })
-    } else {
-      rows.set(key, { value, version })
-    }
+    if (value !== undefined && version === before?.version) return
+    keep(key, version, value)
     if (before !== undefined || value !== undefined) options.changed?.(key, before?.value, value)
   }
   return {
@@ -46,9 +50,10 @@ export function createObjectTable<T extends KubernetesObject, V>(options: {
     keys: () => rows.keys(),
     upsert: item => set(options.key(item), versionOf(item), options.read(item)),
     remove: item => set(options.key(item), versionOf(item), undefined),
-    replace: items => {
+    replace: (items, listVersion) => {
       const present = new Set(items.map(item => options.key(item)))
-      for (const [key, { version }] of rows) if (!present.has(key)) set(key, version, undefined)
+      const version = versionOf({ metadata: { resourceVersion: listVersion } })
+      for (const key of rows.keys()) if (!present.has(key)) set(key, version, undefined)
       for (const item of items) set(options.key(item), versionOf(item), options.read(item))
     },
   }

@@ -1,6 +1,9 @@
+import { setTimeout as sleep } from 'node:timers/promises'
 import { LRUCache } from 'lru-cache'
 import { type PullSecretIndex, readNamespace } from './pull-secret-index.ts'
 import type { SecretStore } from './secret-store.ts'
+
+export type IsOptedIn = (namespace: string, leftMs: number) => Promise<boolean>
 
 /** A namespace that turned out not to be opted in is not read again for this long. */
 const rememberMs = 1000
@@ -8,12 +11,13 @@ const rememberMs = 1000
 /**
  * Whether a namespace is opted in: by the index, or by a live read of a namespace that the watch
  * has not told of (its label and its first pod often come together). What the read finds goes into
- * the index. Where it fails, the API server's own choice to ask us stands: true.
+ * the index. Where it fails, or is not done within `leftMs`, the API server's own choice to ask us
+ * stands: true.
  */
 export function createIsOptedIn(options: {
   index: PullSecretIndex
   store: Pick<SecretStore, 'readNamespace'>
-}): (namespace: string) => Promise<boolean> {
+}): IsOptedIn {
   const { index, store } = options
   const reads = new LRUCache<string, { optedIn: boolean }>({
     max: 10_000,
@@ -25,10 +29,12 @@ export function createIsOptedIn(options: {
       return { optedIn: readNamespace(namespace) !== undefined }
     },
   })
-  return async namespace => {
+  return async (namespace, leftMs) => {
     if (index.namespaces.get(namespace) !== undefined) return true
     try {
-      return (await reads.fetch(namespace))?.optedIn ?? false
+      const read = reads.fetch(namespace)
+      const late = sleep(Math.max(0, leftMs), { optedIn: true }, { ref: false })
+      return (await Promise.race([read, late]))?.optedIn ?? false
     } catch {
       return true
     }

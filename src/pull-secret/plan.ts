@@ -12,7 +12,7 @@ export interface OptedInNamespace {
 export type Step =
   | { do: 'nothing'; because: 'ready' | 'foreign' | 'terminating' | 'not_opted_in' | 'retiring' }
   /** Find or mint a token and write it. */
-  | { do: 'obtain'; because: 'absent' | 'malformed' | 'other_organization' }
+  | { do: 'obtain'; because: 'absent' | 'malformed' | 'other_organization' | 'retired' }
   /** The same, while the present token stays valid for a grace. */
   | { do: 'renew'; because: 'expiring' | 'old' | 'refused' }
   /** The token before this one has had its grace. */
@@ -41,6 +41,7 @@ export interface PlanRules {
  * | opted in     | not ours                                      | nothing: foreign           |
  * | opted in     | ours, damaged                                 | obtain: malformed          |
  * | opted in     | ours, of another organization                 | obtain: other_organization |
+ * | opted in     | ours, marked to go, time over: half gone      | obtain: retired            |
  * | opted in     | ours, marked to go                            | unmark                     |
  * | opted in     | ours, past 2/3 of its life                    | renew: expiring            |
  * | opted in     | ours, older than the rotation age             | renew: old                 |
@@ -65,7 +66,9 @@ export function plan(
   if (secret.organization !== rules.organization) {
     return { do: 'obtain', because: 'other_organization' }
   }
-  if (secret.retireAt !== undefined) return { do: 'unmark' }
+  if (secret.retireAt !== undefined) {
+    return secret.retireAt <= rules.now ? { do: 'obtain', because: 'retired' } : { do: 'unmark' }
+  }
   return planAgeing(secret, rules)
 }
 

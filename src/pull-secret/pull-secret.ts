@@ -81,12 +81,26 @@ export function pullSecretManifest(content: PullSecretContent, rules: PullSecret
   }
 }
 
+/**
+ * The manifest with every annotation of ours emptied that it lacks and the written Secret has
+ * nevertheless: server-side apply leaves alone what another manager owns. Undefined: there is none.
+ */
+export function withoutStrangers(manifest: V1Secret, written: V1Secret): V1Secret | undefined {
+  const wanted = manifest.metadata?.annotations ?? {}
+  const found = written.metadata?.annotations ?? {}
+  const strange = Object.values(annotation).filter(key => !wanted[key] && found[key])
+  if (strange.length === 0) return undefined
+  const emptied = Object.fromEntries(strange.map(key => [key, '']))
+  const annotations = { ...wanted, ...emptied }
+  return { ...manifest, metadata: { ...manifest.metadata, annotations } }
+}
+
 /** Reads what is remembered of a Secret, as the API server gave it. Never throws. */
 export function readPullSecret(secret: V1Secret, rules: PullSecretRules): PullSecret {
   const { metadata = {} } = secret
   const note = metadata.annotations ?? {}
   const text = readCredential(secret, rules)
-  const tokenId = note[annotation.tokenId]
+  const tokenId = note[annotation.tokenId] || undefined
   return {
     namespace: metadata.namespace ?? '',
     uid: metadata.uid ?? '',
@@ -94,10 +108,10 @@ export function readPullSecret(secret: V1Secret, rules: PullSecretRules): PullSe
     ours: metadata.labels?.[managedByLabel] === manager && secret.type === secretType,
     wellFormed: text !== undefined && namesToken(text, tokenId),
     tokenId,
-    organization: note[annotation.organization],
+    organization: note[annotation.organization] || undefined,
     mintedAt: readDate(note[annotation.mintedAt]),
     expiresAt: readDate(note[annotation.expiresAt]),
-    previousTokenId: note[annotation.previousTokenId],
+    previousTokenId: note[annotation.previousTokenId] || undefined,
     retireAt: readDate(note[annotation.retireAt]),
   }
 }

@@ -18,7 +18,10 @@ const revokesPerMinute = 120
  * in a minute, so that no fault of ours can flood the environment with permanent tokens, or take
  * all of them away at once.
  */
-export function guardIssuer(issuer: TokenIssuer, limits: { mintsPerMinute: number }): TokenIssuer {
+export function guardIssuer(
+  issuer: TokenIssuer & { onCredentialChange(listener: () => void): void },
+  limits: { mintsPerMinute: number },
+): TokenIssuer {
   const breaker = circuitBreaker(handleWhen(isEnvironmentFailure), {
     breaker: new ConsecutiveBreaker(3),
     halfOpenAfter: new ExponentialBackoff({ initialDelay: 1000, maxDelay: 5000 }),
@@ -26,7 +29,7 @@ export function guardIssuer(issuer: TokenIssuer, limits: { mintsPerMinute: numbe
   const mints = perMinute(limits.mintsPerMinute)
   const revokes = perMinute(revokesPerMinute)
 
-  const patience = createPatience()
+  const patience = createPatience(issuer.onCredentialChange)
   const guarded = <T>(call: () => Promise<T>): Promise<T> =>
     breaker
       .execute(() => patience(call))
@@ -35,7 +38,8 @@ export function guardIssuer(issuer: TokenIssuer, limits: { mintsPerMinute: numbe
       })
   return {
     list: (organization, signal) => guarded(() => issuer.list(organization, signal)),
-    accepts: (text, signal) => guarded(() => issuer.accepts(text, signal)),
+    // Asks the registry alone, whose troubles need not keep anybody from minting.
+    accepts: issuer.accepts,
     mint: (organization, description, signal) =>
       mints.add(() => guarded(() => issuer.mint(organization, description, signal)), { signal }),
     revoke: (organization, id, signal) =>
@@ -43,9 +47,15 @@ export function guardIssuer(issuer: TokenIssuer, limits: { mintsPerMinute: numbe
   }
 }
 
-/** Asks nothing for as long as the environment asked not to be asked; the same error answers. */
-function createPatience() {
+/**
+ * Asks nothing for as long as the environment asked not to be asked; the same error answers. With
+ * another credential it is another question.
+ */
+function createPatience(onCredentialChange: (listener: () => void) => void) {
   let told: { error: TokenError; until: number } | undefined
+  onCredentialChange(() => {
+    told = undefined
+  })
   return async <T>(call: () => Promise<T>): Promise<T> => {
     if (told !== undefined && performance.now() < told.until) throw told.error
     try {

@@ -37,8 +37,24 @@ t.test('versions are numbers, however long', async t => {
 
 t.test('a list replaces everything that it does not hold', async t => {
   const { table, changes, at } = setup()
-  table.replace([at('a', '1'), at('b', '2')])
-  table.replace([at('b', '3')])
+  table.replace([at('a', '1'), at('b', '2')], '2')
+  table.replace([at('b', '3')], '3')
   t.strictSame([...table.keys()], ['b'])
   t.strictSame(changes, ['a - 1', 'b - 2', 'a 1 -', 'b 2 3'])
+})
+
+t.test('a list that is older than a write of ours does not take it away', async t => {
+  const { table, at } = setup()
+  table.upsert(at('a', '110'))
+  table.replace([], '100')
+  t.equal(table.get('a'), '110')
+  table.replace([], '110')
+  t.equal(table.get('a'), undefined)
+})
+
+t.test('the same version twice is one change', async t => {
+  const { table, changes, at } = setup()
+  table.upsert(at('a', '1'))
+  table.upsert(at('a', '1'))
+  t.strictSame(changes, ['a - 1'])
 })

@@ -62,7 +62,13 @@ t.test('the one step that is missing, row by row', async t => {
       { ...good, organization: 'old' },
       'obtain other_organization',
     ],
-    ['a label that came back calls off the retirement', shop, { ...good, retireAt: now }, 'unmark'],
+    [
+      'a label that came back calls off the retirement',
+      shop,
+      { ...good, retireAt: ahead(1) },
+      'unmark',
+    ],
+    ['one half gone is obtained anew', shop, { ...good, retireAt: now }, 'obtain retired'],
     ['a permanent token is left in peace', shop, { ...good, mintedAt: ago(9e9) }, 'nothing ready'],
     [
       'a token in its youth is left in peace',

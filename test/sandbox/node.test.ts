@@ -1,4 +1,4 @@
-import { chmod, copyFile } from 'node:fs/promises'
+import { chmod, copyFile, mkdir } from 'node:fs/promises'
 import { request } from 'node:http'
 import { join } from 'node:path'
 import { text } from 'node:stream/consumers'
@@ -24,6 +24,7 @@ import { makeFolder, waitFor } from '../../sandbox/processes.ts'
 
 const IMAGE = 'registry.example.com/greeter:1'
 const COVERED = 'registry.example.com/greeter:2'
+const CLOSED = 'registry.example.com/greeter:3'
 const namespace = 'shop'
 const program = {
   command: [process.execPath, fileURLToPath(new URL('fixtures/greeter.ts', import.meta.url))],
@@ -55,11 +56,21 @@ t.test('a node that runs pods as processes', async t => {
     command: [process.execPath, join(lying.path, 'greeter.ts')],
     workingDirectory: lying.path,
   }
+  const shut = await makeFolder('closed')
+  t.teardown(() => shut.remove())
+  const below = join(shut.path, 'program')
+  await mkdir(below)
+  await copyFile(program.command[1] ?? '', join(below, 'greeter.ts'))
+  const closed = {
+    ...program,
+    command: [process.execPath, join(below, 'greeter.ts')],
+    workingDirectory: below,
+  }
   const rhythm = { backOff: { first: 400, most: 2000 }, renewTokensAt: 0.001 }
   const node = await startNode({
     kubeConfig,
     namespace,
-    programs: { [IMAGE]: program, [COVERED]: covered },
+    programs: { [IMAGE]: program, [COVERED]: covered, [CLOSED]: closed },
     rhythm,
   })
   t.teardown(() => node.stop())
@@ -192,6 +203,20 @@ t.test('a node that runs pods as processes', async t => {
     t.equal(await ask('/write', 'tmp/x'), 'written')
     t.match(await ask('/write', `${lying.path}/x`), /EROFS|EACCES/)
   })
+
+  await t.test(
+    'a program in a folder that lets only its owner in runs as another user',
+    async t => {
+      await create('closed', {}, { image: CLOSED })
+      const ask = asker(await until('closed', 'to be ready', isReady))
+      t.match(JSON.parse(await ask('/who')), { pod: 'closed' })
+      t.equal(
+        await ask('/file', 'proc/sys/kernel/hostname'),
+        'closed\n',
+        'its host is named for it',
+      )
+    },
+  )
 
   await t.test("a pod's token is its ServiceAccount's own, and is renewed in place", async t => {
     const rbac = kubeConfig.makeApiClient(RbacAuthorizationV1Api)

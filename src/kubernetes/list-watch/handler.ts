@@ -4,7 +4,7 @@ import type { WatchMeters } from './watch-meters.ts'
 /** Keeps up with a set of objects. Called in order, one call at a time; must not throw. */
 export interface ListWatchHandler<T> {
   /** The whole set as it is: what is not in it is gone. */
-  replace(items: T[]): void
+  replace(items: T[], listVersion: string): void
   upsert(item: T): void
   remove(item: T): void
 }
@@ -29,7 +29,7 @@ export function guarded<T>(
     }
   }
   return {
-    replace: items => guard(() => handler.replace(items)),
+    replace: (...list) => guard(() => handler.replace(...list)),
     upsert: item => guard(() => handler.upsert(item)),
     remove: item => guard(() => handler.remove(item)),
   }

@@ -1,0 +1,224 @@
+import { setTimeout as sleep } from 'node:timers/promises'
+import { waitFor } from '../../sandbox/processes.ts'
+import type { Replica, Replicas } from '../../sandbox/replicas.ts'
+import { type Deed, deedSettings } from './deeds.ts'
+import type { Estate } from './estate.ts'
+import { listenToAll, type Moment, type Requests, renewal } from './requests.ts'
+
+/** A request that the leader makes while it does a deed: the first of its name, the second, ... */
+export interface Point {
+  request: string
+  nth: number
+  moment: Moment
+}
+
+/** A point of a deed that is done for this namespace. */
+export interface Moving {
+  point: Point
+  deed: Deed
+  namespace: string
+}
+
+export interface Stage {
+  /** All points of a deed, in order; of the renewals of the lease only the first. */
+  record(deed: Deed, namespace: string): Promise<Point[]>
+  /** Kills the leader at this point. Resolves when the deed is done: false where it came to no such point. */
+  killAt(moving: Moving): Promise<boolean>
+  /** Brings each to its point, then kills the leader. */
+  killAll(moving: Moving[]): Promise<void>
+  /**
+   * Brings each to its point, then stops the leader for longer than its lease. Requests that were
+   * not done yet are done late, when another leads; then the former leader goes on.
+   */
+  stopAll(moving: Moving[]): Promise<void>
+  /** Another replica begins to lead, and the first thing that it finds is a namespace to mint for. */
+  readonly succession: Deed
+}
+
+interface State {
+  replicas: Replicas
+  estate: Estate
+  requests: Requests
+  /** Whose requests count; absent: whoever takes the lease. */
+  actor: Replica | undefined
+  restarts: Promise<void>[]
+  /** No leader has just begun. */
+  isQuiet: boolean
+}
+
+const leasePath = '/apis/coordination.k8s.io/v1/namespaces/pullpass/leases/pullpass'
+
+/** For three replicas: one leads, one waits, one may still be starting again. */
+export function createStage(replicas: Replicas, estate: Estate): Stage {
+  const requests = listenToAll(replicas, () => state.actor)
+  const state: State = {
+    replicas,
+    estate,
+    requests,
+    actor: undefined,
+    restarts: [],
+    isQuiet: false,
+  }
+  return {
+    record: (deed, namespace) => record(state, deed, namespace),
+    killAt: moving => killAt(state, moving),
+    killAll: moving => killAll(state, moving),
+    stopAll: moving => stopAll(state, moving),
+    succession: {
+      name: 'take over, and mint',
+      prepare: async () => {},
+      ready: async () => {
+        await Promise.all(state.restarts)
+        await killActor(state)
+      },
+      begin: async namespace => {
+        await estate.namespace(namespace)
+        await giveLeaseBack(state)
+      },
+      whenDone: estate.whenRight,
+    },
+  }
+}
+
+async function record(state: State, deed: Deed, namespace: string): Promise<Point[]> {
+  const made: Point[] = []
+  const hold = holdUntilRenewed()
+  await quiet(state)
+  await setScene(state, deed)
+  follow(state, async point => {
+    const isNew = point.moment === 'before' && (point.request !== renewal || point.nth === 1)
+    if (isNew) made.push(point, { ...point, moment: 'after' })
+    await hold(point)
+    return undefined
+  })
+  await deed.begin(namespace)
+  await deed.whenDone(namespace)
+  state.requests.hear(undefined)
+  return made
+}
+
+async function killAt(state: State, { point, deed, namespace }: Moving): Promise<boolean> {
+  const sprung = Promise.withResolvers<boolean>()
+  const hold = point.request === renewal ? holdUntilRenewed() : async () => {}
+  await setScene(state, deed)
+  follow(state, async met => {
+    if (!isSame(met, point)) {
+      await Promise.race([hold(met), sprung.promise])
+      return undefined
+    }
+    state.requests.hear(undefined)
+    await killActor(state)
+    await giveLeaseBack(state)
+    sprung.resolve(true)
+    return 'drop'
+  })
+  await deed.begin(namespace)
+  const done = deed.whenDone(namespace)
+  const killed = await Promise.race([sprung.promise, done.then(() => sleep(1000, false))])
+  state.requests.hear(undefined)
+  await done
+  return killed
+}
+
+async function killAll(state: State, moving: Moving[]): Promise<void> {
+  const gate = Promise.withResolvers<'drop'>()
+  await bringToPoints(state, moving, gate.promise)
+  await killActor(state)
+  await giveLeaseBack(state)
+  gate.resolve('drop')
+}
+
+async function stopAll(state: State, moving: Moving[]): Promise<void> {
+  const gate = Promise.withResolvers<undefined>()
+  const leader = await bringToPoints(state, moving, gate.promise)
+  state.isQuiet = false
+  leader.pause()
+  // What is done by now is answered to a process that does not read it.
+  if (moving[0]?.point.moment === 'after') gate.resolve(undefined)
+  await state.replicas.whenLed([leader])
+  gate.resolve(undefined)
+  await sleep(300)
+  leader.resume()
+}
+
+/** One after the other, each in its namespace; all of them then stay there until the gate opens. */
+async function bringToPoints(
+  state: State,
+  moving: Moving[],
+  gate: Promise<'drop' | undefined>,
+): Promise<Replica> {
+  await quiet(state)
+  const leader = await setScene(state)
+  for (const { point, deed, namespace } of moving) {
+    let isThere = false
+    follow(state, async met => {
+      if (isThere || !isSame(met, point)) return undefined
+      isThere = true
+      return gate
+    })
+    await deed.begin(namespace)
+    await waitFor(() => isThere, {
+      withinMs: 10_000,
+      what: `${deed.name}: ${point.moment} ${point.request} ${point.nth}`,
+    })
+  }
+  state.requests.hear(undefined)
+  return leader
+}
+
+/** A new leader looks through all tokens at once, and again after a lease: then only a deed is heard. */
+async function quiet(state: State): Promise<void> {
+  if (state.isQuiet) return
+  await state.replicas.whenLed()
+  await sleep(deedSettings.leader.leaseSeconds * 1000 + 500)
+  state.isQuiet = true
+}
+
+/** The leader, with another replica that is ready to take over. */
+async function setScene(state: State, deed?: Deed): Promise<Replica> {
+  await Promise.all(state.restarts.slice(0, -1))
+  const leader = await state.replicas.whenLed()
+  state.actor = leader
+  await deed?.ready?.()
+  return leader
+}
+
+/** Counts the leader's requests from now on, and has `met` decide on each. */
+function follow(state: State, met: (point: Point) => Promise<'drop' | undefined>): void {
+  const counts = new Map<string, number>()
+  state.requests.hear(async (request, moment, replica) => {
+    if (state.actor === undefined && request === renewal) state.actor = replica
+    if (replica !== state.actor) return undefined
+    const key = `${moment} ${request}`
+    const nth = (counts.get(key) ?? 0) + 1
+    counts.set(key, nth)
+    return met({ request, nth, moment })
+  })
+}
+
+function isSame(met: Point, point: Point): boolean {
+  return met.request === point.request && met.moment === point.moment && met.nth === point.nth
+}
+
+/** Keeps a deed from being over before the lease comes to be renewed. */
+function holdUntilRenewed(): (point: Point) => Promise<void> {
+  const renewed = Promise.withResolvers<void>()
+  return async ({ request, moment }) => {
+    if (request === renewal && moment === 'after') renewed.resolve()
+    if (request.startsWith('environment')) await Promise.race([renewed.promise, sleep(3000)])
+  }
+}
+
+async function killActor(state: State): Promise<void> {
+  const victim = state.actor
+  state.isQuiet = false
+  state.actor = undefined
+  await victim?.kill()
+  if (victim !== undefined) state.restarts.push(victim.restart())
+}
+
+/** Plays the time that passes until the lease of a dead process has run out. */
+async function giveLeaseBack({ estate }: State): Promise<void> {
+  const spec = { holderIdentity: '', leaseDurationSeconds: 1 }
+  await estate.ask('PATCH', leasePath, { spec })
+}

@@ -1,0 +1,62 @@
+import type { RequestEvent } from '../../sandbox/bluemix/hooks.ts'
+import type { ProxiedRequest } from '../../sandbox/fault-proxy.ts'
+import type { Replica, Replicas } from '../../sandbox/replicas.ts'
+
+/** Before: nothing is done for it yet. After: it is done, and nobody was told. */
+export type Moment = 'before' | 'after'
+
+/** `'drop'`: before, it is never done; after, the answer is lost. */
+export type Listener = (
+  request: string,
+  moment: Moment,
+  replica: Replica,
+) => Promise<'drop' | undefined>
+
+export interface Requests {
+  /** Hears every request of all replicas, one listener at a time; undefined: nobody listens. */
+  hear(listener: Listener | undefined): void
+}
+
+/**
+ * All that replicas ask of the environment and of the API server, by name: `environment mint`,
+ * `PATCH namespaces/NAME/secrets/pullpass-registry`. The environment does not see which of them
+ * asks: it is taken for the one that `asks` names.
+ */
+export function listenToAll(replicas: Replicas, asks: () => Replica | undefined): Requests {
+  let current: Listener | undefined
+  const tellEnvironment = (moment: Moment) => async (event: RequestEvent) => {
+    const replica = asks()
+    return replica && (await current?.(nameOfAsked(event), moment, replica))
+  }
+  replicas.environment.on('beforeRequest', tellEnvironment('before'))
+  replicas.environment.on('afterRequest', tellEnvironment('after'))
+  for (const replica of replicas.all) {
+    const tell = (moment: Moment) => async (request: ProxiedRequest) => {
+      const verdict = await current?.(nameOf(request), moment, replica)
+      // What is thrown keeps the proxy from passing it on.
+      if (verdict === 'drop') throw new Error('dropped')
+    }
+    Object.assign(replica.proxy?.hooks ?? {}, { before: tell('before'), after: tell('after') })
+  }
+  return {
+    hear: listener => {
+      current = listener
+    },
+  }
+}
+
+export const renewal = 'PUT leases/pullpass'
+
+function nameOfAsked({ operation, method, host, path }: RequestEvent): string {
+  return `environment ${operation ?? `${method} ${host}${path}`}`
+}
+
+/** Names of namespaces differ from one time to the next, and so do the numbers in queries. */
+function nameOf({ method, path }: ProxiedRequest): string {
+  const { pathname, searchParams } = new URL(path, 'https://apiserver')
+  const short = pathname
+    .replace(/^\/(api\/v1|apis\/[^/]+\/[^/]+)\//, '')
+    .replace(/^namespaces\/pullpass\//, '')
+    .replace(/^namespaces\/[^/]+/, 'namespaces/NAME')
+  return `${method} ${short}${searchParams.has('watch') ? ' (watch)' : ''}`
+}
