@@ -1,0 +1,87 @@
+import t from 'tap'
+import { KubernetesError } from '../../src/kubernetes/client.ts'
+import { setup } from './scene.ts'
+
+const forbidden = new KubernetesError('cannot apply Secret shop/pullpass-registry: HTTP 403', {
+  status: 403,
+})
+
+t.test('a renewal that cannot be written gives back the new token, and only that', async t => {
+  for (const canList of [true, false]) {
+    const { environment, cluster, live, secret, advance, until } = setup(t, {
+      rotateAfterMs: 60_000,
+    })
+    await until(() => secret() !== undefined, 'the Secret')
+    environment.canList = canList
+    cluster.refuse = forbidden
+    advance(61_000)
+    await until(() => cluster.applies >= 2 && live().length === 1, 'the refused renewal')
+    t.strictSame(live(), ['token-1'], canList ? 'listed' : 'not listed')
+    t.equal(secret()?.tokenId, 'token-1')
+  }
+})
+
+t.test('an annotation of ours that somebody else set is emptied, and starts no loop', async t => {
+  for (const [key, value] of [
+    ['pullpass.io/retire-at', '2020-01-01T00:00:00Z'],
+    ['pullpass.io/previous-token-id', 'token-of-nobody'],
+    ['pullpass.io/expires-at', '2020-01-01T00:00:00Z'],
+  ] as const) {
+    const { environment, cluster, secret, live, until, sweeps } = setup(t)
+    cluster.stranger = { [key]: value }
+    await until(() => secret() !== undefined, 'the Secret')
+    await sweeps()
+    t.equal(environment.mints, 1, key)
+    t.equal(cluster.applies, 2, 'written, and once more to empty it')
+    t.strictSame(live(), ['token-1'])
+  }
+})
+
+t.test(
+  'a token whose text tells nothing is known by the list, and not taken for a stray one',
+  async t => {
+    const { environment, secret, live, until, sweeps } = setup(t)
+    environment.opaque = true
+    await until(() => secret() !== undefined, 'the Secret')
+    t.equal(secret()?.tokenId, 'token-1')
+    await sweeps()
+    t.strictSame(live(), ['token-1'])
+  },
+)
+
+t.test('nor is it where nobody can tell its id', async t => {
+  const { environment, secret, live, until } = setup(t)
+  environment.opaque = true
+  environment.canList = false
+  await until(() => secret() !== undefined, 'the Secret')
+  environment.canList = true
+  const before = environment.lists
+  await until(() => environment.lists >= before + 3, 'three more looks')
+  t.strictSame(live(), ['token-1'])
+})
+
+t.test('a Secret that lost our label keeps the token that it holds', async t => {
+  const { cluster, index, secret, live, until, sweeps } = setup(t)
+  await until(() => secret() !== undefined, 'the Secret')
+  const stripped = structuredClone(cluster.secrets.get('shop'))
+  if (stripped?.metadata === undefined) throw new Error('there is no Secret')
+  stripped.metadata.labels = {}
+  stripped.metadata.resourceVersion = '1000'
+  cluster.secrets.set('shop', stripped)
+  index.secrets.upsert(stripped)
+  await sweeps()
+  t.equal(secret()?.ours, false)
+  t.strictSame(live(), ['token-1'])
+})
+
+t.test('a stray token is revoked, one of another cluster is not', async t => {
+  const { environment, secret, live, until } = setup(t)
+  await until(() => secret() !== undefined, 'the Secret')
+  const token = { text: 'x', expiresAt: undefined, revoked: false, readOnly: true }
+  environment.tokens.push({ ...token, id: 'late', description: 'pullpass/cluster-1/shop' })
+  environment.tokens.push({ ...token, id: 'theirs', description: 'pullpass/cluster-2/shop' })
+  environment.tokens.push({ ...token, id: 'gone', description: 'pullpass/cluster-1/shop-2' })
+  await until(() => !live().includes('late'), 'the stray token to be revoked')
+  t.ok(live().includes('token-1'))
+  t.ok(live().includes('theirs'))
+})

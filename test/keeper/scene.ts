@@ -1,0 +1,138 @@
+import type { V1Namespace, V1Secret } from '@kubernetes/client-node'
+import { pino } from 'pino'
+import { Registry } from 'prom-client'
+import { waitFor } from '../../sandbox/processes.ts'
+import { createKeeper, type Keeper } from '../../src/keeper/keep-pull-secrets.ts'
+import { createPullSecretIndex } from '../../src/pull-secret/pull-secret-index.ts'
+import type { SecretStore } from '../../src/pull-secret/secret-store.ts'
+import type { ListedToken, TokenIssuer } from '../../src/registry-token/registry-token.ts'
+
+export const rules = { secretName: 'pullpass-registry', registryHost: 'registry.d.example.com' }
+
+/** What the sandbox's environment does not do: tokens that tell nothing, failures at a set moment. */
+export interface Environment {
+  tokens: ListedToken[]
+  mints: number
+  lists: number
+  canList: boolean
+  /** The minted token's text does not tell its id. */
+  opaque: boolean
+}
+
+export interface Cluster {
+  secrets: Map<string, V1Secret>
+  applies: number
+  /** What another manager put on every Secret: an apply of ours does not remove it. */
+  stranger: Record<string, string>
+  /** Thrown instead of the next applies. */
+  refuse: Error | undefined
+}
+
+/** A keeper that leads, with one opted-in namespace, `shop`, on an API server and environment in memory. */
+export function setup(
+  t: { teardown(end: () => Promise<void>): void },
+  times: { rotateAfterMs?: number } = {},
+) {
+  const environment: Environment = { tokens: [], mints: 0, lists: 0, canList: true, opaque: false }
+  const cluster: Cluster = { secrets: new Map(), applies: 0, stranger: {}, refuse: undefined }
+  const index = createPullSecretIndex(rules)
+  const shop: V1Namespace = {
+    metadata: {
+      name: 'shop',
+      uid: 'u',
+      resourceVersion: '1',
+      labels: { 'pullpass.io/inject': 'enabled' },
+    },
+  }
+  let shift = 0
+  const keeper: Keeper = createKeeper({
+    index,
+    store: createStore(cluster, shop),
+    issuer: createIssuer(environment),
+    leadership: { leading: () => true, onChange: () => {} },
+    cluster: 'cluster-1',
+    rules,
+    organizations: {
+      organization: 'acme',
+      namespaceOrganizations: {},
+      selectableOrganizations: [],
+    },
+    concurrency: 4,
+    rotateAfterMs: times.rotateAfterMs,
+    rotateGraceMs: 1000,
+    revokeGraceMs: 1000,
+    verifyEveryMs: 1e9,
+    resyncMs: 20,
+    sweepMs: 50,
+    now: () => new Date(Date.now() + shift),
+    tellProblem: async () => {},
+    logger: pino({ level: 'silent' }),
+    metrics: new Registry(),
+  })
+  index.namespaces.upsert(shop)
+  keeper.start()
+  t.teardown(() => keeper.stop())
+  const live = () => environment.tokens.filter(({ revoked }) => !revoked).map(({ id }) => id)
+  const secret = () => index.secrets.get('shop')
+  return {
+    environment,
+    cluster,
+    index,
+    keeper,
+    live,
+    secret,
+    advance: (ms: number) => {
+      shift += ms
+    },
+    until: (holds: () => boolean, what: string) => waitFor(holds, { withinMs: 5000, what }),
+    /** Three more looks through all tokens. */
+    sweeps: async () => {
+      const before = environment.lists
+      await waitFor(() => environment.lists >= before + 3, { withinMs: 5000, what: 'sweeps' })
+    },
+  }
+}
+
+function createIssuer(environment: Environment): TokenIssuer {
+  return {
+    mint: async (_organization, description) => {
+      const id = `token-${++environment.mints}`
+      const text = `text-of-${id}`
+      const row = { id, description, text, expiresAt: undefined, revoked: false, readOnly: true }
+      environment.tokens.push(row)
+      return { text, id: environment.opaque ? undefined : id, expiresAt: undefined }
+    },
+    list: async () => {
+      environment.lists += 1
+      return environment.canList ? environment.tokens.map(token => ({ ...token })) : 'unsupported'
+    },
+    revoke: async (_organization, id) => {
+      for (const token of environment.tokens) if (token.id === id) token.revoked = true
+    },
+    accepts: async () => true,
+  }
+}
+
+function createStore(cluster: Cluster, shop: V1Namespace): SecretStore {
+  let version = 10
+  return {
+    readNamespace: async () => shop,
+    read: async namespace => cluster.secrets.get(namespace),
+    apply: async secret => {
+      cluster.applies += 1
+      if (cluster.refuse) throw cluster.refuse
+      const { metadata } = secret
+      const annotations = { ...cluster.stranger, ...metadata?.annotations }
+      const resourceVersion = String(++version)
+      const written = {
+        ...secret,
+        metadata: { ...metadata, annotations, uid: 's', resourceVersion },
+      }
+      cluster.secrets.set(metadata?.namespace ?? '', written)
+      return written
+    },
+    remove: async ({ namespace }) => {
+      cluster.secrets.delete(namespace)
+    },
+  }
+}
