@@ -3,6 +3,7 @@ import { type Agent, request as httpsRequest } from 'node:https'
 import type { Socket } from 'node:net'
 import { buffer, text } from 'node:stream/consumers'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { reset } from '../reset.ts'
 
 /** A request as it came to the proxy. `status` is absent while, and where, none was given. */
 export interface ProxiedRequest {
@@ -65,7 +66,7 @@ export async function relay(
     if (state.latencyMs > 0) await sleep(state.latencyMs)
     const fault = dueFault(state, request)
     if (fault === 'swallow') return
-    if (fault === 'reset') return void incoming.socket.resetAndDestroy()
+    if (fault === 'reset') return void reset(incoming.socket)
     if (typeof fault === 'object') return send(request, response, fault)
     const genuine = await ask(state, incoming, { body, response })
     await state.hooks.after?.(request)

@@ -1,6 +1,7 @@
 import { once } from 'node:events'
 import { type AddressInfo, connect, createServer, type Socket } from 'node:net'
 import { joinSockets } from '../node/network/service-balancer.ts'
+import { reset } from '../reset.ts'
 
 /** One process behind the balancer: where it listens, and whether it says that it is ready. */
 export interface Backend {
@@ -33,7 +34,7 @@ export async function startBalancer(): Promise<Balancer> {
     socket.once('close', () => open.delete(socket))
     const backend = ready[turn++ % ready.length]
     if (backend) joinSockets(socket, connect({ host: '127.0.0.1', port: backend.port }))
-    else socket.resetAndDestroy()
+    else reset(socket)
   })
   const probe = async () => {
     const answers = await Promise.all(backends.map(each => each.isReady().catch(() => false)))

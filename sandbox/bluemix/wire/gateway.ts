@@ -1,6 +1,7 @@
 import { once } from 'node:events'
 import { createServer, type IncomingMessage } from 'node:http'
 import { type AddressInfo, connect, type Socket } from 'node:net'
+import { reset } from '../../reset.ts'
 
 export interface Gateway {
   url: string
@@ -26,14 +27,14 @@ export async function openGateway(hostNames: string[], isDown: () => boolean): P
   server.on('connect', (request: IncomingMessage, client: Socket, head: Buffer) => {
     client.on('error', () => client.destroy())
     const known = hostNames.some(host => request.url === `${host}:443`)
-    if (isDown()) client.resetAndDestroy()
+    if (isDown()) reset(client)
     else if (known) openTunnel(tunnels, { client, head, port: target })
     else client.end('HTTP/1.1 502 Bad Gateway\r\nconnection: close\r\ncontent-length: 0\r\n\r\n')
   })
   server.listen(0, '127.0.0.1')
   await once(server, 'listening')
   const cut = (upstream: Socket, client: Socket) => {
-    client.resetAndDestroy()
+    reset(client)
     upstream.destroy()
   }
   const resetAll = () => {

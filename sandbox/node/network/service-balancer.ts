@@ -1,6 +1,7 @@
 import { once } from 'node:events'
 import { type AddressInfo, connect, createServer, type Socket } from 'node:net'
 import type { KubeConfig } from '@kubernetes/client-node'
+import { reset } from '../../reset.ts'
 import { followServices } from './service-network.ts'
 
 /**
@@ -23,7 +24,7 @@ export async function startServiceBalancer(options: {
     socket.once('close', () => open.delete(socket))
     const backend = network.pick(`${namespace}/${service}`, port)
     if (backend) joinSockets(socket, connect({ host: backend.address, port: backend.port }))
-    else socket.resetAndDestroy()
+    else reset(socket)
   })
   server.listen(0, '127.0.0.1')
   await once(server, 'listening')
@@ -49,10 +50,4 @@ export function joinSockets(one: Socket, other: Socket): void {
     socket.on('error', () => reset(peer))
     socket.on('close', () => peer.destroy())
   }
-}
-
-/** Only TCP has a reset; a unix socket is just closed. */
-function reset(socket: Socket): void {
-  if (socket.remoteFamily === undefined) socket.destroy()
-  else socket.resetAndDestroy()
 }
