@@ -8,7 +8,7 @@ import { isTrusted } from './certificate.ts'
 /** A MutatingWebhookConfiguration, as far as it is read. */
 export interface WebhookConfiguration {
   metadata?: { name?: string; uid?: string; resourceVersion?: string }
-  webhooks?: { name: string; clientConfig?: { caBundle?: string } }[]
+  webhooks?: { name: string; clientConfig?: { caBundle?: string; url?: string } }[]
 }
 
 export interface CaBundle {
@@ -18,8 +18,12 @@ export interface CaBundle {
   configuration(): WebhookConfiguration | undefined
   /** Whether the configuration could be read, be it there or not. */
   known(): boolean
-  /** Whether every webhook of the configuration takes this certificate (PEM); yes where there is no configuration. */
-  trusts(cert: string, now: Date): boolean
+  /**
+   * Whether every webhook of the configuration takes this certificate (PEM); yes where there is no
+   * configuration. With `system`, also one that is called by a URL and names no CA: the API server
+   * then asks its own roots, which nobody else knows.
+   */
+  trusts(cert: string, now: Date, roots?: 'system'): boolean
   /**
    * Puts `bundle` (PEM) into each webhook of `configuration` that holds another. The configuration
    * must have been taken before the bundle was made, so that an old bundle never replaces a newer
@@ -60,8 +64,10 @@ export function createCaBundle(options: {
     stop: watch.stop,
     configuration: () => seen,
     known: watch.synced,
-    trusts: (cert, now) =>
-      watch.synced() && bundlesOf(seen).every(one => isTrusted(cert, one, now)),
+    trusts: (cert, now, roots) => {
+      const named = roots === 'system' ? withoutSystemRoots(seen) : seen
+      return watch.synced() && bundlesOf(named).every(one => isTrusted(cert, one, now))
+    },
     async put(configuration, bundle) {
       if (bundlesOf(configuration).every(one => one === bundle)) return
       if (!(await written(client, withBundle(configuration ?? {}, name, bundle)))) return
@@ -69,6 +75,11 @@ export function createCaBundle(options: {
     },
     onChange: listener => void listeners.push(listener),
   }
+}
+
+function withoutSystemRoots(seen: WebhookConfiguration | undefined): WebhookConfiguration {
+  const webhooks = seen?.webhooks ?? []
+  return { webhooks: webhooks.filter(({ clientConfig: to }) => !to?.url || to.caBundle) }
 }
 
 function bundlesOf(configuration: WebhookConfiguration | undefined): string[] {

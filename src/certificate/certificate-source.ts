@@ -1,6 +1,7 @@
 import type { Logger } from 'pino'
 import type { Registry } from 'prom-client'
 import type { KubernetesClient } from '../kubernetes/client.ts'
+import { createCaBundle } from './ca-bundle.ts'
 import { CertificateError, type KeyPair } from './certificate.ts'
 import { createMountedCertificate } from './mounted-certificate.ts'
 import { createSelfManagedCertificate } from './self-managed-certificate.ts'
@@ -32,11 +33,7 @@ export interface CertificateSettings {
   caSeconds: number
 }
 
-/**
- * The source that the settings ask for. `namespace`: of the CA's Secret. `identity`: this replica,
- * unlike every other. Throws a CertificateError where there is no directory for `files`.
- */
-export function createCertificateSource(options: {
+export interface CertificateSourceOptions {
   settings: CertificateSettings
   client: KubernetesClient
   namespace: string
@@ -44,12 +41,44 @@ export function createCertificateSource(options: {
   now: () => Date
   logger: Logger
   metrics?: Registry
-}): CertificateSource {
+}
+
+/**
+ * The source that the settings ask for. `namespace`: of the CA's Secret. `identity`: this replica,
+ * unlike every other. Throws a CertificateError where there is no directory for `files`.
+ */
+export function createCertificateSource(options: CertificateSourceOptions): CertificateSource {
   const { settings, ...shared } = options
   if (settings.mode === 'self-managed') {
     return createSelfManagedCertificate({ ...settings, ...shared })
   }
   const { directory } = settings
   if (directory === undefined) throw new CertificateError('no directory of the certificate is set')
-  return createMountedCertificate({ ...shared, directory })
+  return withConfiguration(createMountedCertificate({ ...shared, directory }), options)
+}
+
+/**
+ * Mounted files say nothing of what the API server trusts: that is in the configuration, which
+ * somebody else fills in (cert-manager's injector, the chart), perhaps later.
+ */
+function withConfiguration(
+  mounted: CertificateSource,
+  { settings, now, ...shared }: CertificateSourceOptions,
+): CertificateSource {
+  const name = settings.webhookConfiguration
+  const bundle = createCaBundle({ ...shared, name })
+  const isTrusted = () => bundle.trusts(mounted.current().cert, now(), 'system')
+  const distrust = `MutatingWebhookConfiguration ${name} does not trust the serving certificate`
+  return {
+    ...mounted,
+    ready: () => mounted.ready() && isTrusted(),
+    notes: () => [...mounted.notes(), ...(mounted.ready() && !isTrusted() ? [distrust] : [])],
+    start: async () => {
+      bundle.start()
+      await mounted.start()
+    },
+    stop: async () => {
+      await Promise.all([bundle.stop(), mounted.stop()])
+    },
+  }
 }

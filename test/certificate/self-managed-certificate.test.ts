@@ -1,19 +1,24 @@
 import { once } from 'node:events'
+import { writeFile } from 'node:fs/promises'
 import { createServer } from 'node:https'
 import type { AddressInfo } from 'node:net'
+import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { KubeConfig } from '@kubernetes/client-node'
 import pino from 'pino'
 import t, { type Test } from 'tap'
 import { startControlPlane } from '../../sandbox/control-plane.ts'
-import { waitFor } from '../../sandbox/processes.ts'
+import { makeFolder, waitFor } from '../../sandbox/processes.ts'
 import { trustedCertificates } from '../../src/certificate/authority/authority.ts'
 import { readAuthority } from '../../src/certificate/authority/authority-secret.ts'
 import { createAuthorityKeeper } from '../../src/certificate/authority/keep-authority.ts'
-import { makeAuthority } from '../../src/certificate/authority/sign-certificate.ts'
+import { makeAuthority, signLeaf } from '../../src/certificate/authority/sign-certificate.ts'
 import { createCaBundle } from '../../src/certificate/ca-bundle.ts'
 import { isTrusted, parseCertificate } from '../../src/certificate/certificate.ts'
-import type { CertificateSource } from '../../src/certificate/certificate-source.ts'
+import {
+  type CertificateSource,
+  createCertificateSource,
+} from '../../src/certificate/certificate-source.ts'
 import { createSelfManagedCertificate } from '../../src/certificate/self-managed-certificate.ts'
 import { createKubernetesClient } from '../../src/kubernetes/client.ts'
 
@@ -369,4 +374,48 @@ t.test('it needs rights on the one Secret and the one configuration', async t =>
   ])
   t.notOk(source.ready())
   await Promise.all([source.stop(), t.rejects(started, { message: /stopped before/ })])
+})
+
+t.test('a mounted certificate is ready when the configuration trusts it', async t => {
+  const folder = await makeFolder('mounted')
+  t.teardown(() => folder.remove())
+  const authority = await makeAuthority(new Date(), 36_000)
+  const names = ['127.0.0.1']
+  const leaf = await signLeaf(authority, { names, now: new Date(), seconds: 3600 })
+  await writeFile(join(folder.path, 'tls.crt'), leaf.cert)
+  await writeFile(join(folder.path, 'tls.key'), leaf.key)
+  await configure('mounted', ['https://127.0.0.1:1/'])
+  const inject = async (bundle: string) => {
+    const value = Buffer.from(bundle).toString('base64')
+    await admin.admissionregistration.patchMutatingWebhookConfiguration({
+      name: 'mounted',
+      body: [{ op: 'add', path: '/webhooks/0/clientConfig/caBundle', value }],
+    })
+  }
+  const { cert: stranger } = await makeAuthority(new Date(), 36_000)
+  await inject(stranger)
+  const source = createCertificateSource({
+    settings: {
+      mode: 'files',
+      directory: folder.path,
+      names: [],
+      secretName: 'none',
+      webhookConfiguration: 'mounted',
+      leafSeconds: 3600,
+      caSeconds: 36_000,
+    },
+    client: admin,
+    namespace,
+    identity: 'mounted',
+    now: () => new Date(),
+    logger: pino({ level: 'silent' }),
+  })
+  t.teardown(() => source.stop())
+  await source.start()
+  const isTold = () => source.notes().some(note => note.includes('does not trust'))
+  await waitFor(isTold, within('the note'))
+  t.notOk(source.ready())
+  await inject(authority.cert)
+  await ready(source)
+  t.strictSame(source.notes(), [])
 })

@@ -41,14 +41,7 @@ export function createDeeds(estate: Estate): Deed[] {
       whenDone: estate.whenRight,
     },
     rotation(estate, holding),
-    {
-      name: 'revoke: namespace deleted',
-      prepare: holding,
-      begin: async namespace => {
-        await estate.ask('DELETE', `/api/v1/namespaces/${namespace}`)
-      },
-      whenDone: estate.whenNothingIsLeft,
-    },
+    deletion(estate, holding),
     {
       name: 'revoke: namespace un-labelled',
       prepare: holding,
@@ -77,6 +70,27 @@ function rotation(estate: Estate, prepare: Deed['prepare']): Deed {
         what: `the token of ${namespace} to be another`,
       })
       await estate.whenRight(namespace)
+    },
+  }
+}
+
+/** The namespace goes on ending until all is over, so that it makes no difference how quick it is. */
+function deletion(estate: Estate, prepare: Deed['prepare']): Deed {
+  const hold = async (namespace: string, finalizers: string[]) => {
+    await estate.ask('PATCH', `/api/v1/namespaces/${namespace}`, { metadata: { finalizers } })
+  }
+  return {
+    name: 'revoke: namespace deleted',
+    prepare: async namespace => {
+      await prepare(namespace)
+      await hold(namespace, ['example.com/hold'])
+    },
+    begin: async namespace => {
+      await estate.ask('DELETE', `/api/v1/namespaces/${namespace}`)
+    },
+    whenDone: async namespace => {
+      await estate.whenNothingIsLeft(namespace)
+      await hold(namespace, [])
     },
   }
 }
