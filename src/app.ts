@@ -11,6 +11,7 @@ import {
   readClusterId,
 } from './parts.ts'
 import { type HttpsServer, replaceCertificate } from './server/https-server.ts'
+import { listen } from './server/listen.ts'
 import { buildOperationsServer } from './server/operations-server.ts'
 import { stopServer } from './server/stop-server.ts'
 import { buildWebhookServer } from './server/webhook-server.ts'
@@ -37,14 +38,14 @@ export function createApp(options: Omit<PartsOptions, 'metrics'>): App {
   const metrics = new Registry()
   collectDefaultMetrics({ register: metrics })
   const parts = createParts({ ...options, metrics })
-  const { operations: listen, shutdown } = parts.config
+  const { shutdown } = parts.config
   let state: State = 'starting'
   const running: Running = {}
   const health = createHealth(parts, () => ({ state, keeper: running.keeper }))
   const operations = buildOperationsServer(health)
   return {
     start: async () => {
-      await operations.listen({ host: listen.address, port: listen.port })
+      await listen(operations, parts.config.operations)
       await run(parts, running, () => state)
       if (state === 'starting') state = 'serving'
       parts.logger.info('serving')
@@ -90,7 +91,7 @@ async function openWebhook(
   const current = certificate.current()
   const webhook = buildWebhookServer({ ...answering, certificate: current, logger, metrics })
   certificate.onChange(() => replaceCertificate(webhook, certificate.current()))
-  await webhook.listen({ host: config.admission.address, port: config.admission.port })
+  await listen(webhook, config.admission)
   return webhook
 }
 

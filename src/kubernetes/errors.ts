@@ -47,18 +47,21 @@ export function answeredError(
   const about = statusObject(answer.body)
   const sentence = status === 403 ? rbacSentence(about.message) : undefined
   const words = [`cannot ${action}: HTTP ${status}`, about.reason].filter(Boolean).join(' ')
-  return new KubernetesError(sentence ? `${words}: ${sentence}; ${grantFor(sentence)}` : words, {
-    status,
-    reason: about.reason,
-    causes: (about.details?.causes ?? []).flatMap(cause => cause.reason ?? []),
-    retryAfterMs: retryAfterMs(answer.headers['retry-after'] ?? about.details?.retryAfterSeconds),
-  })
+  return new KubernetesError(
+    sentence ? `${words}: ${sentence}; ${grantFor(sentence, about.details?.name)}` : words,
+    {
+      status,
+      reason: about.reason,
+      causes: (about.details?.causes ?? []).flatMap(cause => cause.reason ?? []),
+      retryAfterMs: retryAfterMs(answer.headers['retry-after'] ?? about.details?.retryAfterSeconds),
+    },
+  )
 }
 
 interface Status {
   message?: string
   reason?: string
-  details?: { causes?: { reason?: string }[]; retryAfterSeconds?: number }
+  details?: { name?: string; causes?: { reason?: string }[]; retryAfterSeconds?: number }
 }
 
 /**
@@ -87,11 +90,12 @@ function rbacSentence(message = ''): string | undefined {
 }
 
 /** The rule of a Role or ClusterRole that is missing, in the words of YAML. */
-function grantFor(sentence: string): string {
+function grantFor(sentence: string, name: string | undefined): string {
   const [, verb, resource, group = ''] =
     /cannot ([a-z]+) resource "([^"]*)"(?: in API group "([^"]*)")?/.exec(sentence) ?? []
   if (verb === undefined) return 'its role does not grant that'
-  return `grant {apiGroups: ["${group}"], resources: ["${resource}"], verbs: ["${verb}"]}`
+  const names = name === undefined ? '' : `, resourceNames: ["${name}"]`
+  return `grant {apiGroups: ["${group}"], resources: ["${resource}"]${names}, verbs: ["${verb}"]}`
 }
 
 function retryAfterMs(seconds: unknown): number | undefined {

@@ -293,7 +293,7 @@ t.test('against a real API server', async t => {
     const denied = await told(nobody.client.core.readNamespacedSecret(inNamespace))
     t.equal(
       denied?.message,
-      'cannot do it: HTTP 403 Forbidden: User "system:serviceaccount:default:nobody" cannot get resource "secrets" in API group "" in the namespace "refused"; grant {apiGroups: [""], resources: ["secrets"], verbs: ["get"]}',
+      'cannot do it: HTTP 403 Forbidden: User "system:serviceaccount:default:nobody" cannot get resource "secrets" in API group "" in the namespace "refused"; grant {apiGroups: [""], resources: ["secrets"], resourceNames: ["refused"], verbs: ["get"]}',
     )
   })
 
