@@ -59,6 +59,12 @@ function judgeToken({ scope, kind, code, message, retryAfterMs }: TokenError): V
   return { code, message, again: passing ? quick : slow, retryAfterMs, isTheirs: !passing }
 }
 
+/** The namespace asks for an organization that the settings do not let it use. */
+export function organizationNotAllowed(message: string): TokenError {
+  const code = 'organization_not_allowed'
+  return new TokenError(message, { kind: 'permanent', scope: 'organization', code })
+}
+
 /** `organization_not_found` as the reason of an event: `OrganizationNotFound`. */
 export function eventReason(code: string): string {
   return code.replace(/(?:^|_)([a-z])/g, (_, letter: string) => letter.toUpperCase())

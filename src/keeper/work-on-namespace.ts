@@ -1,7 +1,6 @@
 import { chooseOrganization, type OrganizationRules } from '../pull-secret/organization.ts'
 import { plan } from '../pull-secret/plan.ts'
 import type { PullSecret } from '../pull-secret/pull-secret.ts'
-import { TokenError } from '../registry-token/registry-token.ts'
 import {
   createRevokeTokens,
   type RevokeTokens,
@@ -9,6 +8,7 @@ import {
 } from '../registry-token/revoke-tokens.ts'
 import { type CredentialCheck, createCredentialCheck } from './check-credential.ts'
 import type { StepOptions, Task } from './obtain-credential.ts'
+import { organizationNotAllowed } from './refusal.ts'
 import { createTakeStep, type TakeStep } from './take-step.ts'
 import { tidyTokens } from './tidy-tokens.ts'
 
@@ -40,7 +40,8 @@ interface Work {
   revokeTokens: RevokeTokens
   takeStep: TakeStep
   check: CredentialCheck
-  untidy: Map<string, TokensOfNamespace>
+  /** By namespace; one for each organization. */
+  untidy: Map<string, TokensOfNamespace[]>
   toCheck: Set<string>
 }
 
@@ -59,7 +60,7 @@ export function createNamespaceWork(options: WorkOptions): NamespaceWork {
   }
   return {
     isNeeded: namespace => isNeeded(work, namespace),
-    tidyLater: tokens => work.untidy.set(tokens.namespace, tokens),
+    tidyLater: tokens => tidyLater(work, tokens),
     untidy: () => [...work.untidy.keys()],
     run: async (namespace, signal) => {
       const steps = await takeSteps(work, namespace, signal)
@@ -67,6 +68,12 @@ export function createNamespaceWork(options: WorkOptions): NamespaceWork {
       return (await checkCredential(work, namespace, signal)) || tidied || steps > 0
     },
   }
+}
+
+function tidyLater({ untidy }: Work, tokens: TokensOfNamespace): void {
+  const { namespace, organization } = tokens
+  const others = (untidy.get(namespace) ?? []).filter(each => each.organization !== organization)
+  untidy.set(namespace, [...others, tokens])
 }
 
 function isNeeded({ options, check, untidy, toCheck }: Work, namespace: string): boolean {
@@ -93,7 +100,7 @@ function nextTask(options: WorkOptions, namespace: string): Task | { refused: st
 async function takeSteps(work: Work, namespace: string, signal: AbortSignal): Promise<number> {
   for (let count = 0; count < mostSteps; count++) {
     const task = nextTask(work.options, namespace)
-    if ('refused' in task) throw notAllowed(task.refused)
+    if ('refused' in task) throw organizationNotAllowed(task.refused)
     if (task.step.do === 'nothing') return count
     await work.takeStep(task, signal)
     work.options.stepDone(task.step.do)
@@ -102,10 +109,11 @@ async function takeSteps(work: Work, namespace: string, signal: AbortSignal): Pr
 }
 
 async function tidy(work: Work, namespace: string, signal: AbortSignal): Promise<boolean> {
-  const tokens = work.untidy.get(namespace)
-  if (tokens === undefined) return false
-  await tidyTokens(tokens, { ...work.options, revokeTokens: work.revokeTokens }, signal)
-  if (work.untidy.get(namespace) === tokens) work.untidy.delete(namespace)
+  const all = work.untidy.get(namespace)
+  if (all === undefined) return false
+  const options = { ...work.options, revokeTokens: work.revokeTokens }
+  for (const tokens of all) await tidyTokens(tokens, options, signal)
+  if (work.untidy.get(namespace) === all) work.untidy.delete(namespace)
   work.options.stepDone('tidy')
   return true
 }
@@ -121,14 +129,6 @@ async function checkCredential(
   const checked = await check.run(namespace, secret.organization, signal)
   if (checked) options.stepDone('check')
   return checked
-}
-
-function notAllowed(message: string): TokenError {
-  return new TokenError(message, {
-    kind: 'permanent',
-    scope: 'organization',
-    code: 'organization_not_allowed',
-  })
 }
 
 function isInUse(secret: PullSecret | undefined): boolean {
