@@ -28,7 +28,7 @@ export interface Stage {
   killAll(moving: Moving[]): Promise<void>
   /**
    * Brings each to its point, then stops the leader for longer than its lease. Requests that were
-   * not done yet are done late, when another leads; then the former leader goes on.
+   * not done yet are done late, when another has done everything; then the former leader goes on.
    */
   stopAll(moving: Moving[]): Promise<void>
   /** Another replica begins to lead, and the first thing that it finds is a namespace to mint for. */
@@ -136,6 +136,7 @@ async function stopAll(state: State, moving: Moving[]): Promise<void> {
   // What is done by now is answered to a process that does not read it.
   if (moving[0]?.point.moment === 'after') gate.resolve(undefined)
   await state.replicas.whenLed([leader])
+  await Promise.all(moving.map(({ deed, namespace }) => deed.whenDone(namespace)))
   gate.resolve(undefined)
   await sleep(300)
   leader.resume()

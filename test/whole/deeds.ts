@@ -24,8 +24,8 @@ export const deedSettings = {
     rotateGraceSeconds: 0,
     revokeGraceSeconds: 0,
   },
-  bluemix: { timeoutMs: 30_000 },
-  kubernetes: { timeoutMs: 30_000 },
+  bluemix: { timeoutMs: 120_000 },
+  kubernetes: { timeoutMs: 120_000 },
 }
 
 export function createDeeds(estate: Estate): Deed[] {

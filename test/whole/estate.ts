@@ -11,7 +11,10 @@ export interface Estate extends Cluster {
   wrong(namespace: string): Promise<string | undefined>
   /** Why something of a namespace that is to have nothing is still there. */
   left(namespace: string): Promise<string | undefined>
-  /** Resolves when nothing is wrong (or left) any more; rejects with what still is. */
+  /**
+   * Resolves when nothing is wrong (or left) any more; rejects with what still is,
+   * by default after 75 s: tokens are looked through every 60 s.
+   */
   whenRight(namespace: string, withinMs?: number): Promise<void>
   whenNothingIsLeft(namespace: string, withinMs?: number): Promise<void>
   liveTokens(namespace: string): { id: string; text: string }[]
@@ -102,7 +105,7 @@ function passwordIn(secret: V1Secret, registry: string): string | undefined {
 async function untilGone(
   trouble: () => Promise<string | undefined>,
   namespace: string,
-  withinMs = 30_000,
+  withinMs = 75_000,
 ): Promise<void> {
   let last: string | undefined
   const look = async () => {
