@@ -6,7 +6,7 @@ import { image, tellStory } from './demo/story.ts'
 import { tellChartStory } from './demo/story-of-the-chart.ts'
 import { type HelmSandbox, type HelmVersion, startHelmSandbox } from './helm.ts'
 import { type Sandbox, startSandbox } from './sandbox.ts'
-import { ToolError } from './tools/build.ts'
+import { ToolError } from './tools/tool-error.ts'
 
 const USAGE = `npm run demo                    pullpass as one process beside a cluster
 npm run demo -- --helm          its chart, installed with Helm 4 (--helm=3: Helm 3)

@@ -6,6 +6,7 @@ import { type BluemixEnvironment, startBluemixEnvironment } from './bluemix/envi
 import { type ControlPlane, startControlPlane } from './control-plane.ts'
 import { type FaultProxy, startFaultProxy } from './fault-proxy.ts'
 import { installBeside } from './install.ts'
+import { startParts } from './parts.ts'
 import { onFreePorts } from './ports.ts'
 import { makeFolder, waitFor } from './processes.ts'
 import { type PullpassOptions, startPullpass } from './pullpass.ts'
@@ -35,17 +36,9 @@ export interface ReplicasOptions extends Pick<PullpassOptions, 'apiKey' | 'setti
  * ready and the API server sends pods to the balancer.
  */
 export async function startReplicas(options: ReplicasOptions): Promise<Replicas> {
-  const started: { stop(): Promise<void> }[] = []
-  const begun = async <T extends { stop(): Promise<void> }>(part: Promise<T>): Promise<T> => {
-    started.unshift(await part)
-    return part
-  }
-  const stop = async () => {
-    for (const part of started) await part.stop()
-  }
-  try {
+  return startParts(async ({ begun, stop }) => {
     const folder = await makeFolder('bundle')
-    started.unshift({ stop: folder.remove })
+    await begun(Promise.resolve({ stop: folder.remove }))
     const program = join(folder.path, 'pullpass.js')
     await bundle(join(import.meta.dirname, '..', 'src', 'main.ts'), program)
     const environment = await begun(startBluemixEnvironment())
@@ -63,10 +56,7 @@ export async function startReplicas(options: ReplicasOptions): Promise<Replicas>
     )
     balancer.leadTo(all)
     return { controlPlane, environment, all, whenLed: but => whenLed(all, but), stop }
-  } catch (error) {
-    await stop()
-    throw error
-  }
+  })
 }
 
 async function startReplica(

@@ -130,26 +130,15 @@ function given(assets: string, name: ToolName): string {
   throw new ToolError(`KUBEBUILDER_ASSETS is ${assets}, but there is no ${name} in it`)
 }
 
-/** `node sandbox/tools.ts [tool | Kubernetes version]...` builds what is named, else the usual ones. */
+/** `node sandbox/tools.ts [tool]...` builds what is named, else the usual ones. */
 async function main(args: string[]): Promise<void> {
-  for (const [name, version] of args.length > 0 ? args.flatMap(named) : USUAL.map(plain)) {
-    console.log(await tool(name, { version }))
-  }
+  for (const name of args.length > 0 ? args.map(named) : USUAL) console.log(await tool(name))
 }
 
-type Wanted = [name: ToolName, version?: KubernetesVersion]
-
-function plain(name: ToolName): Wanted {
-  return [name]
-}
-
-function named(argument: string): Wanted[] {
-  const version = KUBERNETES_VERSIONS.find(known => known === argument)
-  if (version !== undefined) return KUBERNETES_TOOLS.map(name => [name, version])
-  const name = [...KUBERNETES_TOOLS, ...OTHER_TOOLS].find(known => known === argument)
-  if (name !== undefined) return [plain(name)]
-  const known = [...KUBERNETES_TOOLS, ...OTHER_TOOLS, ...KUBERNETES_VERSIONS].join(', ')
-  throw new ToolError(`there is no tool "${argument}"; there are ${known}`)
+function named(argument: string): ToolName {
+  const name = USUAL.find(known => known === argument)
+  if (name !== undefined) return name
+  throw new ToolError(`there is no tool "${argument}"; there are ${USUAL.join(', ')}`)
 }
 
 if (import.meta.main) {

@@ -33,7 +33,6 @@ export function createHealth(
   return {
     logger,
     metrics,
-    live: () => true,
     notes,
     ready: () => {
       const problems = [

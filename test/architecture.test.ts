@@ -8,7 +8,7 @@ import ts from 'typescript'
  * themselves. Nobody but `main` uses `app`.
  */
 const allowed: Record<string, readonly string[]> = {
-  main: ['app', 'commands', 'config', 'kubernetes', 'keeper'],
+  main: ['app', 'bug', 'commands', 'config', 'kubernetes'],
   commands: ['parts', 'keeper', 'kubernetes', 'registry-token'],
   app: ['health', 'parts', 'server', 'keeper', 'mutate-pod'],
   health: ['parts', 'keeper', 'kubernetes'],
@@ -26,17 +26,19 @@ const allowed: Record<string, readonly string[]> = {
   admission: ['image'],
   image: [],
   'pull-secret': ['registry-token', 'kubernetes'],
-  keeper: ['pull-secret', 'registry-token', 'kubernetes'],
+  keeper: ['bug', 'pull-secret', 'registry-token', 'kubernetes'],
   'registry-token': [],
   bluemix: ['registry-token'],
-  kubernetes: [],
+  kubernetes: ['bug'],
   certificate: ['kubernetes'],
-  server: ['admission'],
+  server: ['admission', 'bug'],
   config: [],
+  bug: [],
 }
 
 /** Named for a thing, so pure: data in, data out. */
 const pure = [
+  'bug',
   'image/*',
   'admission/*',
   'registry-token/registry-token',

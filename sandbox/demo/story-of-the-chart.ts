@@ -1,8 +1,7 @@
 import { stringify } from 'yaml'
 import { type Crowd, startCrowd } from '../crowd.ts'
-import { runCleanUp } from '../helm/clean-up.ts'
 import type { HelmSandbox, Values } from '../helm.ts'
-import { say, showProgress } from './progress.ts'
+import { showProgress } from './progress.ts'
 import type { Scene } from './scene.ts'
 import { image, tellStory } from './story.ts'
 
@@ -63,14 +62,11 @@ async function upgrade({ scene, sandbox }: Stage, crowd: Crowd): Promise<void> {
 }
 
 async function takeBack({ scene, sandbox }: Stage): Promise<void> {
-  const { controlPlane, environment, node } = sandbox
+  const { environment } = sandbox
   scene.chapter('A namespace is not to pull any more, and what it had is taken back at once')
   await scene.kubectl('label namespace elsewhere pullpass.io/inject-')
-  say('a pod like those of the Deployment runs `clean-up`: there is no kubectl exec on this node')
-  const said = await scene.command(
-    'pullpass clean-up --config /etc/pullpass/config/config.yaml',
-    () => runCleanUp(controlPlane, node.logs),
-  )
+  const cleanUp = 'node /app/pullpass.mjs clean-up --config /etc/pullpass/config/config.yaml'
+  const said = await scene.kubectl(`exec -n pullpass deploy/pullpass -- ${cleanUp}`)
   scene.expect(said.includes('elsewhere: token revoked, Secret deleted'), 'it is done')
   const live = environment.ledger.liveTokens().filter(({ description }) => {
     return description.endsWith('/elsewhere')

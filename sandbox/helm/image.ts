@@ -1,5 +1,5 @@
 import { chmod } from 'node:fs/promises'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { bundle } from '../../scripts/bundle.ts'
 import type { Programs } from '../node/programs.ts'
 import { makeFolder } from '../processes.ts'
@@ -30,11 +30,12 @@ export async function buildImage(): Promise<Image> {
     throw error
   }
   const image = {
-    command: [process.execPath, '--enable-source-maps', program],
+    command: [process.execPath, '--enable-source-maps', '/app/pullpass.mjs'],
     args: ['serve', '--config', '/etc/pullpass/config/config.yaml'],
-    workingDirectory: folder.path,
+    workingDirectory: '/',
+    contents: { '/app': folder.path },
     user: 65532,
-    env: { NODE_ENV: 'production' },
+    env: { NODE_ENV: 'production', PATH: `${dirname(process.execPath)}:/usr/bin:/bin` },
     environment: (address: string) => ({
       PULLPASS_ADMISSION_ADDRESS: address,
       PULLPASS_OPERATIONS_ADDRESS: address,

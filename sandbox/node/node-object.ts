@@ -77,6 +77,7 @@ function status(address: string) {
     ],
     // No host name: the API server would rather ask that for logs, and it is that of the machine.
     addresses: [{ type: 'InternalIP', address }],
+    declaredFeatures: ['ExtendWebSocketsToKubelet'],
     daemonEndpoints: { kubeletEndpoint: { Port: KUBELET_PORT } },
     capacity: { cpu: '64', memory: '256Gi', pods: '253' },
     allocatable: { cpu: '64', memory: '256Gi', pods: '253' },

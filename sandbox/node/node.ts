@@ -5,7 +5,7 @@ import { makeFolder } from '../processes.ts'
 import { claimAddresses } from './addresses.ts'
 import { createEvents } from './events.ts'
 import { follow } from './follow.ts'
-import { readLogs, startLogServer } from './log-server.ts'
+import { readLogs, startKubeletServer } from './kubelet-server.ts'
 import { registerNode } from './node-object.ts'
 import { followObjects } from './objects.ts'
 import type { Rhythm } from './pod/pod-context.ts'
@@ -104,7 +104,12 @@ export async function startNode(options: {
     else if (pod.spec.nodeName === name) start(pod, uid)
   }
 
-  const kubelet = await startLogServer({ addresses, namespace, logs })
+  const find = (pod: string, container: string) =>
+    [...running.values()].find(known => known.name === pod)?.container(container)
+  const kubelet = await startKubeletServer({
+    ...{ addresses, namespace, logs },
+    exec: (pod, container, command) => find(pod, container)?.exec(command),
+  })
   await mkdir(join(folder.path, 'pods'))
   const path = `/api/v1/namespaces/${namespace}/pods`
   const pods = await follow<V1Pod>({
@@ -117,8 +122,7 @@ export async function startNode(options: {
 
   return {
     name,
-    pid: (pod, container) =>
-      [...running.values()].find(known => known.name === pod)?.pids()[container],
+    pid: (pod, container) => find(pod, container)?.pid(),
     logs,
     async stop() {
       await pods.stop()

@@ -10,6 +10,8 @@ export interface ImageProgram {
   /** The image's CMD: used where the pod gives neither command nor args. */
   args?: string[]
   workingDirectory: string
+  /** Folders of this machine that the image holds at paths of its own, by these. */
+  contents?: Record<string, string>
   /** The image's USER; 0 where absent. */
   user?: number
   /** The image's ENV. */

@@ -10,8 +10,6 @@ import { tell } from './progress.ts'
 import { ToolError } from './tool-error.ts'
 import { inTurn } from './turn.ts'
 
-export { ToolError } from './tool-error.ts'
-
 export interface Source {
   /** The folder beside this file with the go.mod that pins everything. */
   folder: string

@@ -17,12 +17,10 @@ import type { Review } from './review.ts'
  * | referred to, ours not among them                 |        |                            |
  * | else                                             | inject |                            |
  *
- * `ensure`: the pod stays as it is, the Secret must be there. `images` are ours only.
+ * `ensure`: the pod stays as it is, the Secret must be there.
  * The pod is looked at first: a pod without an image of ours costs no look-up.
  */
-export type Decision =
-  | { action: 'leave'; reason: LeaveReason }
-  | { action: 'ensure' | 'inject'; images: string[] }
+export type Decision = { action: 'leave'; reason: LeaveReason } | { action: 'ensure' | 'inject' }
 
 export type LeaveReason =
   | 'not_a_pod_creation'
@@ -40,11 +38,11 @@ export function decide(
   if (review.operation !== 'CREATE' || review.subResource !== undefined) {
     return leave('not_a_pod_creation')
   }
-  const images = imagesOf(review.pod).filter(image => isFromRegistry(image, rules.registryHost))
-  if (images.length === 0) return leave('no_private_image')
+  const isOurs = (image: string) => isFromRegistry(image, rules.registryHost)
+  if (!imagesOf(review.pod).some(isOurs)) return leave('no_private_image')
   if (isMirrorPod(review.pod)) return leave('mirror_pod')
   if (optsOut(review.pod)) return leave('opted_out')
-  return { action: namesPullSecret(review.pod, rules.secretName) ? 'ensure' : 'inject', images }
+  return { action: namesPullSecret(review.pod, rules.secretName) ? 'ensure' : 'inject' }
 }
 
 /** The decision, given whether the pod's namespace is opted in. */

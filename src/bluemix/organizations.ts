@@ -8,8 +8,8 @@ import type { Session } from './login/session.ts'
 export interface Organizations {
   /** The GUID of a name; a GUID is its own. Rejects with `organization_not_found` and the like. */
   guid(organization: string, signal: AbortSignal): Promise<string>
-  /** The next question asks the environment again: the organization may have been made anew. */
-  forget(organization: string): void
+  /** The same, asked of the environment again: the organization may have been made anew. */
+  guidNow(organization: string, signal: AbortSignal): Promise<string>
 }
 
 interface Found {
@@ -53,15 +53,15 @@ export function createOrganizations(options: Options): Organizations {
       return { hits }
     },
   })
+  const look = async (organization: string, signal: AbortSignal, forceRefresh: boolean) => {
+    if (guidShape.test(organization)) return organization
+    const entry = { context: organization, forceRefresh }
+    const looking = cache.forceFetch(organization.toLowerCase(), entry)
+    return only((await untilAborted(looking, signal)).hits, organization)
+  }
   return {
-    guid: async (organization, signal) => {
-      if (guidShape.test(organization)) return organization
-      const looking = cache.forceFetch(organization.toLowerCase(), { context: organization })
-      return only((await untilAborted(looking, signal)).hits, organization)
-    },
-    forget: organization => {
-      cache.delete(organization.toLowerCase())
-    },
+    guid: async (organization, signal) => look(organization, signal, false),
+    guidNow: async (organization, signal) => look(organization, signal, true),
   }
 }
 

@@ -110,7 +110,6 @@ async function inOrganization(options: Options, call: Call, signal: AbortSignal)
   const guid = await organizations.guid(organization, signal)
   const answer = await askAs(guid)
   if (answer.status !== 401) return { guid, answer }
-  organizations.forget(organization)
-  const again = await organizations.guid(organization, signal)
+  const again = await organizations.guidNow(organization, signal)
   return again === guid ? { guid, answer } : { guid: again, answer: await askAs(again) }
 }

@@ -1,5 +1,6 @@
 import type { SecretKeeper } from '../pull-secret/secret-missing.ts'
 import { begin, createLoop, end, type KeeperOptions, shouldRun } from './keeper-loop.ts'
+import type { Refusals } from './refusals.ts'
 import { createForeignReport } from './report-foreign.ts'
 
 export interface Keeper extends SecretKeeper {
@@ -12,8 +13,6 @@ export interface Keeper extends SecretKeeper {
 
 /** How long running steps may go on after `stop()`. */
 const stopMs = 3000
-/** Enough to see what is wrong: the same in a thousand namespaces need not be read a thousand times. */
-const mostProblems = 5
 
 /** Sees to it, as long as this replica leads, that every opted-in namespace has its pull secret. */
 export function createKeeper(options: KeeperOptions): Keeper {
@@ -44,11 +43,19 @@ export function createKeeper(options: KeeperOptions): Keeper {
     want: namespace => {
       if (shouldRun(loop, namespace)) queue.add(namespace, true)
     },
-    problems: () => {
-      const ours = refusals.all().filter(({ code }) => code === 'forbidden')
-      return [...new Set(ours.map(({ message }) => message))].slice(0, mostProblems)
-    },
+    problems: () => missingRights(refusals),
     refusal: namespace => refusals.get(namespace),
     whenRefused: namespace => refusals.whenRefused(namespace),
   }
+}
+
+/** The rule to grant stands last in a message: missing in many namespaces, it is told of the first. */
+function missingRights(refusals: Refusals): string[] {
+  const ours = refusals.all().filter(({ code }) => code === 'forbidden')
+  const byRule = new Map<string | undefined, string>()
+  for (const message of ours.map(({ message }) => message).toSorted()) {
+    const rule = message.split('; ').at(-1)
+    if (!byRule.has(rule)) byRule.set(rule, message)
+  }
+  return [...byRule.values()]
 }

@@ -69,12 +69,3 @@ export function organizationNotAllowed(message: string): TokenError {
 export function eventReason(code: string): string {
   return code.replace(/(?:^|_)([a-z])/g, (_, letter: string) => letter.toUpperCase())
 }
-
-/** Where a bug is, without its message: that could quote anything. */
-export function framesOf(error: unknown): string[] {
-  const lines = error instanceof Error ? (error.stack ?? '').split('\n') : []
-  return [
-    error instanceof Error ? error.name : typeof error,
-    ...lines.filter(line => line.startsWith('    at ')).map(line => line.trim()),
-  ]
-}

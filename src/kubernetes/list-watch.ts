@@ -25,8 +25,6 @@ export interface ListWatch {
   synced(): boolean
   /** Resolves when synced; rejects only with the reason of `signal`. */
   whenSynced(signal?: AbortSignal): Promise<void>
-  /** Milliseconds since the server was last heard; little more than a minute while all is well. */
-  lastContactMs(): number | undefined
   /** What is in the way at the moment. */
   problem(): string | undefined
   stop(): Promise<void>
@@ -60,7 +58,6 @@ export function createListWatch<T extends WatchedObject>(options: ListWatchOptio
     synced: () => state.synced,
     whenSynced: state.firstList.whenThere,
     problem: () => state.problem,
-    lastContactMs: meters.lastContactMs,
     async stop() {
       state.stopping.abort()
       await loop
@@ -99,7 +96,10 @@ async function listThenWatch<T extends WatchedObject>(state: State<T>): Promise<
     const version = state.version ?? (await list(state))
     since = performance.now()
     await watchFrom<T>({ ...state, version, seconds }, state.stopping.signal, {
-      contact: state.meters.contacted,
+      contact: () => {
+        state.meters.contacted()
+        state.problem = undefined
+      },
       change: change => apply(state, change),
     })
     return ending()

@@ -14,6 +14,7 @@ export interface Regarding {
 export type TellProblem = (regarding: Regarding, reason: string, note: string) => Promise<void>
 
 const longestNote = 1024
+const againMs = 600_000
 
 /**
  * Writes a warning event once: its name is made from what it says, so that repeating it, also by
@@ -51,8 +52,8 @@ export function createTellProblem(options: {
 }
 
 /**
- * Tells of every problem that is there at two looks in a row, so that a passing one makes no event.
- * Returns how to end it.
+ * Tells of every problem that is there at two looks in a row, so that a passing one makes no event,
+ * and again every ten minutes while it lasts. Returns how to end it.
  */
 export function watchProblems(options: {
   problems: () => string[]
@@ -60,15 +61,12 @@ export function watchProblems(options: {
   everyMs?: number
 }): () => void {
   const { problems, tell, everyMs = 5000 } = options
-  let before: string[] = []
-  let told: string[] = []
+  /** At how many looks in a row each problem was there by now. */
+  let seen = new Map<string, number>()
   const look = () => {
-    const now = problems()
-    told = told.filter(note => now.includes(note))
-    const lasting = now.filter(note => before.includes(note) && !told.includes(note))
-    for (const note of lasting) void tell(note)
-    told.push(...lasting)
-    before = now
+    seen = new Map(problems().map(note => [note, (seen.get(note) ?? 0) + 1]))
+    const period = Math.ceil(againMs / everyMs)
+    for (const [note, looks] of seen) if (looks % period === 2 % period) void tell(note)
   }
   const timer = setInterval(look, everyMs).unref()
   return () => clearInterval(timer)

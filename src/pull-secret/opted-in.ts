@@ -1,5 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { LRUCache } from 'lru-cache'
+import PQueue from 'p-queue'
 import { type PullSecretIndex, readNamespace } from './pull-secret-index.ts'
 import type { SecretStore } from './secret-store.ts'
 
@@ -7,6 +8,8 @@ export type IsOptedIn = (namespace: string, leftMs: number) => Promise<boolean>
 
 /** A namespace that turned out not to be opted in is not read again for this long. */
 const rememberMs = 1000
+/** Whoever can reach the port can name any namespace: the API server is not asked without bounds. */
+const mostReads = 10
 
 /**
  * Whether a namespace is opted in: by the index, or by a live read of a namespace that the watch
@@ -19,11 +22,12 @@ export function createIsOptedIn(options: {
   store: Pick<SecretStore, 'readNamespace'>
 }): IsOptedIn {
   const { index, store } = options
+  const queue = new PQueue({ concurrency: mostReads })
   const reads = new LRUCache<string, { optedIn: boolean }>({
     max: 10_000,
     ttl: rememberMs,
     fetchMethod: async name => {
-      const namespace = await store.readNamespace(name)
+      const namespace = await queue.add(() => store.readNamespace(name))
       if (namespace === undefined) return { optedIn: false }
       index.namespaces.upsert(namespace)
       return { optedIn: readNamespace(namespace) !== undefined }

@@ -1,10 +1,9 @@
 import Fastify, { type FastifyError, type FastifyInstance } from 'fastify'
 import type { Logger } from 'pino'
 import type { Registry } from 'prom-client'
+import { framesOf } from '../bug.ts'
 
 export interface OperationsServerOptions {
-  /** False: only a restart helps. */
-  live(): boolean
   /** Each problem keeps reviews from being answered. */
   ready(): { ready: boolean; problems: string[] }
   /** What people should know although reviews are answered: a refused login, for example. */
@@ -18,12 +17,12 @@ export interface OperationsServerOptions {
  *
  * | GET      | status                 | body                                                       |
  * |----------|------------------------|------------------------------------------------------------|
- * | /livez   | 200, or 503            | `ok`, or `not ok`                                          |
+ * | /livez   | 200                    | `ok`: the event loop turns                                 |
  * | /readyz  | 200, or 503            | JSON `{ready, problems, notes}`; notes make nobody unready |
  * | /metrics | 200                    | Prometheus                                                 |
  */
 export function buildOperationsServer(options: OperationsServerOptions): FastifyInstance {
-  const { live, ready, notes, metrics, logger } = options
+  const { ready, notes, metrics, logger } = options
   const server = Fastify({
     logger: false,
     return503OnClosing: false,
@@ -31,10 +30,9 @@ export function buildOperationsServer(options: OperationsServerOptions): Fastify
     requestTimeout: 10_000,
   })
 
-  server.get('/livez', async (_request, reply) => {
-    const [status, text] = live() ? [200, 'ok\n'] : [503, 'not ok\n']
-    return reply.code(status).type('text/plain; charset=utf-8').send(text)
-  })
+  server.get('/livez', async (_request, reply) =>
+    reply.type('text/plain; charset=utf-8').send('ok\n'),
+  )
 
   server.get('/readyz', async (_request, reply) => {
     const now = ready()
@@ -54,7 +52,7 @@ export function buildOperationsServer(options: OperationsServerOptions): Fastify
   server.setErrorHandler((error: FastifyError, request, reply) => {
     const status = error.statusCode ?? 500
     if (status >= 500) {
-      logger.error({ path: request.routeOptions.url, error: error.message }, 'operations failed')
+      logger.error({ path: request.routeOptions.url, at: framesOf(error) }, 'operations failed')
     }
     return reply.code(status).type('text/plain; charset=utf-8').send('could not be answered\n')
   })

@@ -3,6 +3,7 @@ import type { Logger } from 'pino'
 import type { Registry } from 'prom-client'
 import type { AdmissionAnswer } from '../admission/response.ts'
 import { type Review, readReview } from '../admission/review.ts'
+import { framesOf } from '../bug.ts'
 import { type Certificate, createHttpsServer, type HttpsServer } from './https-server.ts'
 import { reviewBudgetMs } from './review-budget.ts'
 import { createReviewMetrics, type ReviewMetrics } from './review-metrics.ts'
@@ -60,7 +61,9 @@ export function buildWebhookServer(options: WebhookServerOptions): HttpsServer {
   server.setErrorHandler((error: FastifyError, _request, reply) => {
     const status = error.statusCode ?? 500
     metrics.count(outcomeOf(status))
-    if (status >= 500) options.logger.error(describe(error), 'a request could not be answered')
+    if (status >= 500) {
+      options.logger.error({ at: framesOf(error) }, 'a request could not be answered')
+    }
     return refuse(reply, status, SENTENCES[status] ?? 'the request could not be answered')
   })
   server.server.on('tlsClientError', metrics.countFailedHandshake)
@@ -92,7 +95,7 @@ async function answerRequest(
     return reply.send(answer)
   } catch (error) {
     count('bug')
-    logger.error({ uid: review.uid, ...describe(error) }, 'a review could not be answered')
+    logger.error({ uid: review.uid, at: framesOf(error) }, 'a review could not be answered')
     return refuse(reply, 500, `review ${review.uid} could not be answered, see the log of pullpass`)
   }
 }
@@ -110,11 +113,4 @@ function outcomeOf(status: number): string {
 
 function refuse(reply: FastifyReply, status: number, sentence: string): FastifyReply {
   return reply.code(status).type('text/plain; charset=utf-8').send(`${sentence}\n`)
-}
-
-/** What may be logged of an unexpected error: no properties, they may be a client's body or headers. */
-function describe(error: unknown): { error: string; stack?: string | undefined } {
-  return error instanceof Error
-    ? { error: `${error.name}: ${error.message}`, stack: error.stack }
-    : { error: `thrown: ${typeof error}` }
 }

@@ -241,6 +241,7 @@ t.test(
       await Promise.all([mint('a'), mint('b'), mint('c', 'acme-shop')])
       t.strictSame(loginsOf(scene), ['api_key granted', 'refresh granted'], where)
       t.equal(environment.ledger.mints().length, 4)
+      scene.advance(60_000)
       environment.faults.set('mint', { accessTokens: 'expired' })
       const before = environment.ledger.requests('mint').length
       await scene.failure(issuer.mint('acme', 'd', live))

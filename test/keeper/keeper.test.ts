@@ -13,7 +13,7 @@ t.test('a renewal that cannot be written gives back the new token, and only that
     })
     await until(() => secret() !== undefined, 'the Secret')
     environment.canList = canList
-    cluster.refuse = forbidden
+    cluster.refuse = () => forbidden
     advance(61_000)
     await until(() => cluster.applies >= 2 && live().length === 1, 'the refused renewal')
     t.strictSame(live(), ['token-1'], canList ? 'listed' : 'not listed')
@@ -84,4 +84,21 @@ t.test('a stray token is revoked, one of another cluster is not', async t => {
   await until(() => !live().includes('late'), 'the stray token to be revoked')
   t.ok(live().includes('token-1'))
   t.ok(live().includes('theirs'))
+})
+
+t.test('a missing right is told once, of the first namespace that it keeps waiting', async t => {
+  const { cluster, keeper, label, until } = setup(t)
+  const grant = 'grant {apiGroups: [""], resources: ["secrets"], verbs: ["patch"]}'
+  cluster.refuse = namespace => {
+    const sentence = `User "x" cannot patch resource "secrets" in the namespace "${namespace}"`
+    const message = `cannot apply Secret ${namespace}/pull: HTTP 403: ${sentence}; ${grant}`
+    return new KubernetesError(message, { status: 403 })
+  }
+  for (const name of ['bakery', 'market', 'aviary']) label(name)
+  const names = ['aviary', 'bakery', 'market']
+  await until(() => names.every(name => keeper.refusal(name)), 'every namespace to be refused')
+  const [problem, ...more] = keeper.problems()
+  t.match(problem, 'cannot apply Secret aviary/pull')
+  t.match(problem, grant)
+  t.same(more, [])
 })

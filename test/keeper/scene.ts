@@ -25,7 +25,7 @@ export interface Cluster {
   /** What another manager put on every Secret: an apply of ours does not remove it. */
   stranger: Record<string, string>
   /** Thrown instead of the next applies. */
-  refuse: Error | undefined
+  refuse: (namespace: string) => Error | undefined
 }
 
 /** A keeper that leads, with one opted-in namespace, `shop`, on an API server and environment in memory. */
@@ -34,7 +34,7 @@ export function setup(
   times: { rotateAfterMs?: number } = {},
 ) {
   const environment: Environment = { tokens: [], mints: 0, lists: 0, canList: true, opaque: false }
-  const cluster: Cluster = { secrets: new Map(), applies: 0, stranger: {}, refuse: undefined }
+  const cluster: Cluster = { secrets: new Map(), applies: 0, stranger: {}, refuse: () => undefined }
   const index = createPullSecretIndex(rules)
   const shop: V1Namespace = {
     metadata: {
@@ -81,6 +81,9 @@ export function setup(
     keeper,
     live,
     secret,
+    label: (name: string) => {
+      index.namespaces.upsert({ metadata: { ...shop.metadata, name } })
+    },
     advance: (ms: number) => {
       shift += ms
     },
@@ -120,8 +123,9 @@ function createStore(cluster: Cluster, shop: V1Namespace): SecretStore {
     read: async namespace => cluster.secrets.get(namespace),
     apply: async secret => {
       cluster.applies += 1
-      if (cluster.refuse) throw cluster.refuse
       const { metadata } = secret
+      const refusal = cluster.refuse(metadata?.namespace ?? '')
+      if (refusal !== undefined) throw refusal
       const annotations = { ...cluster.stranger, ...metadata?.annotations }
       const resourceVersion = String(++version)
       const written = {

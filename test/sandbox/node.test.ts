@@ -38,6 +38,8 @@ t.test('a node that runs pods as processes', async t => {
   const controlPlane = await startControlPlane({ controllerManager: true })
   t.teardown(() => controlPlane.stop())
   const kubeConfig = controlPlane.kubeConfig()
+  const egress = await startClusterEgress({ kubeConfig, socket: controlPlane.egressSocket })
+  t.teardown(() => egress.stop())
   const core = kubeConfig.makeApiClient(CoreV1Api)
   const apps = kubeConfig.makeApiClient(AppsV1Api)
   await core.createNamespace({ body: { metadata: { name: namespace } } })
@@ -324,6 +326,19 @@ t.test('a node that runs pods as processes', async t => {
     },
   )
 
+  await t.test('kubectl runs a command in a container, with what that has', async t => {
+    await create('spoken-to', {}, { env: [{ name: 'WORD', value: 'hello' }] })
+    await until('spoken-to', 'to be ready', isReady)
+    const exec = (...command: string[]) =>
+      controlPlane.kubectl('exec', '-n', namespace, 'spoken-to', '--', ...command)
+    const said = await exec('/bin/sh', '-c', 'echo $WORD of $(id -u); echo aside >&2; exit 3')
+    t.match(said, { code: 3, stdout: 'hello of 65532\n', stderr: /^aside$/m })
+    t.match(said.stderr, 'command terminated with exit code 3')
+    t.match(await exec('true'), { code: 0, stdout: '' })
+    const typing = ['exec', '-n', namespace, '-i', 'spoken-to', '--', 'cat']
+    t.match((await controlPlane.kubectl(...typing)).stderr, 'this node cannot run a command with')
+  })
+
   await t.test('a container that crashes is started again, later each time', async t => {
     await create('crashing', {}, { args: ['end', '7'] })
     const pod = await until(
@@ -440,8 +455,6 @@ async function webhookByService(
   const kubeConfig = controlPlane.kubeConfig()
   const core = kubeConfig.makeApiClient(CoreV1Api)
   const hooks = kubeConfig.makeApiClient(AdmissionregistrationV1Api)
-  const egress = await startClusterEgress({ kubeConfig, socket: controlPlane.egressSocket })
-  t.teardown(() => egress.stop())
   const { private: key, cert } = await generate([{ name: 'commonName', value: 'hook' }], {
     algorithm: 'sha256',
     extensions: [

@@ -163,7 +163,7 @@ t.test('a draining replica answers, and sends the client elsewhere', async t => 
 })
 
 t.test('a bug is a 500 that is logged with the uid and without what the error carries', async t => {
-  const error = Object.assign(new TypeError('pod.spec is not iterable'), {
+  const error = Object.assign(new TypeError('"s3cret" is not iterable'), {
     statusCode: 404,
     headers: { authorization: 'Bearer s3cret' },
   })
@@ -172,8 +172,7 @@ t.test('a bug is a 500 that is logged with the uid and without what the error ca
   const response = await inject(server, REVIEW)
   t.equal(response.statusCode, 500)
   t.equal(response.body, 'review uid-1 could not be answered, see the log of pullpass\n')
-  t.match(log, [{ level: 50, uid: 'uid-1', error: 'TypeError: pod.spec is not iterable' }])
-  t.match(log[0]?.stack, /webhook-server\.test\.ts/)
+  t.match(log, [{ level: 50, uid: 'uid-1', at: ['TypeError', /webhook-server\.test\.ts/] }])
   t.notMatch(JSON.stringify(log), /s3cret/)
   thrown = 's3cret'
   t.equal((await inject(server, REVIEW)).statusCode, 500)

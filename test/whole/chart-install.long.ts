@@ -2,7 +2,6 @@ import t from 'tap'
 import { Agent, fetch } from 'undici'
 import type { AuditEvent } from '../../sandbox/control-plane.ts'
 import { startCrowd } from '../../sandbox/crowd.ts'
-import { runCleanUp } from '../../sandbox/helm/clean-up.ts'
 import { type HelmSandbox, startHelmSandbox } from '../../sandbox/helm.ts'
 import { kubectl, releaseNamespace } from '../../sandbox/install.ts'
 import { waitFor } from '../../sandbox/processes.ts'
@@ -11,6 +10,10 @@ import { image } from './pods.ts'
 const service = 'system:serviceaccount:pullpass:pullpass'
 const configurations = '/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations'
 const secrets = (namespace: string) => `/api/v1/namespaces/${namespace}/secrets`
+
+const CLEAN_UP = [
+  ...['node', '/app/pullpass.mjs', 'clean-up', '--config', '/etc/pullpass/config/config.yaml'],
+]
 
 /** Everything that a release makes, but for what it says that it leaves. */
 const kinds = [
@@ -74,7 +77,8 @@ for (const version of [4, 3] as const) {
         const isThere = async () => (await secretsOf('elsewhere')) !== ''
         await waitFor(isThere, { withinMs: 20_000, what: 'the Secret' })
         await kubectl(controlPlane, 'label', 'namespace', 'elsewhere', 'pullpass.io/inject-')
-        const said = await runCleanUp(controlPlane, sandbox.node.logs)
+        const inPod = ['exec', '-n', 'pullpass', 'deploy/pullpass', '--']
+        const said = await kubectl(controlPlane, ...inPod, ...CLEAN_UP)
         t.match(said, /^elsewhere: token revoked, Secret deleted$/m)
         t.equal(await secretsOf('elsewhere'), '')
         t.not(await secretsOf('shop'), '', 'labelled ones keep theirs')

@@ -32,6 +32,9 @@ export async function programOf(launch: Launch, instead?: string[]): Promise<Pro
   const mounts = await Promise.all(
     (container.volumeMounts ?? []).map(mount => mountOf(mount, launch.volumes, env)),
   )
+  const contents = Object.entries(image.contents ?? {}).map(([target, source]) => {
+    return { source, target, kind: 'folder' as const, readOnly: true }
+  })
   const folders = image.folders ?? [image.workingDirectory, dirname(image.command[0] ?? '/')]
   const keep = await Promise.all(folders.map(folder => realpath(folder)))
   const user = userOf(launch)
@@ -39,7 +42,7 @@ export async function programOf(launch: Launch, instead?: string[]): Promise<Pro
   const view = {
     privilege: launch.privilege,
     root: launch.root,
-    mounts: [...mounts, ...opened],
+    mounts: [...contents, ...mounts, ...opened],
     keep,
     hostname: env.HOSTNAME,
     readOnly: container.securityContext?.readOnlyRootFilesystem === true,

@@ -1,11 +1,10 @@
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { V1Container, V1Pod } from '@kubernetes/client-node'
-import type { RunningContainer } from '../container/run-container.ts'
 import { createTokens } from '../volume/tokens.ts'
 import { type PodVolumes, prepareVolumes } from '../volume/volumes.ts'
 import type { PodFacts } from './fields.ts'
-import { type PodOfContainer, runPodContainer } from './pod-container.ts'
+import { type PodContainer, type PodOfContainer, runPodContainer } from './pod-container.ts'
 import type { PodContext } from './pod-context.ts'
 
 export interface BringUp {
@@ -13,7 +12,7 @@ export interface BringUp {
   context: PodContext
   facts: () => PodFacts
   /** Where each container is put as it is started. */
-  containers: Map<string, RunningContainer>
+  containers: Map<string, PodContainer>
   stopping: AbortSignal
   onChange: () => void
 }

@@ -2,7 +2,7 @@ import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { V1Container, V1Pod } from '@kubernetes/client-node'
-import { type Program, startProcess } from '../../processes.ts'
+import { type Program, run, startProcess } from '../../processes.ts'
 import { realAddress } from '../addresses.ts'
 import { type Launch, programOf } from '../container/launch.ts'
 import { type RunningContainer, runContainer } from '../container/run-container.ts'
@@ -21,8 +21,13 @@ export interface PodOfContainer {
   onChange: () => void
 }
 
+export interface PodContainer extends RunningContainer {
+  /** Runs a command in it to its end, with what the container has. */
+  exec(command: string[]): Promise<{ code: number | null; stdout: string; stderr: string }>
+}
+
 /** Starts one container of a pod on what its node offers. */
-export function runPodContainer(container: V1Container, of: PodOfContainer): RunningContainer {
+export function runPodContainer(container: V1Container, of: PodOfContainer): PodContainer {
   const { context } = of
   const { pod, podIP } = of.facts()
   const address = realAddress(podIP)
@@ -48,7 +53,7 @@ export function runPodContainer(container: V1Container, of: PodOfContainer): Run
     return { pod, container, image, env, volumes: of.volumes, privilege: context.privilege, root }
   }
 
-  return runContainer({
+  const running = runContainer({
     surroundings: {
       container,
       address,
@@ -64,6 +69,7 @@ export function runPodContainer(container: V1Container, of: PodOfContainer): Run
     say: context.say(pod),
     onChange: of.onChange,
   })
+  return { ...running, exec: async command => run(await programOf(launch(), command)) }
 }
 
 function given(pod: V1Pod, { objects, apiServer }: PodContext): Record<string, string> {

@@ -1,7 +1,7 @@
 import { rm } from 'node:fs/promises'
 import type { V1Container, V1ContainerStatus, V1Pod, V1PodStatus } from '@kubernetes/client-node'
-import type { RunningContainer } from '../container/run-container.ts'
 import { bringUp } from './bring-up.ts'
+import type { PodContainer } from './pod-container.ts'
 import type { PodContext } from './pod-context.ts'
 import { statusOf } from './pod-status.ts'
 import { createStatusWriter } from './status-writer.ts'
@@ -12,7 +12,8 @@ export interface RunningPod {
   update(pod: V1Pod): void
   /** Ends all its programs at once and says nothing to the API server. */
   kill(): Promise<void>
-  pids(): Record<string, number>
+  /** One that has been started, also after its end. */
+  container(name: string): PodContainer | undefined
 }
 
 /** Carries out a pod that is bound to this node, from its volumes to the last word about it. */
@@ -23,7 +24,7 @@ export function runPod(first: V1Pod, context: PodContext): RunningPod {
   const podIP = context.takeAddress()
   const startTime = new Date()
   const stopping = new AbortController()
-  const containers = new Map<string, RunningContainer>()
+  const containers = new Map<string, PodContainer>()
   const say = context.say(pod)
   const facts = () => ({ ...context, pod, podIP })
   const writer = createStatusWriter(context.core, pod, status)
@@ -89,10 +90,7 @@ export function runPod(first: V1Pod, context: PodContext): RunningPod {
     async kill() {
       await stop(0)
     },
-    pids() {
-      const running = [...containers].map(([name, container]) => [name, container.pid()] as const)
-      return Object.fromEntries(running.flatMap(([name, pid]) => (pid ? [[name, pid]] : [])))
-    },
+    container: name => containers.get(name),
   }
 }
 

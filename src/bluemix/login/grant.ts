@@ -11,6 +11,20 @@ export interface Grant {
   lifetimeMs: number
 }
 
+/** A grant in use. Times are epoch milliseconds. */
+export interface Held extends Grant {
+  /** Of the credentials it was got with. */
+  digest: string
+  renewAt: number
+  expiresAt: number
+}
+
+/** To be renewed at 80 % of its life, which began when it was asked for. */
+export function hold(grant: Grant, digest: string, askedAt: number): Held {
+  const { lifetimeMs } = grant
+  return { ...grant, digest, renewAt: askedAt + 0.8 * lifetimeMs, expiresAt: askedAt + lifetimeMs }
+}
+
 /*
  * | grant    | UAA form                                    | IAM form                                |
  * |----------|---------------------------------------------|-----------------------------------------|
@@ -44,6 +58,7 @@ export function loginForm(credentials: Credentials, atIam: boolean): Record<stri
     : { grant_type: 'password', username: 'apikey', password: apiKey }
 }
 
+/** The fields that renew a session. */
 export function refreshForm(refreshToken: string): Record<string, string> {
   return { grant_type: 'refresh_token', refresh_token: refreshToken }
 }

@@ -12,8 +12,9 @@ export interface LoginGuard {
   refusal(): TokenError | undefined
 }
 
-const quickTries = 3
-const pauseMs = 600_000
+/** So many tries may follow each other at once; then there is one in each pause. */
+export const quickTries = 3
+export const pauseMs = 600_000
 
 /**
  * UAA locks an account after 5 failures in 1200 s (cloudfoundry/uaa oauth-endpoints.xml).

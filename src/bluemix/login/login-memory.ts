@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto'
 import { TokenError } from '../../registry-token/registry-token.ts'
 import { environmentFailure } from '../http/failure.ts'
-import { paused } from './login-guard.ts'
+import { paused, pauseMs, quickTries } from './login-guard.ts'
 
 /** A line of text that outlives this process and that all replicas share. */
 export interface Note {
@@ -27,8 +27,6 @@ interface Remembered {
 
 /** UAA counts failures for 1200 s and locks at the fifth (cloudfoundry/uaa oauth-endpoints.xml). */
 const countedMs = 1_200_000
-const mostUnanswered = 3
-const pauseMs = 600_000
 
 /**
  * What login-guard.ts knows of the logins of this process, this keeps for the next one: however
@@ -56,7 +54,7 @@ export function createLoginMemory(note: Note, now: () => number): LoginMemory {
         const before = await recall(digest)
         if (before.refused !== undefined) throw refusedBefore(before.refused)
         const again = before.at + pauseMs - now()
-        if (before.unanswered >= mostUnanswered && again > 0) throw paused(again)
+        if (before.unanswered >= quickTries && again > 0) throw paused(again)
         await write({ ...before, unanswered: before.unanswered + 1, at: now() })
       } catch (error) {
         throw error instanceof TokenError ? error : forgetful(error as Error)

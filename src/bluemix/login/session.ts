@@ -5,13 +5,16 @@ import type { Discovery } from '../endpoints.ts'
 import { type Answer, said } from '../http/answer.ts'
 import { type Ask, type Request, untilAborted } from '../http/request.ts'
 import type { CredentialFiles } from './credentials.ts'
-import type { Grant } from './grant.ts'
+import { type Grant, type Held, hold } from './grant.ts'
 import { createGuardedLogin, type GuardedLogin } from './guarded-login.ts'
 import type { Note } from './login-memory.ts'
 import type { TokenEndpoint } from './token-endpoint.ts'
 
 export interface Session {
-  /** The request with the session's token; where that is refused, once more with a new one. */
+  /**
+   * The request with the session's token; where that is refused, once more with a new one, but for
+   * one that has just been renewed for that reason.
+   */
   authorized(ask: Ask, signal: AbortSignal): Promise<Answer>
   /** The refusal of the last login, for as long as it stands. */
   refusal(): TokenError | undefined
@@ -30,20 +33,18 @@ interface Options {
   closing: AbortSignal
 }
 
-interface Held extends Grant {
-  /** Of the credentials it was got with. */
-  digest: string
-  renewAt: number
-  expiresAt: number
-}
-
 interface State extends Options {
   login: GuardedLogin
   held: Held | undefined
   flight: Promise<string> | undefined
+  /** When a token was last discarded because a request with it was refused. */
+  discardedAt: number
   /** Of the credentials as they are now, as far as is known. */
   digest: string | undefined
 }
+
+/** The registry refuses a token and a user who is no member alike: renewing does not help the latter. */
+const discardPauseMs = 60_000
 
 /** When a renewal fails that is not urgent yet, the next is tried so much later. */
 const renewalPauseMs = 30_000
@@ -58,6 +59,7 @@ export function createSession(options: Options): Session {
     login: createGuardedLogin(options),
     held: undefined,
     flight: undefined,
+    discardedAt: Number.NEGATIVE_INFINITY,
     digest: undefined,
   }
   options.credentials.onChange(digest => {
@@ -76,7 +78,11 @@ async function authorized(state: State, ask: Ask, signal: AbortSignal): Promise<
   const answer = await state.request(bearing(ask, token), signal)
   if (answer.status !== 401 || said(answer).code === 'CF-NotAuthenticated') return answer
   // Refused, so of no use whatever its life; unless another caller has renewed it meanwhile.
-  if (state.held?.accessToken === token) state.held = { ...state.held, renewAt: 0, expiresAt: 0 }
+  if (state.held?.accessToken === token && state.held.expiresAt > 0) {
+    if (state.now() < state.discardedAt + discardPauseMs) return answer
+    state.discardedAt = state.now()
+    state.held = { ...state.held, renewAt: 0, expiresAt: 0 }
+  }
   return state.request(bearing(ask, await accessToken(state, signal)), signal)
 }
 
@@ -125,11 +131,6 @@ function afterFailure(state: State, error: TokenError, former: Held | undefined)
   const renewAt = Math.min(state.now() + renewalPauseMs, former.expiresAt)
   state.held = { ...former, renewAt }
   return former.accessToken
-}
-
-function hold(grant: Grant, digest: string, askedAt: number): Held {
-  const { lifetimeMs } = grant
-  return { ...grant, digest, renewAt: askedAt + 0.8 * lifetimeMs, expiresAt: askedAt + lifetimeMs }
 }
 
 function bearing(ask: Ask, token: string): Ask {

@@ -1,4 +1,5 @@
 import type { Logger } from 'pino'
+import { framesOf } from '../../bug.ts'
 import type { WatchMeters } from './watch-meters.ts'
 
 /** Keeps up with a set of objects. Called in order, one call at a time; must not throw. */
@@ -23,9 +24,7 @@ export function guarded<T>(
       deed()
     } catch (error) {
       meters.failed('handler')
-      const { name, stack } = error as Error
-      const at = stack?.match(/^ +at .*$/m)?.[0].trim()
-      logger.error({ error: name, at }, 'a change could not be handled: this is a bug')
+      logger.error({ at: framesOf(error) }, 'a change could not be handled: this is a bug')
     }
   }
   return {

@@ -2,8 +2,6 @@ import { Counter, Gauge, type Registry } from 'prom-client'
 
 export interface WatchMeters {
   contacted(): void
-  /** Milliseconds since the last contact. */
-  lastContactMs(): number | undefined
   relisted(): void
   failed(kind: string): void
 }
@@ -12,13 +10,8 @@ export interface WatchMeters {
 export function createWatchMeters(metrics: Registry, name: string): WatchMeters {
   const { contact, relists, errors } = shared(metrics)
   relists.inc({ watch: name }, 0)
-  let contactAt: number | undefined
   return {
-    contacted() {
-      contactAt = performance.now()
-      contact.setToCurrentTime({ watch: name })
-    },
-    lastContactMs: () => (contactAt === undefined ? undefined : performance.now() - contactAt),
+    contacted: () => contact.setToCurrentTime({ watch: name }),
     relisted: () => relists.inc({ watch: name }),
     failed: kind => errors.inc({ watch: name, kind }),
   }

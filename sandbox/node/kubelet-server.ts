@@ -3,16 +3,22 @@ import { createServer } from 'node:https'
 import { join } from 'node:path'
 import { generate } from 'selfsigned'
 import type { PodAddresses } from './addresses.ts'
+import { acceptExec, type Exec } from './exec.ts'
 
 /**
- * What the API server asks a kubelet for when somebody asks for the logs of a pod:
- * `GET /containerLogs/<namespace>/<pod>/<container>` (kubernetes/kubernetes pkg/registry/core/pod).
- * It does not look at the certificate, and is answered with all there is; anything else is refused.
+ * What the API server asks a kubelet for on behalf of `kubectl logs` and `kubectl exec`
+ * (kubernetes/kubernetes pkg/registry/core/pod):
+ *
+ *   GET /containerLogs/<namespace>/<pod>/<container>
+ *   GET /exec/<namespace>/<pod>/<container>?command=...   (a WebSocket)
+ *
+ * It does not look at the certificate. Anything else is refused in words.
  */
-export async function startLogServer(options: {
+export async function startKubeletServer(options: {
   addresses: PodAddresses
   namespace: string
   logs: (pod: string, container: string) => Promise<string>
+  exec: Exec
 }): Promise<{ stop(): void }> {
   const pair = await generate([{ name: 'commonName', value: 'sandbox-node' }], {
     algorithm: 'sha256',
@@ -24,6 +30,8 @@ export async function startLogServer(options: {
     response.writeHead(refused ? 501 : 200, { 'content-type': 'text/plain' })
     response.end(refused ?? (await options.logs(pod, container)))
   })
+  const { namespace, exec } = options
+  server.on('upgrade', acceptExec({ namespace, exec }))
   options.addresses.serve(socket => server.emit('connection', socket))
   return {
     stop() {
@@ -40,7 +48,9 @@ export async function readLogs(folder: string): Promise<string> {
 }
 
 function whyNot(what = '', here: boolean, query: URLSearchParams): string | undefined {
-  if (what !== 'containerLogs' || !here) return 'this node tells the logs of its pods, and no more'
+  if (what !== 'containerLogs' || !here) {
+    return 'this node tells the logs of its pods and runs commands in them, and no more'
+  }
   const asked = [...query].find(([name, value]) => name !== 'timestamps' && value !== 'false')
   return asked && `this node cannot tell logs with ${asked.join('=')}`
 }
