@@ -37,6 +37,7 @@ export function isMirrorPod(pod: JsonObject): boolean {
   return Object.hasOwn(objectOf(objectOf(pod.metadata).annotations), MIRROR_ANNOTATION)
 }
 
+/** By its own label, in whatever namespace. */
 export function optsOut(pod: JsonObject): boolean {
   return objectOf(objectOf(pod.metadata).labels)[INJECT_LABEL] === 'disabled'
 }

@@ -68,6 +68,7 @@ function ofRoot(root: Answer, info: Answer, nowMs: number): Endpoints {
   return { login: withoutSlash(login), version: href('cloud_controller_v2') ? 'v2' : 'v3' }
 }
 
+/** Without any `/` at its end, so that a path can follow. */
 export function withoutSlash(url: string): string {
   return url.replace(/\/+$/, '')
 }

@@ -10,6 +10,7 @@ export interface ReviewMetrics {
   countFailedHandshake(): void
 }
 
+/** The meters of the webhook, registered with `registry`; times are milliseconds. */
 export function createReviewMetrics(registry: Registry): ReviewMetrics {
   const registers = [registry]
   const reviews = new Counter({

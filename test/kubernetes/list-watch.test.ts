@@ -217,6 +217,7 @@ t.test('against a real API server', async t => {
     await failed('network')
     await knows('cut-2')
     t.equal(count(isList), 1)
+    t.equal(watch.problem(), undefined, 'what was in the way is no more')
   })
 
   t.test(

@@ -64,10 +64,12 @@ export function begun(signing: KeyPair, now: Date): Authority {
   return { signing, next: undefined, older: [], since: now }
 }
 
+/** Announces the CA that is to sign next: it is trusted from now on, and signs nothing yet. */
 export function withNext(authority: Authority, next: KeyPair, now: Date): Authority {
   return { ...authority, next, since: now }
 }
 
+/** The next CA signs from now on; the former ones stay trusted until they end. */
 export function signingWithNext(authority: Authority, now: Date): Authority {
   const { signing, next, older } = authority
   if (!next) return authority
@@ -75,6 +77,7 @@ export function signingWithNext(authority: Authority, now: Date): Authority {
   return { signing: next, next: undefined, older: stillValid, since: now }
 }
 
+/** No leaf of a former CA can be in use any more: they are trusted no longer. */
 export function withoutOlder(authority: Authority, now: Date): Authority {
   return { ...authority, older: [], since: now }
 }

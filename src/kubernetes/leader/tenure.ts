@@ -16,6 +16,7 @@ export interface Tenure {
   onChange(listener: (leading: boolean) => void): void
 }
 
+/** Whether the lease is held, by this process's own clock: it ends by itself unless prolonged. */
 export function createTenure(options: {
   now: () => number
   logger: Logger

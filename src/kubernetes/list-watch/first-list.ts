@@ -6,6 +6,7 @@ export interface FirstList {
   whenThere(signal?: AbortSignal): Promise<void>
 }
 
+/** Something to wait for until the first list has arrived. */
 export function createFirstList(): FirstList {
   const { promise, resolve } = Promise.withResolvers<void>()
   return {
