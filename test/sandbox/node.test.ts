@@ -287,9 +287,14 @@ t.test('a node that runs pods as processes', async t => {
         )
         return new Set(answers.map(answer => JSON.parse(answer).pod as string))
       }
-      const both = await answering()
-      t.equal(both.size, 2)
-      const [out = '', left = ''] = both
+      // The Deployment can be available a moment before the Service's endpoints tell of both.
+      const bothAnswer = async () =>
+        answering().then(
+          ({ size }) => size === 2,
+          () => false,
+        )
+      await waitFor(bothAnswer, { withinMs: 10_000, what: 'both to answer' })
+      const [out = '', left = ''] = await answering()
       await asker(await read(out))('/unready')
       const onlyOne = async () => (await answering()).size === 1
       await waitFor(onlyOne, { withinMs: 10_000, what: 'one to be left out' })
