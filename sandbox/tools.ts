@@ -114,7 +114,8 @@ function minor(version: string): string {
   return version.split('.')[1] ?? ''
 }
 
-function askedVersion(env: NodeJS.ProcessEnv): KubernetesVersion | undefined {
+/** PULLPASS_KUBERNETES; undefined where it is not set: the newest. Throws a ToolError where it names none. */
+export function askedVersion(env: NodeJS.ProcessEnv): KubernetesVersion | undefined {
   const asked = env.PULLPASS_KUBERNETES
   if (!asked) return undefined
   const version = KUBERNETES_VERSIONS.find(known => known === asked)

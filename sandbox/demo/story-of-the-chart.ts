@@ -1,7 +1,8 @@
 import { stringify } from 'yaml'
 import { type Crowd, startCrowd } from '../crowd.ts'
 import type { HelmSandbox, Values } from '../helm.ts'
-import { showProgress } from './progress.ts'
+import { obstacleToExec } from '../node/exec.ts'
+import { say, showProgress } from './progress.ts'
 import type { Scene } from './scene.ts'
 import { image, tellStory } from './story.ts'
 
@@ -64,6 +65,8 @@ async function upgrade({ scene, sandbox }: Stage, crowd: Crowd): Promise<void> {
 async function takeBack({ scene, sandbox }: Stage): Promise<void> {
   const { environment } = sandbox
   scene.chapter('A namespace is not to pull any more, and what it had is taken back at once')
+  const obstacle = obstacleToExec()
+  if (obstacle !== undefined) return say(`left out: ${obstacle}`)
   await scene.kubectl('label namespace elsewhere pullpass.io/inject-')
   const cleanUp = 'node /app/pullpass.mjs clean-up --config /etc/pullpass/config/config.yaml'
   const said = await scene.kubectl(`exec -n pullpass deploy/pullpass -- ${cleanUp}`)

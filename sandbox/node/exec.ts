@@ -1,6 +1,7 @@
 import type { IncomingMessage } from 'node:http'
 import type { Duplex } from 'node:stream'
 import { type WebSocket, WebSocketServer } from 'ws'
+import { askedVersion } from '../tools.ts'
 
 /** Runs a command in a container; undefined where there is no such container. */
 export type Exec = (pod: string, container: string, command: string[]) => Promise<Ran> | undefined
@@ -18,6 +19,12 @@ export interface Ran {
  */
 const PROTOCOL = 'v5.channel.k8s.io'
 const STREAM = { stdout: 1, stderr: 2, status: 3 }
+
+/** Why kubectl exec does not reach the pods of a node here; undefined: it does. */
+export function obstacleToExec(env = process.env): string | undefined {
+  if (askedVersion(env) !== '1.34') return undefined
+  return 'an API server of Kubernetes 1.34 speaks SPDY with nodes, and this node does not'
+}
 
 /** Listener of `upgrade` that runs what `kubectl exec` asks for, without a terminal and an input. */
 export function acceptExec(options: { namespace: string; exec: Exec }) {
