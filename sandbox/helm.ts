@@ -1,6 +1,5 @@
 import type { V1Pod } from '@kubernetes/client-node'
-import { type BluemixEnvironment, startBluemixEnvironment } from './bluemix/environment.ts'
-import { type ControlPlane, startControlPlane } from './control-plane.ts'
+import type { ControlPlane } from './control-plane.ts'
 import { createHelmCommand, type HelmVersion, type Said } from './helm/helm-command.ts'
 import { buildImage } from './helm/image.ts'
 import { podsOf, whenLed } from './helm/replicas.ts'
@@ -9,7 +8,7 @@ import { kubectl, releaseNamespace } from './install.ts'
 import { startClusterEgress } from './node/network/cluster-egress.ts'
 import { type SandboxNode, startNode } from './node/node.ts'
 import { type Parts, startParts } from './parts.ts'
-import { type Registry, startRegistry } from './registry.ts'
+import { type Surroundings, startSurroundings } from './surroundings.ts'
 
 export type { HelmVersion, Said } from './helm/helm-command.ts'
 export type { Values } from './helm/values.ts'
@@ -18,10 +17,7 @@ export type { Values } from './helm/values.ts'
  * A cluster with a node for the release namespace, a Bluemix Dedicated environment with its
  * registry, and Helm: what runs of pullpass is what the chart makes.
  */
-export interface HelmSandbox {
-  readonly controlPlane: ControlPlane
-  readonly environment: BluemixEnvironment
-  readonly registry: Registry
+export interface HelmSandbox extends Surroundings {
   readonly node: SandboxNode
   /** What the chart must be told here, with `more` on top, section by section. */
   values(more?: Values): Values
@@ -48,12 +44,8 @@ export async function startHelmSandbox(options: {
   const { version, tell = () => {} } = options
   return startParts(async parts => {
     const { begun, stop } = parts
-    tell('the Bluemix Dedicated environment and its registry')
-    const environment = await begun(startBluemixEnvironment())
-    const registry = await begun(startRegistry(environment.registryAuth))
-    environment.setRegistryUpstream(registry.url)
-    tell('a Kubernetes control plane: etcd, kube-apiserver, kube-controller-manager')
-    const controlPlane = await begun(startControlPlane({ controllerManager: true }))
+    const surroundings = await startSurroundings(parts, tell)
+    const { controlPlane, environment } = surroundings
     tell('a node for the pods of the release, and the network between it and the API server')
     const image = await begun(buildImage())
     const node = await startRealm(controlPlane, image.programs, parts)
@@ -65,7 +57,7 @@ export async function startHelmSandbox(options: {
     const values: HelmSandbox['values'] = more => merged(ownValues(environment, image.value), more)
     const pods = () => podsOf(controlPlane)
     return {
-      ...{ controlPlane, environment, registry, node, values, helm, pods, stop },
+      ...{ ...surroundings, node, values, helm, pods, stop },
       install: more => deploy(helm, 'install', values(more)),
       upgrade: more => deploy(helm, 'upgrade', values(more)),
       whenLed: () => whenLed(pods),

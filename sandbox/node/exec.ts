@@ -26,19 +26,25 @@ export function obstacleToExec(env = process.env): string | undefined {
   return 'an API server of Kubernetes 1.34 speaks SPDY with nodes, and this node does not'
 }
 
+/** What an API server asks of a node: `/<what>/<namespace>/<pod>/<container>?<query>`. */
+export function readAsk({ url = '/' }: IncomingMessage) {
+  const { pathname, searchParams: query } = new URL(url, 'https://node')
+  const [, what = '', namespace = '', pod = '', container = ''] = pathname.split('/')
+  return { what, namespace, pod, container, query }
+}
+
 /** Listener of `upgrade` that runs what `kubectl exec` asks for, without a terminal and an input. */
 export function acceptExec(options: { namespace: string; exec: Exec }) {
   const webSockets = new WebSocketServer({ noServer: true, handleProtocols: () => PROTOCOL })
   return (request: IncomingMessage, socket: Duplex, head: Buffer): void => {
-    const { pathname, searchParams } = new URL(request.url ?? '/', 'https://node')
-    const [, what, namespace, pod = '', container = ''] = pathname.split('/')
+    const { what, namespace, pod, container, query } = readAsk(request)
     const here = what === 'exec' && namespace === options.namespace
-    const obstacle = whyNot(here, request, searchParams)
+    const obstacle = whyNot(here, request, query)
     if (obstacle !== undefined) {
       refuse(socket, 501, obstacle)
       return
     }
-    const running = options.exec(pod, container, searchParams.getAll('command'))
+    const running = options.exec(pod, container, query.getAll('command'))
     if (!running) {
       refuse(socket, 404, `container ${container} of pod ${pod} does not run`)
       return

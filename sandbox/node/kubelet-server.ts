@@ -3,7 +3,7 @@ import { createServer } from 'node:https'
 import { join } from 'node:path'
 import { generate } from 'selfsigned'
 import type { PodAddresses } from './addresses.ts'
-import { acceptExec, type Exec } from './exec.ts'
+import { acceptExec, type Exec, readAsk } from './exec.ts'
 
 /**
  * What the API server asks a kubelet for on behalf of `kubectl logs` and `kubectl exec`
@@ -24,9 +24,8 @@ export async function startKubeletServer(options: {
     algorithm: 'sha256',
   })
   const server = createServer({ key: pair.private, cert: pair.cert }, async (request, response) => {
-    const { pathname, searchParams } = new URL(request.url ?? '/', 'https://node')
-    const [, what, namespace, pod = '', container = ''] = pathname.split('/')
-    const refused = whyNot(what, namespace === options.namespace, searchParams)
+    const { what, namespace, pod, container, query } = readAsk(request)
+    const refused = whyNot(what, namespace === options.namespace, query)
     response.writeHead(refused ? 501 : 200, { 'content-type': 'text/plain' })
     response.end(refused ?? (await options.logs(pod, container)))
   })
@@ -47,7 +46,7 @@ export async function readLogs(folder: string): Promise<string> {
   return (await Promise.all(paths.sort().map(file => readFile(file, 'utf8')))).join('')
 }
 
-function whyNot(what = '', here: boolean, query: URLSearchParams): string | undefined {
+function whyNot(what: string, here: boolean, query: URLSearchParams): string | undefined {
   if (what !== 'containerLogs' || !here) {
     return 'this node tells the logs of its pods and runs commands in them, and no more'
   }

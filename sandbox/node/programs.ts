@@ -9,6 +9,7 @@ export interface ImageProgram {
   command: string[]
   /** The image's CMD: used where the pod gives neither command nor args. */
   args?: string[]
+  /** It and the folder of command[0] stay visible also under a volume. */
   workingDirectory: string
   /** Folders of this machine that the image holds at paths of its own, by these. */
   contents?: Record<string, string>
@@ -16,11 +17,6 @@ export interface ImageProgram {
   user?: number
   /** The image's ENV. */
   env?: Record<string, string>
-  /**
-   * Folders the program needs, which stay visible also under a volume; by default workingDirectory
-   * and that of command[0].
-   */
-  folders?: string[]
   /**
    * Variables that make the program listen on the pod's own address (a 127.a.b.c). Pods of one
    * machine share its ports, so a program that listens on every address would leave no room for its

@@ -35,7 +35,7 @@ export async function programOf(launch: Launch, instead?: string[]): Promise<Pro
   const contents = Object.entries(image.contents ?? {}).map(([target, source]) => {
     return { source, target, kind: 'folder' as const, readOnly: true }
   })
-  const folders = image.folders ?? [image.workingDirectory, dirname(image.command[0] ?? '/')]
+  const folders = [image.workingDirectory, dirname(image.command[0] ?? '/')]
   const keep = await Promise.all(folders.map(folder => realpath(folder)))
   const user = userOf(launch)
   const opened = launch.privilege === 'root' ? await openedFor(user, keep) : []
