@@ -1,5 +1,6 @@
 import { mkdir, rename, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import { nodeFlags } from '../scripts/bundle.ts'
 import type { BluemixEnvironment } from './bluemix/environment.ts'
 import type { ControlPlane } from './control-plane.ts'
 import { releaseNamespace } from './install.ts'
@@ -52,7 +53,7 @@ export async function startPullpass(options: PullpassOptions): Promise<Pullpass>
       await startProcess({
         name: 'pullpass',
         command: process.execPath,
-        args: [program, 'serve', '--config', files.config],
+        args: [...nodeFlags, program, 'serve', '--config', files.config],
         env: { PATH: process.env.PATH, HTTPS_PROXY: environment.gateway },
       }),
     )

@@ -126,6 +126,14 @@ certificate: {names: [no_name]}
   )
 })
 
+t.test('Docker Hub is not served: the kubelet reads its images under several names', async t => {
+  for (const host of ['docker.io', 'index.docker.io', 'registry-1.docker.io', 'docker.io:443']) {
+    t.match(problemsOf(with_('registry', `host: "${host}"`)), [
+      /^registry\.host must not be a name of Docker Hub/,
+    ])
+  }
+})
+
 const WRONG: [section: string, values: string, problem: string][] = [
   [
     'registry',

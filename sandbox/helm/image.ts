@@ -1,6 +1,6 @@
 import { chmod } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
-import { bundle } from '../../scripts/bundle.ts'
+import { bundle, nodeFlags } from '../../scripts/bundle.ts'
 import type { Programs } from '../node/programs.ts'
 import { makeFolder } from '../processes.ts'
 
@@ -24,13 +24,13 @@ export async function buildImage(): Promise<Image> {
     await bundle(main, program)
     // Its user is not the one who builds it, who may let nobody else read what he makes.
     await chmod(folder.path, 0o755)
-    await Promise.all([program, `${program}.map`].map(file => chmod(file, 0o644)))
+    await chmod(program, 0o644)
   } catch (error) {
     await folder.remove()
     throw error
   }
   const image = {
-    command: [process.execPath, '--enable-source-maps', '/app/pullpass.mjs'],
+    command: [process.execPath, ...nodeFlags, '/app/pullpass.mjs'],
     args: ['serve', '--config', '/etc/pullpass/config/config.yaml'],
     workingDirectory: '/',
     contents: { '/app': folder.path },

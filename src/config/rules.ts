@@ -10,6 +10,8 @@ interface Rule {
   holds: (config: Config) => boolean
 }
 
+const DOCKER_HUB = /^(?:index\.|registry-1\.)?docker\.io(?::\d+)?$/
+
 const RULES: Rule[] = [
   {
     name: 'domain',
@@ -17,6 +19,13 @@ const RULES: Rule[] = [
     others: ['bluemix.api', 'registry.host'],
     // Both are made from the domain, so what the types promise is not so before this rule holds.
     holds: ({ bluemix, registry }) => Boolean(bluemix.api && registry.host),
+  },
+  {
+    name: 'registry.host',
+    // The kubelet reads them as docker.io; the API server's condition on image names cannot.
+    says: 'must not be a name of Docker Hub: images of Docker Hub are written in too many ways',
+    others: [],
+    holds: ({ registry }) => !DOCKER_HUB.test(registry.host ?? ''),
   },
   {
     name: 'bluemix.iam',

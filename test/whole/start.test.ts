@@ -1,7 +1,9 @@
 import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import t from 'tap'
-import { makeFolder, run } from '../../sandbox/processes.ts'
+import { onFreePorts } from '../../sandbox/ports.ts'
+import { makeFolder, run, startProcess } from '../../sandbox/processes.ts'
+import { nodeFlags } from '../../scripts/bundle.ts'
 
 const folder = await makeFolder('start')
 t.teardown(folder.remove)
@@ -61,4 +63,40 @@ t.test('asked for help, it helps', async t => {
   const { code, stdout } = await start(['--help'])
   t.equal(code, 0)
   t.match(stdout, /serve/)
+})
+
+t.test('SIGUSR1 opens no debugger', async t => {
+  const cluster = { name: 'nowhere', cluster: { server: 'https://127.0.0.1:1' } }
+  const context = { name: 'nowhere', context: { cluster: 'nowhere', user: 'nobody' } }
+  const kubeconfig = join(folder.path, 'kubeconfig')
+  const users = [{ name: 'nobody', user: {} }]
+  const about = { clusters: [cluster], contexts: [context], users, 'current-context': 'nowhere' }
+  await writeFile(kubeconfig, JSON.stringify(about))
+  const config = join(folder.path, 'serve.yaml')
+  const settings = {
+    domain: 'dedicated.example.com',
+    bluemix: { organization: 'acme' },
+    certificate: { names: ['localhost'] },
+    kubernetes: { kubeconfig },
+    shutdown: { drainMs: 0 },
+  }
+  await writeFile(config, JSON.stringify(settings))
+  const program = await onFreePorts(async (webhook, operations) =>
+    startProcess({
+      command: process.execPath,
+      args: [...nodeFlags, main, 'serve', '--config', config],
+      env: {
+        PULLPASS_ADMISSION_PORT: String(webhook),
+        PULLPASS_OPERATIONS_PORT: String(operations),
+      },
+      ready: async () => {
+        const livez = await fetch(`http://127.0.0.1:${operations}/livez`).catch(() => undefined)
+        return livez?.ok === true
+      },
+    }),
+  )
+  program.signal('SIGUSR1')
+  program.signal('SIGTERM')
+  await program.ended
+  t.notMatch(program.output(), 'Debugger')
 })
