@@ -52,6 +52,7 @@ const MAY: [may: boolean, verb: string, path: string][] = [
   [true, 'GET', `${WEBHOOKS}?${NAMED('pullpass')}&watch=true&timeoutSeconds=1`],
   [true, 'APPLY', `${WEBHOOKS}/pullpass`],
   [true, 'POST', EVENTS],
+  [false, 'APPLY', `${EVENTS}/pullpass`],
   [false, 'GET', SECRETS],
   [false, 'GET', `${SECRETS}?watch=true&timeoutSeconds=1`],
   [false, 'GET', `${IN_SHOP}/secrets`],
@@ -158,6 +159,7 @@ for (const version of ['helm', 'helm3'] as const) {
     t.equal(installed.code, 0, installed.stderr)
     t.match(installed.stdout, 'kubectl label namespace NAME pullpass.io/inject=enabled')
     t.match(installed.stdout, 'helm test pullpass --namespace pullpass')
+    t.match(installed.stdout, 'The ValidatingAdmissionPolicy pullpass.pullpass.secrets.pullpass.io')
 
     const caBundle = await trustCluster()
     const upgraded = await install('pullpass', { webhook: { timeoutSeconds: 7 } })
@@ -311,7 +313,7 @@ function bodyOf(verb: string, path: string): object {
     /\/(secrets|leases|mutatingwebhookconfigurations|events)(?:\/([^/?]+))?/.exec(path) ?? []
   if (verb === 'DELETE' || verb === 'PATCH') return {}
   const metadata = { name }
-  if (resource === 'secrets') return { apiVersion: 'v1', kind: 'Secret', metadata }
+  if (resource === 'secrets') return secretNamed(name)
   if (resource === 'leases') {
     return { apiVersion: 'coordination.k8s.io/v1', kind: 'Lease', metadata }
   }
@@ -329,6 +331,20 @@ function bodyOf(verb: string, path: string): object {
     type: 'Normal',
     regarding: { apiVersion: 'v1', kind: 'Namespace', name: 'shop', namespace: 'shop' },
   }
+}
+
+/** As pullpass writes them, or the policy on its Secrets would refuse them. */
+function secretNamed(name: string) {
+  const labels = { 'app.kubernetes.io/managed-by': 'pullpass' }
+  const base = { apiVersion: 'v1', kind: 'Secret', metadata: { name, labels } }
+  const base64 = (text: string) => Buffer.from(text).toString('base64')
+  return name === 'pullpass-ca'
+    ? { ...base, type: 'kubernetes.io/tls', data: { 'tls.crt': '', 'tls.key': '' } }
+    : {
+        ...base,
+        type: 'kubernetes.io/dockerconfigjson',
+        data: { '.dockerconfigjson': base64('{"auths":{}}') },
+      }
 }
 
 function configuration(name: string) {
