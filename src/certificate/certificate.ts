@@ -7,7 +7,7 @@ export interface KeyPair {
   cert: string
 }
 
-/** What is offered or stored as a certificate is none, or does not fit its key. Holds no key. */
+/** A certificate, its key or its CA cannot be used. The message says which and why, and holds no key. */
 export class CertificateError extends Error {
   override readonly name = 'CertificateError'
 }
@@ -84,9 +84,9 @@ export function isValidAt(certificate: Validity, now: Date): boolean {
 const SERVER_AUTH = ['1.3.6.1.5.5.7.3.1', '2.5.29.37.0']
 
 /**
- * Why the API server would refuse a server with this certificate (PEM), whoever signed it; as the end
- * of a sentence that begins with what the certificate is called. Go looks at the Subject Alternative
- * Names only, refuses SHA-1, and a certificate that is made for another use.
+ * Why the API server would refuse a server with this certificate (PEM), its CA apart: the end of a
+ * sentence that begins with the name of the certificate. Go looks at the Subject Alternative Names
+ * only, and refuses SHA-1 and a certificate that is made for another use.
  */
 export function flawOf(
   cert: string,

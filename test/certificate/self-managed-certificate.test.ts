@@ -303,7 +303,7 @@ t.test('a bundle made before the configuration changed is not written', async t 
 })
 
 /** What keeps the CA of one replica, without the rest of it. */
-function keeperOf(name: string, options: Partial<AuthorityOptions> = {}) {
+function replicaCa(name: string, options: Partial<AuthorityOptions> = {}) {
   const log: Line[] = []
   const keeper = createAuthorityKeeper({
     client: admin,
@@ -360,7 +360,7 @@ t.test('a CA that is deleted or damaged is put back by a replica that knows it',
 })
 
 t.test('replicas that put a damaged CA back together do it once', async t => {
-  const replicas = Array.from({ length: 4 }, () => keeperOf('together'))
+  const replicas = Array.from({ length: 4 }, () => replicaCa('together'))
   const [before] = await Promise.all(replicas.map(({ keep }) => keep()))
   await damage('together', { 'tls.key': 'nonsense' })
   const after = await Promise.all(replicas.map(({ keep }) => keep()))
@@ -370,10 +370,10 @@ t.test('replicas that put a damaged CA back together do it once', async t => {
 
 t.test('a damaged CA that no replica knows is replaced after a minute', async t => {
   const name = 'unknown'
-  const before = await keeperOf(name).keep()
+  const before = await replicaCa(name).keep()
   let passed = 0
   const clock = clockAt(() => new Date(Date.now() + passed))
-  const { keep, log } = keeperOf(name, { clock })
+  const { keep, log } = replicaCa(name, { clock })
   await damage(name, { 'ca.crt': 'nonsense' })
   await t.rejects(keep(), {
     message: /^Secret pullpass\/unknown-ca holds no CA: ca.crt lacks a CA/,
@@ -384,7 +384,7 @@ t.test('a damaged CA that no replica knows is replaced after a minute', async t 
   t.strictSame(repaired.older, [])
 
   await damage(name, { 'tls.key': 'nonsense' })
-  const fresh = keeperOf(name, { clock })
+  const fresh = replicaCa(name, { clock })
   await t.rejects(fresh.keep(), { name: 'CertificateError', message: /private key cannot be read/ })
   passed += 58_000
   await t.rejects(fresh.keep(), { name: 'CertificateError' })
@@ -410,21 +410,21 @@ const DAY_MS = 86_400_000
 const inDays = (days: number) => () => new Date(Date.now() + days * DAY_MS)
 
 t.test('a replica whose clock is 400 days off does not replace the CA', async t => {
-  const before = await keeperOf('lasting').keep()
+  const before = await replicaCa('lasting').keep()
   for (const days of [400, -400]) {
     const lost = { now: inDays(days), local: inDays(days), isMeasured: () => false }
     const known = { ...right, local: inDays(days) }
-    await t.rejects(keeperOf('lasting', { clock: lost }).keep(), {
+    await t.rejects(replicaCa('lasting', { clock: lost }).keep(), {
       message: days > 0 ? /lasting-ca has ended at/ : /lasting-ca is not valid before/,
     })
-    t.strictSame(await keeperOf('lasting', { clock: known }).keep(), before)
+    t.strictSame(await replicaCa('lasting', { clock: known }).keep(), before)
   }
   t.strictSame(await authorityIn('lasting'), before)
 })
 
 t.test("no CA begins before the API server's clock is known", async t => {
   let measured = false
-  const { keep } = keeperOf('early', { clock: { ...right, isMeasured: () => measured } })
+  const { keep } = replicaCa('early', { clock: { ...right, isMeasured: () => measured } })
   await t.rejects(keep(), { name: 'CertificateError', message: /before the API server's clock/ })
   await t.rejects(authorityIn('early'), { code: 404 })
   measured = true

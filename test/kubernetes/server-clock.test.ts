@@ -150,10 +150,10 @@ t.test('a difference above a minute is reported once per change, in plain words'
     t.equal(clock.problem(), problem, `${aheadMs / MINUTE} min`)
   }
   const agrees = "the clock agrees with the API server's again"
-  const told = rows.flatMap(([, problem], index) =>
+  const changes = rows.flatMap(([, problem], index) =>
     problem === rows[index - 1]?.[1] ? [] : [problem ?? agrees],
   )
-  t.strictSame(log(), told)
+  t.strictSame(log(), changes)
 })
 
 /** A client of a server that answers everything with this date. */
