@@ -5,6 +5,7 @@ import type { BluemixEnvironment } from './bluemix/environment.ts'
 import type { ControlPlane } from './control-plane.ts'
 import { releaseNamespace } from './install.ts'
 import { makeFolder, type RunningProcess, startProcess, waitFor } from './processes.ts'
+import type { ProcessClock } from './replicas/clock.ts'
 
 /** One pullpass, as a process of its own beside the cluster. */
 export interface Pullpass {
@@ -36,6 +37,8 @@ export interface PullpassOptions {
   apiKey?: string | undefined
   /** The program in one file; absent: its source. */
   program?: string | undefined
+  /** Its wall clock; absent: the machine's. */
+  clock?: Pick<ProcessClock, 'nodeArguments' | 'env'> | undefined
   /** Merged over the sandbox's own settings, section by section. */
   settings?: Record<string, Record<string, unknown>> | undefined
 }
@@ -44,7 +47,7 @@ const main = join(import.meta.dirname, '..', 'src', 'main.ts')
 
 /** Starts it with the rights of its ServiceAccount; resolves when the process runs. */
 export async function startPullpass(options: PullpassOptions): Promise<Pullpass> {
-  const { environment, ports, program = main } = options
+  const { environment, ports, clock, program = main } = options
   const folder = await makeFolder('pullpass')
   const files = await writeFiles(folder.path, options)
   const outputs: RunningProcess[] = []
@@ -53,8 +56,12 @@ export async function startPullpass(options: PullpassOptions): Promise<Pullpass>
       await startProcess({
         name: 'pullpass',
         command: process.execPath,
-        args: [...nodeFlags, program, 'serve', '--config', files.config],
-        env: { PATH: process.env.PATH, HTTPS_PROXY: environment.gateway },
+        args: [
+          ...nodeFlags,
+          ...(clock?.nodeArguments ?? []),
+          ...[program, 'serve', '--config', files.config],
+        ],
+        env: { PATH: process.env.PATH, HTTPS_PROXY: environment.gateway, ...clock?.env },
       }),
     )
   }

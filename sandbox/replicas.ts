@@ -11,6 +11,7 @@ import { onFreePorts } from './ports.ts'
 import { makeFolder, waitFor } from './processes.ts'
 import { type PullpassOptions, startPullpass } from './pullpass.ts'
 import { startBalancer } from './replicas/balancer.ts'
+import { makeClock, type ProcessClock } from './replicas/clock.ts'
 import { asReplica, type Replica } from './replicas/replica.ts'
 
 export type { Replica } from './replicas/replica.ts'
@@ -29,6 +30,8 @@ export interface ReplicasOptions extends Pick<PullpassOptions, 'apiKey' | 'setti
   count: number
   /** Each reaches the API server through a proxy of its own, which can fail. */
   proxied?: boolean
+  /** Each has a wall clock of its own, which can be set. */
+  clocks?: boolean
 }
 
 /**
@@ -50,8 +53,9 @@ export async function startReplicas(options: ReplicasOptions): Promise<Replicas>
     const all = await Promise.all(
       Array.from({ length: options.count }, async (_, index) => {
         const proxy = options.proxied ? await begun(startFaultProxy(controlPlane)) : undefined
-        const name = `replica ${index + 1}`
-        return begun(startReplica({ ...options, program, name, environment, controlPlane, proxy }))
+        const clock = options.clocks ? await begun(makeClock()) : undefined
+        const own = { name: `replica ${index + 1}`, proxy, clock }
+        return begun(startReplica({ ...options, ...own, program, environment, controlPlane }))
       }),
     )
     balancer.leadTo(all)
@@ -66,9 +70,10 @@ async function startReplica(
     environment: BluemixEnvironment
     controlPlane: ControlPlane
     proxy: FaultProxy | undefined
+    clock: ProcessClock | undefined
   },
 ): Promise<Replica & { stop(): Promise<void> }> {
-  const { name, proxy } = options
+  const { name, proxy, clock } = options
   const folder = await makeFolder('replica')
   const kubeconfigFor = async (namespace: string, account: string) => {
     const direct = await options.controlPlane.kubeconfigFor(namespace, account)
@@ -83,7 +88,7 @@ async function startReplica(
       await pullpass.stop()
       throw error
     }
-    const replica = asReplica({ name, pullpass, proxy, port: webhook })
+    const replica = asReplica({ name, pullpass, proxy, clock, port: webhook })
     const stop = async () => {
       replica.resume()
       await pullpass.stop()

@@ -13,11 +13,12 @@ export function createHealth(
   parts: Parts,
   now: () => { state: State; keeper: Keeper | undefined },
 ) {
-  const { watches, certificate, issuer, leader, config, logger, metrics } = parts
+  const { watches, certificate, clock, issuer, leader, config, logger, metrics } = parts
   countProblem(parts)
   const notes = () => {
     const found = [
       ...certificate.notes(),
+      clock.problem(),
       // Who does not lead does not ask, and so does not know.
       leader.leading() ? issuer.problem()?.message : undefined,
       ...watches.map(watch => watch.problem()),

@@ -2,7 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type { KubeConfig } from '@kubernetes/client-node'
 import type { Logger } from 'pino'
 import type { Registry } from 'prom-client'
-import { createBluemixIssuer } from './bluemix/token-issuer.ts'
+import { type BluemixSettings, createBluemixIssuer } from './bluemix/token-issuer.ts'
 import { createCertificateSource } from './certificate/certificate-source.ts'
 import type { Config } from './config.ts'
 import { createKeeper, type Keeper } from './keeper/keep-pull-secrets.ts'
@@ -10,6 +10,7 @@ import { createKubernetesClient } from './kubernetes/client.ts'
 import { createLeader } from './kubernetes/leader.ts'
 import { createLeaseNote } from './kubernetes/lease-note.ts'
 import { createTellProblem } from './kubernetes/problem-events.ts'
+import { createServerClock } from './kubernetes/server-clock.ts'
 import { createMutatePod, type MutatePod } from './mutate-pod.ts'
 import { createIsOptedIn } from './pull-secret/opted-in.ts'
 import type { PullSecretRules } from './pull-secret/pull-secret.ts'
@@ -31,49 +32,49 @@ export interface PartsOptions {
   beside?: boolean
 }
 
-const now = () => new Date()
-
 /** The parts that stand by themselves. */
 export type Parts = ReturnType<typeof createParts>
 
 /** Chooses them and passes them to each other; nothing is started yet. */
 export function createParts(options: PartsOptions) {
   const { config, kubeConfig, identity, logger, metrics, beside = false } = options
-  const { kubernetes, leader, bluemix, registry } = config
-  const client = createKubernetesClient({ kubeConfig, timeoutMs: kubernetes.timeoutMs, metrics })
-  const shared = { client, namespace: kubernetes.namespace, identity, logger, metrics }
+  const { kubernetes, leader, registry } = config
+  const { timeoutMs, namespace } = kubernetes
+  const clock = createServerClock({ logger, metrics })
+  const client = createKubernetesClient({ kubeConfig, timeoutMs, metrics, clock })
+  const shared = { client, namespace, identity, logger, metrics }
   const rules: PullSecretRules = {
     secretName: config.pullSecret.name,
     registryHost: registry.host,
     email: config.pullSecret.email,
   }
   const index = createPullSecretIndex(rules)
-  const { iam, caFile } = bluemix
-  const settings = {
-    ...bluemix,
-    iam,
-    caFile,
-    registryUrl: registry.url,
-    registryHost: registry.host,
-  }
+  const settings = issuerSettings(config)
   const lease = { ...shared, name: leader.leaseName, annotation: 'pullpass.io/logins' }
   const leadership = createLeader({ ...lease, ...leader })
   const permitted = () => beside || leadership.leading()
   const note = createLeaseNote(lease)
+  const now = () => clock.now().getTime()
   return {
     config,
     logger,
     metrics,
     client,
+    clock,
     rules,
     index,
     tellProblem: createTellProblem(shared),
     store: createSecretStore(client, rules.secretName),
     watches: createWatches({ ...shared, index, secretName: rules.secretName }),
-    certificate: createCertificateSource({ ...shared, settings: config.certificate, now }),
+    certificate: createCertificateSource({ ...shared, settings: config.certificate, clock }),
     leader: leadership,
-    issuer: createBluemixIssuer({ settings, logger, metrics, note, permitted }),
+    issuer: createBluemixIssuer({ settings, logger, metrics, note, permitted, now }),
   }
+}
+
+function issuerSettings({ bluemix, registry }: Config): BluemixSettings {
+  const { iam, caFile } = bluemix
+  return { ...bluemix, iam, caFile, registryUrl: registry.url, registryHost: registry.host }
 }
 
 /** `cluster`: the UID of kube-system, which can be asked for only when the API server is there. */
@@ -86,7 +87,7 @@ export function createKeeperOf(parts: Parts, cluster: string): Keeper {
     issuer: tellListing(guardIssuer(parts.issuer, keeper), parts),
     leadership: parts.leader,
     organizations: bluemix,
-    now,
+    now: parts.clock.now,
     rotateAfterMs: keeper.rotateAfterSeconds && keeper.rotateAfterSeconds * 1000,
     rotateGraceMs: keeper.rotateGraceSeconds * 1000,
     revokeGraceMs: keeper.revokeGraceSeconds * 1000,

@@ -2,6 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type { FaultProxy } from '../fault-proxy.ts'
 import type { Pullpass } from '../pullpass.ts'
 import type { Backend } from './balancer.ts'
+import type { ProcessClock } from './clock.ts'
 
 /** One of several pullpass processes. */
 export interface Replica extends Backend {
@@ -9,6 +10,8 @@ export interface Replica extends Backend {
   readonly pullpass: Pullpass
   /** Its way to the API server, where one was asked for. */
   readonly proxy: FaultProxy | undefined
+  /** Its wall clock, where one was asked for. */
+  readonly clock: ProcessClock | undefined
   /** Whether it says so; one that is dead or stands still says nothing. */
   leads(): Promise<boolean>
   /** Ends it at once, as a node that loses power; resolves when it has ended. */
@@ -24,6 +27,7 @@ export function asReplica(parts: {
   name: string
   pullpass: Pullpass
   proxy: FaultProxy | undefined
+  clock: ProcessClock | undefined
   /** Of its webhook. */
   port: number
 }): Replica {

@@ -1,6 +1,7 @@
 import type { Logger } from 'pino'
 import type { Registry } from 'prom-client'
 import type { KubernetesClient } from '../kubernetes/client.ts'
+import type { CertificateClock } from './authority/keep-authority.ts'
 import { createCaBundle } from './ca-bundle.ts'
 import { CertificateError, type KeyPair } from './certificate.ts'
 import { createMountedCertificate } from './mounted-certificate.ts'
@@ -12,7 +13,7 @@ export interface CertificateSource {
   current(): KeyPair
   /** Called when there is another pair than before. */
   onChange(listener: () => void): void
-  /** Whether the API server takes what is served, as far as can be known. */
+  /** Whether the API server takes what is served: names, dates, key and chain. */
   ready(): boolean
   /** Sentences for people: why it is not ready, or what is not as it should be. No secret in them. */
   notes(): string[]
@@ -26,6 +27,7 @@ export interface CertificateSettings {
   mode: 'self-managed' | 'files'
   /** Needed for `files`. */
   directory?: string
+  /** What the API server calls the webhook. May be empty for `files`: then no name is checked. */
   names: string[]
   secretName: string
   webhookConfiguration: string
@@ -38,7 +40,7 @@ export interface CertificateSourceOptions {
   client: KubernetesClient
   namespace: string
   identity: string
-  now: () => Date
+  clock: CertificateClock
   logger: Logger
   metrics?: Registry
 }
@@ -52,9 +54,9 @@ export function createCertificateSource(options: CertificateSourceOptions): Cert
   if (settings.mode === 'self-managed') {
     return createSelfManagedCertificate({ ...settings, ...shared })
   }
-  const { directory } = settings
+  const { directory, names } = settings
   if (directory === undefined) throw new CertificateError('no directory of the certificate is set')
-  return withConfiguration(createMountedCertificate({ ...shared, directory }), options)
+  return withConfiguration(createMountedCertificate({ ...shared, directory, names }), options)
 }
 
 /**
@@ -63,11 +65,11 @@ export function createCertificateSource(options: CertificateSourceOptions): Cert
  */
 function withConfiguration(
   mounted: CertificateSource,
-  { settings, now, ...shared }: CertificateSourceOptions,
+  { settings, clock, ...shared }: CertificateSourceOptions,
 ): CertificateSource {
   const name = settings.webhookConfiguration
   const bundle = createCaBundle({ ...shared, name })
-  const isTrusted = () => bundle.trusts(mounted.current().cert, now(), 'system')
+  const isTrusted = () => bundle.trusts(mounted.current().cert, clock.now(), 'system')
   const distrust = `MutatingWebhookConfiguration ${name} does not trust the serving certificate`
   return {
     ...mounted,

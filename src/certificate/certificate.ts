@@ -7,29 +7,39 @@ export interface KeyPair {
   cert: string
 }
 
-/** What is offered or stored as a certificate is none, or does not fit its key. Holds no key. */
+/** A certificate, its key or its CA cannot be used. The message says which and why, and holds no key. */
 export class CertificateError extends Error {
   override readonly name = 'CertificateError'
 }
 
-const BACK_DATED_MS = 600_000
+/** For a clock that is a day behind, and an hour more. */
+const BACK_DATED_MS = 25 * 3_600_000
 
 /**
- * When a certificate of `seconds` of life, made `now`, is valid. It begins ten minutes ago (or a
- * tenth of its life, where that is less), for callers whose clock is behind ours.
+ * When a certificate of `seconds` of life, made `now`, is valid. It begins 25 hours ago, so that it
+ * is valid by every clock within a day of ours.
  */
 export function lifeFrom(now: Date, seconds: number): { notBefore: Date; notAfter: Date } {
-  const early = Math.min(BACK_DATED_MS, seconds * 100)
   return {
-    notBefore: new Date(now.getTime() - early),
+    notBefore: new Date(now.getTime() - BACK_DATED_MS),
     notAfter: new Date(now.getTime() + seconds * 1000),
   }
 }
 
-/** A certificate is renewed at two thirds of its life: the last third is for what goes wrong. */
-export function renewAt(notBefore: Date, notAfter: Date): Date {
-  return new Date(notBefore.getTime() + ((notAfter.getTime() - notBefore.getTime()) * 2) / 3)
+/** When one of our certificates was made: its life counts from then, not from where it is valid. */
+export function issuedAt({ validFromDate, validToDate }: Validity): Date {
+  const issued = new Date(validFromDate.getTime() + BACK_DATED_MS)
+  // A version before this one did not date back so far.
+  return issued < validToDate ? issued : validFromDate
 }
+
+/** A certificate is renewed at two thirds of its life: the last third is for what goes wrong. */
+export function renewAt(certificate: Validity): Date {
+  const issued = issuedAt(certificate).getTime()
+  return new Date(issued + ((certificate.validToDate.getTime() - issued) * 2) / 3)
+}
+
+type Validity = Pick<X509Certificate, 'validFromDate' | 'validToDate'>
 
 /** The Subject Alternative Names for DNS names and IP addresses, as selfsigned takes them. */
 export function subjectAltNames(names: string[]) {
@@ -67,22 +77,58 @@ export function checkPair({ key, cert }: KeyPair): void {
 }
 
 /** Whether the certificate may be used at this moment. */
-export function isValidAt(certificate: X509Certificate, now: Date): boolean {
+export function isValidAt(certificate: Validity, now: Date): boolean {
   return certificate.validFromDate <= now && now < certificate.validToDate
+}
+
+const SERVER_AUTH = ['1.3.6.1.5.5.7.3.1', '2.5.29.37.0']
+
+/**
+ * Why the API server would refuse a server with this certificate (PEM), its CA apart: the end of a
+ * sentence that begins with the name of the certificate. Go looks at the Subject Alternative Names
+ * only, and refuses SHA-1 and a certificate that is made for another use.
+ */
+export function flawOf(
+  cert: string,
+  { names, now }: { names: string[]; now: Date },
+): string | undefined {
+  const certificate = parseCertificate(cert)
+  const { validFromDate, validToDate, keyUsage: uses } = certificate
+  if (now >= validToDate) return `is not valid now: it ended at ${validToDate.toISOString()}`
+  if (now < validFromDate) return `is not valid now: it begins at ${validFromDate.toISOString()}`
+  const missing = names.filter(name => !isFor(certificate, name))
+  if (missing.length > 0) return `is not for the name ${missing.join(', ')}`
+  if (isWeaklySigned(certificate))
+    return 'has a SHA-1 or MD5 signature, which the API server refuses'
+  if (uses && !uses.some(use => SERVER_AUTH.includes(use))) return 'is not for a TLS server'
+  return undefined
+}
+
+function isFor(certificate: X509Certificate, name: string): boolean {
+  if (isIP(name) !== 0) return certificate.checkIP(name) !== undefined
+  const options = { subject: 'never', partialWildcards: false } as const
+  return certificate.checkHost(name, options) !== undefined
+}
+
+function isWeaklySigned({ signatureAlgorithm }: X509Certificate): boolean {
+  return /sha1|md5/i.test(signatureAlgorithm ?? '')
 }
 
 /**
  * Whether someone who trusts the CAs of `bundle` (PEM) would take `cert` (PEM, perhaps with those
- * who signed it): all are valid now, each signed by the next, one of them by a CA of the bundle.
+ * who signed it, in any order): from the first certificate leads a chain to a CA of the bundle, and
+ * all of it is valid now.
  */
 export function isTrusted(cert: string, bundle: string, now: Date): boolean {
   const roots = readableCertificates(bundle).filter(root => isValidAt(root, now))
-  const chain = parseCertificates(cert)
-  for (const [index, certificate] of chain.entries()) {
-    if (!isValidAt(certificate, now)) return false
+  const [leaf, ...sent] = parseCertificates(cert)
+  const reached = leaf ? [leaf] : []
+  // It grows while it is walked.
+  for (const certificate of reached) {
+    if (!isValidAt(certificate, now) || isWeaklySigned(certificate)) continue
     if (roots.some(root => isSignedBy(certificate, root))) return true
-    const next = chain[index + 1]
-    if (!next || !isSignedBy(certificate, next)) return false
+    const issuers = sent.filter(({ ca }) => ca).filter(each => isSignedBy(certificate, each))
+    reached.push(...issuers.filter(each => !reached.includes(each)))
   }
   return false
 }

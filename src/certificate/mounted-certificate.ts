@@ -3,48 +3,59 @@ import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Logger } from 'pino'
 import type { Registry } from 'prom-client'
+import type { CertificateClock } from './authority/keep-authority.ts'
 import {
   CertificateError,
   checkPair,
+  flawOf,
   isTrusted,
-  isValidAt,
   type KeyPair,
   parseCertificate,
   parseCertificates,
 } from './certificate.ts'
 import type { CertificateSource } from './certificate-source.ts'
 import { createRepeater } from './repeat.ts'
-import { createServedPair } from './served-pair.ts'
+import { checkServable, createServedPair } from './served-pair.ts'
 
 /**
  * A certificate that somebody else makes: the files `tls.crt`, `tls.key` and perhaps `ca.crt` of a
  * folder. They are read every `checkMs` and compared by content, since a mounted Secret changes by
- * a swapped symbolic link, which file events miss. A pair that cannot serve (half of a change, say)
- * is told once, and the one before kept. `start` rejects with a CertificateError where there is no
- * usable pair. Ready while the pair is valid and, where there is a ca.crt, signed by it.
+ * a swapped symbolic link, which file events miss.
+ *
+ * | files now                            | at the start             | later, when the pair in use is |       |
+ * |                                      |                          | good                 | not good       |
+ * |--------------------------------------|--------------------------|----------------------|----------------|
+ * | no pair, or OpenSSL refuses it       | `start` rejects          | kept, reported       | kept, reported |
+ * | the API server would refuse the pair | served, not ready        | kept, reported       | served, not ready |
+ * | a good pair                          | served, ready            | served, ready        | served, ready  |
  */
 export function createMountedCertificate(options: {
   directory: string
+  /** What the API server calls the webhook; where empty, no name is checked. */
+  names: string[]
   logger: Logger
-  now: () => Date
+  clock: Pick<CertificateClock, 'now'>
   metrics?: Registry
   checkMs?: number
 }): CertificateSource {
-  const { directory, logger, now, checkMs = 5000 } = options
+  const { directory, names, logger, clock, checkMs = 5000 } = options
   const served = createServedPair(options.metrics)
   let loaded: Loaded | undefined
 
+  const flawIn = (pair: Loaded) => whyUnfit(pair, { directory, names, now: clock.now() })
   async function look(): Promise<void> {
     const found = await readPair(directory)
     if (found.digest === loaded?.digest) return
-    loaded = found
+    const flaw = flawIn(found)
+    if (flaw && loaded && !flawIn(loaded)) throw new CertificateError(flaw)
     served.set(found.pair)
+    loaded = found
     const end = parseCertificate(found.pair.cert).validToDate
     logger.info({ directory, end }, 'certificate loaded')
   }
   const times = { everyMs: checkMs, leastMs: checkMs }
   const repeater = createRepeater({ task: look, ...times, logger, failed: 'certificate kept' })
-  const unfit = () => (loaded ? whyUnfit(loaded, now()) : 'there is no serving certificate yet')
+  const unfit = () => (loaded ? flawIn(loaded) : 'there is no serving certificate yet')
   return {
     current: served.current,
     onChange: served.onChange,
@@ -75,12 +86,22 @@ async function readPair(directory: string): Promise<Loaded> {
   if (cert === undefined) throw new CertificateError(`there is no tls.crt in ${directory}`)
   if (key === undefined) throw new CertificateError(`there is no tls.key in ${directory}`)
   const pair = { key, cert }
-  checkPair(pair)
-  parseCertificates(ca ?? '')
+  inFiles(`tls.crt and tls.key in ${directory}`, () => checkPair(pair))
+  inFiles(`ca.crt in ${directory}`, () => parseCertificates(ca ?? ''))
+  checkServable(pair, `tls.crt and tls.key in ${directory}`)
   const digest = createHash('sha256')
     .update(JSON.stringify([cert, key, ca]))
     .digest('hex')
   return { pair, ca, digest }
+}
+
+/** Says in which files something is wrong. */
+function inFiles(files: string, check: () => void): void {
+  try {
+    check()
+  } catch (error) {
+    throw new CertificateError(`${files}: ${(error as Error).message}`)
+  }
 }
 
 async function readText(file: string): Promise<string | undefined> {
@@ -93,9 +114,13 @@ async function readText(file: string): Promise<string | undefined> {
   }
 }
 
-function whyUnfit({ pair, ca }: Loaded, now: Date): string | undefined {
-  if (!isValidAt(parseCertificate(pair.cert), now))
-    return 'the serving certificate is not valid now'
-  if (ca && !isTrusted(pair.cert, ca, now)) return 'the serving certificate is not signed by ca.crt'
+function whyUnfit(
+  { pair, ca }: Loaded,
+  { directory, ...asked }: { directory: string; names: string[]; now: Date },
+): string | undefined {
+  const title = `the serving certificate (tls.crt in ${directory})`
+  const flaw = flawOf(pair.cert, asked)
+  if (flaw !== undefined) return `${title} ${flaw}`
+  if (ca && !isTrusted(pair.cert, ca, asked.now)) return `${title} is not signed by ca.crt`
   return undefined
 }

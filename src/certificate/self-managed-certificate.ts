@@ -2,10 +2,10 @@ import type { Logger } from 'pino'
 import type { Registry } from 'prom-client'
 import type { KubernetesClient } from '../kubernetes/client.ts'
 import { type Authority, trustedCertificates } from './authority/authority.ts'
-import { createAuthorityKeeper } from './authority/keep-authority.ts'
+import { type CertificateClock, createAuthorityKeeper } from './authority/keep-authority.ts'
 import { signLeaf } from './authority/sign-certificate.ts'
 import { type CaBundle, createCaBundle } from './ca-bundle.ts'
-import { isTrusted, type KeyPair, parseCertificate, renewAt } from './certificate.ts'
+import { flawOf, isTrusted, type KeyPair, parseCertificate, renewAt } from './certificate.ts'
 import type { CertificateSource } from './certificate-source.ts'
 import { createRepeater } from './repeat.ts'
 import { createServedPair, type ServedPair } from './served-pair.ts'
@@ -23,7 +23,7 @@ export interface SelfManagedOptions {
   caSeconds: number
   /** This replica, unlike every other. */
   identity: string
-  now: () => Date
+  clock: CertificateClock
   logger: Logger
   metrics?: Registry
 }
@@ -36,7 +36,7 @@ export interface SelfManagedOptions {
  * there is no configuration, and so nobody who calls.
  */
 export function createSelfManagedCertificate(options: SelfManagedOptions): CertificateSource {
-  const { now, logger, webhookConfiguration: name } = options
+  const { names, clock, logger, webhookConfiguration: name } = options
   const served = createServedPair(options.metrics)
   const bundle = createCaBundle({ ...options, name })
   const task = createTask(options, { served, bundle })
@@ -49,7 +49,8 @@ export function createSelfManagedCertificate(options: SelfManagedOptions): Certi
   bundle.onChange(repeater.ring)
   const isReady = () => {
     const pair = served.pair()
-    return pair !== undefined && bundle.trusts(pair.cert, now())
+    if (!pair || flawOf(pair.cert, { names, now: clock.now() })) return false
+    return bundle.trusts(pair.cert, clock.now())
   }
   return {
     current: served.current,
@@ -73,14 +74,14 @@ function createTask(
   options: SelfManagedOptions,
   { served, bundle }: { served: ServedPair; bundle: CaBundle },
 ): () => Promise<void> {
-  const { names, now, logger, leafSeconds: seconds } = options
+  const { names, clock, logger, leafSeconds: seconds } = options
   const authorities = createAuthorityKeeper(options)
   return async () => {
     // Taken before the CA is read: ca-bundle.ts says why.
     const configuration = bundle.configuration()
-    const authority = await authorities.keep(cert => bundle.trusts(cert, now()))
-    if (isDue(served.pair(), authority, now())) {
-      served.set(await signLeaf(authority.signing, { names, now: now(), seconds }))
+    const authority = await authorities.keep(cert => bundle.trusts(cert, clock.now()))
+    if (isDue(served.pair(), authority, clock.now())) {
+      served.set(await signLeaf(authority.signing, { names, now: clock.now(), seconds }))
       const end = parseCertificate(served.current().cert).validToDate
       logger.info({ end }, 'certificate signed')
     }
@@ -98,8 +99,7 @@ function aboutBundle(bundle: CaBundle, name: string, ready: boolean): string | u
 /** Renewed at 2/3 of its life, and at once where its CA is not trusted any more. */
 function isDue(leaf: KeyPair | undefined, authority: Authority, now: Date): boolean {
   if (!leaf) return true
-  const { validFromDate, validToDate } = parseCertificate(leaf.cert)
-  if (now >= renewAt(validFromDate, validToDate)) return true
+  if (now >= renewAt(parseCertificate(leaf.cert))) return true
   return !isTrusted(leaf.cert, trustedCertificates(authority), now)
 }
 

@@ -12,6 +12,7 @@ import { type Dispatcher, request } from 'undici'
 import { createConnectionPool } from './client/connection-pool.ts'
 import { readCredentials } from './client/kube-config.ts'
 import { inTime } from './in-time.ts'
+import type { ServerClock } from './server-clock.ts'
 
 export { asKubernetesError, KubernetesError } from './errors.ts'
 
@@ -44,6 +45,8 @@ export interface KubernetesClientOptions {
   kubeConfig: KubeConfig
   timeoutMs: number
   metrics?: Registry
+  /** Is shown the date of each answer. */
+  clock?: Pick<ServerClock, 'observe'>
 }
 
 const USER_AGENT = 'pullpass'

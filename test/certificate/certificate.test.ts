@@ -6,6 +6,7 @@ import { join } from 'node:path'
 import { connect, createServer } from 'node:tls'
 import pino from 'pino'
 import { Registry } from 'prom-client'
+import { generate } from 'selfsigned'
 import t, { type Test } from 'tap'
 import { makeFolder, waitFor } from '../../sandbox/processes.ts'
 import {
@@ -19,10 +20,16 @@ import {
   withNext,
   withoutOlder,
 } from '../../src/certificate/authority/authority.ts'
-import { authoritySecret, readAuthority } from '../../src/certificate/authority/authority-secret.ts'
+import {
+  authoritySecret,
+  readAuthority,
+  readSigning,
+} from '../../src/certificate/authority/authority-secret.ts'
 import { makeAuthority, signLeaf } from '../../src/certificate/authority/sign-certificate.ts'
 import {
   checkPair,
+  flawOf,
+  issuedAt,
   isTrusted,
   type KeyPair,
   lifeFrom,
@@ -33,24 +40,35 @@ import { createCertificateSource } from '../../src/certificate/certificate-sourc
 import { createMountedCertificate } from '../../src/certificate/mounted-certificate.ts'
 import { createRepeater } from '../../src/certificate/repeat.ts'
 
+const HOUR = 3600
 const DAY = 86_400
 const START = new Date('2030-01-01T00:00:00Z')
 const later = (seconds: number) => new Date(START.getTime() + seconds * 1000)
 const silent = pino({ level: 'silent' })
+const steady = { now: () => START, local: () => START, isMeasured: () => true }
 
 const first = await makeAuthority(START, 300 * DAY)
 const second = await makeAuthority(START, 300 * DAY)
 
-t.test('a certificate is renewed at two thirds of its life, however short', async t => {
-  for (const seconds of [10, 60, 7 * DAY, 365 * DAY]) {
+t.test('a certificate begins 25 hours early and is renewed at two thirds of its life', async t => {
+  for (const seconds of [5, 60, 7 * DAY, 365 * DAY]) {
     const { notBefore, notAfter } = lifeFrom(START, seconds)
-    t.ok(notBefore < START, `${seconds} s begin before they are made`)
-    t.ok(START.getTime() - notBefore.getTime() <= 600_000)
+    t.strictSame(
+      notBefore,
+      later(-25 * HOUR),
+      `${seconds} s begin early enough for any clock within a day`,
+    )
     t.strictSame(notAfter, later(seconds))
-    const renewal = (renewAt(notBefore, notAfter).getTime() - START.getTime()) / 1000
-    t.ok(renewal > 0.6 * seconds && renewal <= 0.67 * seconds, `${seconds} s renewed at ${renewal}`)
+    const made = { validFromDate: notBefore, validToDate: notAfter }
+    t.strictSame(issuedAt(made), START)
+    const renewal = (renewAt(made).getTime() - START.getTime()) / 1000
+    t.ok(Math.abs(renewal - (2 * seconds) / 3) < 0.01, `${seconds} s renewed at ${renewal}`)
   }
+  const dated = { validFromDate: later(-600), validToDate: later(DAY) }
+  t.strictSame(issuedAt(dated), dated.validFromDate, 'one that was not dated back so far')
 })
+
+const future = await makeAuthority(later(400 * DAY), 300 * DAY)
 
 t.test('the steps of a CA', async t => {
   const one = begun(first, START)
@@ -61,23 +79,71 @@ t.test('the steps of a CA', async t => {
     [one, 199 * DAY, true, 'keep', 'before 2/3 of its life'],
     [one, 200 * DAY, false, 'add-next', 'at 2/3 of its life'],
     [one, 300 * DAY, true, 'begin', 'ended without a next one'],
+    [one, -26 * HOUR, true, 'begin', 'not valid yet, without a next one'],
+    [one, -24 * HOUR, true, 'correct-since', 'made by a clock that is a day ahead, and valid'],
     [two, 3599, true, 'keep', 'the next CA is not settled'],
     [two, 3600, true, 'sign-with-next', 'the next CA is settled and trusted'],
     [two, 40 * DAY, false, 'keep', 'the next CA is not trusted'],
-    [two, 300 * DAY, false, 'sign-with-next', 'ended, and any next one is better'],
+    [withNext(one, second, START), 300 * DAY, false, 'begin', 'both ended'],
+    [{ ...two, signing: future }, 0, false, 'sign-with-next', 'not valid yet, and the next one is'],
+    [{ ...one, signing: future }, 0, true, 'begin', 'begins in 400 days'],
+    [{ ...two, next: future }, 0, true, 'add-next', 'the next CA begins in 400 days'],
+    [{ ...two, since: later(400 * DAY) }, 0, true, 'correct-since', 'changed in 400 days'],
     [after, 7 * DAY + 3599, true, 'keep', 'a leaf of the older CA may be in use'],
     [after, 7 * DAY + 3600, true, 'drop-older', 'no leaf of the older CA can be in use'],
     [after, 250 * DAY, true, 'drop-older', 'one change at a time'],
   ]
   for (const [authority, seconds, trusts, step, what] of rows) {
-    const moment = { now: later(seconds), leafSeconds: 7 * DAY, trusts: () => trusts }
+    const now = later(seconds)
+    const moment = { now, local: now, isMeasured: true, leafSeconds: 7 * DAY, trusts: () => trusts }
     t.equal(planAuthority(authority, moment), step, what)
+    t.equal(
+      planAuthority(authority, { ...moment, isMeasured: false }),
+      'keep',
+      `${what}: unmeasured`,
+    )
   }
+  const longer = await makeAuthority(START, 400 * DAY)
   t.equal(
-    planAuthority(two, { now: later(2), leafSeconds: 20, trusts: cert => cert === second.cert }),
+    planAuthority(withNext(one, longer, START), {
+      ...{ now: later(300 * DAY), local: later(300 * DAY), isMeasured: true },
+      ...{ leafSeconds: 7 * DAY, trusts: () => false },
+    }),
+    'sign-with-next',
+    'ended, and any next one is better',
+  )
+  t.equal(
+    planAuthority(two, {
+      ...{ now: later(2), local: later(2), isMeasured: true },
+      ...{ leafSeconds: 20, trusts: cert => cert === second.cert },
+    }),
     'sign-with-next',
     'a tenth of the life of a short leaf settles, and the next CA is asked for',
   )
+})
+
+t.test('no CA is replaced and no trust is taken away on the word of one clock', async t => {
+  const one = begun(first, START)
+  const two = withNext(one, second, START)
+  const after = signingWithNext(two, START)
+  const rows: [Authority, server: number, local: number, AuthorityStep, string][] = [
+    [one, 0, 400 * DAY, 'keep', 'ended by ours'],
+    [one, 0, -400 * DAY, 'keep', 'not valid yet by ours'],
+    [one, 400 * DAY, 0, 'keep', "ended by the API server's"],
+    [one, -400 * DAY, 0, 'keep', "not valid yet by the API server's"],
+    [one, 400 * DAY, 401 * DAY, 'begin', 'ended by both, a day apart'],
+    [one, 200 * DAY, 0, 'add-next', "to be renewed by the API server's"],
+    [two, HOUR, -HOUR, 'sign-with-next', "settled by the API server's"],
+    [two, 0, HOUR, 'keep', 'settled by ours'],
+    [after, 7 * DAY + HOUR, 0, 'keep', "unused by the API server's"],
+    [after, 0, 8 * DAY, 'keep', 'unused by ours'],
+    [after, 8 * DAY, 9 * DAY, 'drop-older', 'unused by both, a day apart'],
+  ]
+  for (const [authority, server, local, step, what] of rows) {
+    const times = { now: later(server), local: later(local), isMeasured: true }
+    const moment = { ...times, leafSeconds: 7 * DAY, trusts: () => true }
+    t.equal(planAuthority(authority, moment), step, what)
+  }
 })
 
 t.test('an authority comes out of its Secret as it went in', async t => {
@@ -104,6 +170,10 @@ t.test('an authority comes out of its Secret as it went in', async t => {
   t.throws(() => readAuthority(wrong('tls.key', 'nonsense')), { message: /key cannot be read/ })
   t.throws(() => readAuthority(wrong('tls.crt', 'nonsense')), { message: /no certificate/ })
   t.throws(() => readAuthority(authoritySecret(begun(leaf, START), {})), { message: /not of a CA/ })
+  t.throws(() => readAuthority(wrong('ca.crt', second.cert)), { message: /ca.crt lacks a CA/ })
+  t.throws(() => readAuthority(wrong('next.crt', second.cert)), { message: /key cannot be read/ })
+  t.strictSame(readSigning(wrong('ca.crt', '')), first, 'what signs can be read on its own')
+  t.equal(readSigning(wrong('tls.key', '')), undefined)
 })
 
 t.test('who signed it and when decides whether it is trusted', async t => {
@@ -116,7 +186,8 @@ t.test('who signed it and when decides whether it is trusted', async t => {
     [leaf.cert, '', 0, false, 'no CA'],
     [leaf.cert, garbage, 0, false, 'a CA that cannot be read'],
     [leaf.cert, first.cert, DAY, false, 'ended'],
-    [leaf.cert, first.cert, -601, false, 'not begun'],
+    [leaf.cert, first.cert, -25 * HOUR - 1, false, 'not begun'],
+    [leaf.cert, first.cert, -25 * HOUR, true, 'by a clock that is a day behind'],
     [first.cert, first.cert, 0, true, 'the CA itself'],
     [first.cert, second.cert, 0, false, 'another CA'],
     [leaf.cert + first.cert, first.cert, 0, true, 'with its CA sent along'],
@@ -201,7 +272,7 @@ async function mount(folder: string, files: Record<string, string>): Promise<voi
   await rename(join(folder, '..data_tmp'), join(folder, '..data'))
 }
 
-async function mounted(t: Test, files: Record<string, string>) {
+async function mounted(t: Test, files: Record<string, string>, names: string[] = []) {
   const folder = await makeFolder('certificate')
   t.teardown(() => folder.remove())
   await mount(folder.path, files)
@@ -213,7 +284,8 @@ async function mounted(t: Test, files: Record<string, string>) {
     directory: folder.path,
     logger,
     metrics,
-    now: () => clock,
+    names,
+    clock: { now: () => clock },
     checkMs: 20,
   })
   t.teardown(() => source.stop())
@@ -247,7 +319,9 @@ t.test('a mounted certificate is taken when it changes, and a wrong one is not',
   await waitFor(() => source.notes().length > 0, within)
   t.strictSame(source.current(), one, 'the one before is kept')
   t.ok(source.ready())
-  t.match(source.notes(), ['the private key belongs to another certificate'])
+  t.strictSame(source.notes(), [
+    `tls.crt and tls.key in ${path}: the private key belongs to another certificate`,
+  ])
 
   await mount(path, files(two, second.cert))
   await waitFor(() => source.current().cert === two.cert, within)
@@ -263,7 +337,9 @@ t.test('a mounted certificate is taken when it changes, and a wrong one is not',
 
   at(DAY)
   t.notOk(source.ready(), 'ended')
-  t.match(source.notes(), ['the serving certificate is not valid now'])
+  t.match(source.notes(), [
+    `the serving certificate (tls.crt in ${path}) is not valid now: it ended at 2030-01-02T00:00:00.000Z`,
+  ])
   await source.stop()
   t.notMatch(JSON.stringify(log), /PRIVATE KEY/)
 })
@@ -272,7 +348,7 @@ t.test('a mounted certificate that its ca.crt did not sign is served, and not re
   const { source } = await mounted(t, files(await leafOf(first), second.cert))
   await source.start()
   t.notOk(source.ready())
-  t.strictSame(source.notes(), ['the serving certificate is not signed by ca.crt'])
+  t.match(source.notes(), [/^the serving certificate \(tls.crt in .*\) is not signed by ca.crt$/])
 })
 
 t.test('there is no start without a usable mounted certificate', async t => {
@@ -298,7 +374,7 @@ t.test('there is no start without a usable mounted certificate', async t => {
     caSeconds: 240,
   }
   const client = undefined as never
-  const shared = { client, namespace: 'a', identity: 'a', now: () => START, logger: silent }
+  const shared = { client, namespace: 'a', identity: 'a', clock: steady, logger: silent }
   t.throws(() => createCertificateSource({ settings, ...shared }), { name: 'CertificateError' })
   const { path } = await mounted(t, files(first))
   const source = createCertificateSource({ settings: { ...settings, directory: path }, ...shared })
@@ -306,6 +382,133 @@ t.test('there is no start without a usable mounted certificate', async t => {
   t.teardown(() => source.stop())
   t.ok(new X509Certificate(source.current().cert).ca)
 })
+
+/** A certificate as somebody else may have made it. */
+async function madeElsewhere(options: Parameters<typeof generate>[1]): Promise<KeyPair> {
+  const made = await generate([{ name: 'commonName', value: 'a.b' }], {
+    ...{ algorithm: 'sha256', keySize: 2048, notBeforeDate: START, notAfterDate: later(DAY) },
+    extensions: [{ name: 'subjectAltName', altNames: [{ type: 2, value: 'a.b' }] }],
+    ...options,
+  })
+  return { key: made.private, cert: made.cert }
+}
+
+t.test('what the API server would refuse about a certificate', async t => {
+  const names = ['a.b', '*.wild.svc', '10.0.0.1']
+  const { cert } = await signLeaf(first, { names, now: START, seconds: DAY })
+  const extensions = [
+    { name: 'subjectAltName' as const, altNames: [{ type: 2 as const, value: 'a.b' }] },
+    { name: 'extKeyUsage' as const, clientAuth: true },
+  ]
+  const forClients = await madeElsewhere({ extensions })
+  const nameless = await madeElsewhere({ extensions: [{ name: 'basicConstraints', cA: false }] })
+  const weak = await madeElsewhere({ algorithm: 'sha1' })
+  const plain = await madeElsewhere({})
+  const rows: [cert: string, names: string[], seconds: number, RegExp | undefined, string][] = [
+    [cert, ['a.b'], 0, undefined, 'its name'],
+    [cert, ['a.b', '10.0.0.1', 'c.wild.svc'], 0, undefined, 'its names and an address'],
+    [cert, [], 0, undefined, 'no name is asked for'],
+    [cert, ['a.c'], 0, /is not for the name a\.c$/, 'another name'],
+    [cert, ['10.0.0.2'], 0, /not for the name 10\.0\.0\.2/, 'another address'],
+    [cert, ['c.d.wild.svc'], 0, /not for the name/, 'a name below a name'],
+    [nameless.cert, ['a.b'], 0, /not for the name a\.b/, 'a name in the subject only'],
+    [cert, ['a.b'], DAY, /it ended at 2030-01-02T00:00:00.000Z/, 'ended'],
+    [cert, ['a.b'], -26 * HOUR, /it begins at 2029-12-30T23:00:00.000Z/, 'not begun'],
+    [weak.cert, ['a.b'], 0, /SHA-1/, 'SHA-1'],
+    [forClients.cert, ['a.b'], 0, /not for a TLS server/, 'made for a client'],
+    [plain.cert, ['a.b'], 0, undefined, 'made for any use'],
+  ]
+  for (const [cert, names, seconds, flaw, what] of rows) {
+    const found = flawOf(cert, { names, now: later(seconds) })
+    if (flaw) t.match(found, flaw, what)
+    else t.equal(found, undefined, what)
+  }
+  t.equal(isTrusted(weak.cert, weak.cert, START), false, 'a SHA-1 signature convinces nobody')
+})
+
+t.test('a certificate with those between it and the CA is trusted in any order', async t => {
+  const between = (ca: KeyPair, name: string, cA: boolean) =>
+    generate([{ name: 'commonName', value: name }], {
+      ...{ keyType: 'ec', curve: 'P-256', algorithm: 'sha256', ca },
+      ...{ notBeforeDate: START, notAfterDate: later(DAY) },
+      extensions: [{ name: 'basicConstraints', cA, critical: true }],
+    }).then(made => ({ key: made.private, cert: `${made.cert.trim()}\n` }))
+  const upper = await between(first, 'upper', true)
+  const lower = await between(upper, 'lower', true)
+  const leaf = await signLeaf(lower, { names: ['a'], now: START, seconds: DAY })
+  t.ok(isTrusted(leaf.cert + lower.cert + upper.cert, first.cert, START))
+  t.ok(isTrusted(leaf.cert + upper.cert + lower.cert, first.cert, START))
+  t.notOk(isTrusted(leaf.cert + upper.cert, first.cert, START), 'one of them is missing')
+  const noCa = await between(first, 'no CA', false)
+  const signed = await signLeaf(noCa, { names: ['a'], now: START, seconds: DAY })
+  t.notOk(isTrusted(signed.cert + noCa.cert, first.cert, START), 'one of them is no CA')
+})
+
+t.test(
+  'a new mounted certificate that the API server would refuse does not replace a good one',
+  async t => {
+    const good = await leafOf(first)
+    const other = await signLeaf(first, { names: ['c.d'], now: START, seconds: DAY })
+    const early = await signLeaf(first, { names: ['a.b'], now: later(2 * DAY), seconds: DAY })
+    const short = await madeElsewhere({ keySize: 1024 })
+    const weak = await madeElsewhere({ algorithm: 'sha1' })
+    const { source, path, log, changes, at } = await mounted(t, files(good), ['a.b'])
+    await source.start()
+    const rows: [KeyPair, RegExp][] = [
+      [other, /tls\.crt in .*certificate.*\) is not for the name a\.b$/],
+      [early, /it begins at 2030-01-01T23:00:00\.000Z/],
+      [short, /^OpenSSL refuses tls\.crt and tls\.key in .*: ee key too small$/],
+      [weak, /SHA-1|md too weak/],
+    ]
+    for (const [pair, problem] of rows) {
+      await mount(path, files(pair))
+      await waitFor(() => source.notes().some(note => problem.test(note)), within)
+      t.strictSame(source.current(), good)
+      t.ok(source.ready(), 'the one before still serves')
+    }
+    t.equal(log.filter(({ level }) => level === 40).length, rows.length, 'each is reported once')
+    t.strictSame(changes, [good.cert])
+    t.notMatch(JSON.stringify(log), /PRIVATE KEY/)
+
+    await mount(path, files(early))
+    await waitFor(() => source.notes().join().includes('it begins at'), within)
+    at(DAY - 1)
+    await waitFor(() => source.current().cert === early.cert, within)
+    t.ok(source.ready(), 'one that begins later is taken into use when it does')
+  },
+)
+
+t.test(
+  'the first mounted certificate is served, and ready only under the name that is expected',
+  async t => {
+    const { source, path } = await mounted(t, files(await leafOf(first)), ['pullpass.pullpass.svc'])
+    await source.start()
+    t.notOk(source.ready())
+    t.match(source.notes(), [/\(tls.crt in .*\) is not for the name pullpass\.pullpass\.svc$/])
+    const right = { names: ['pullpass.pullpass.svc'], now: START, seconds: DAY }
+    await mount(path, files(await signLeaf(first, right)))
+    await waitFor(() => source.ready(), within)
+  },
+)
+
+t.test(
+  'a server that refuses a certificate keeps the one before, and the source lives on',
+  async t => {
+    const [one, two, three] = [await leafOf(first), await leafOf(first), await leafOf(first)]
+    const { source, path } = await mounted(t, files(one))
+    source.onChange(() => {
+      if (source.current().cert === two.cert) throw new Error('hunter2')
+    })
+    await source.start()
+    await mount(path, files(two))
+    await waitFor(() => source.notes().length > 0, within)
+    t.strictSame(source.notes(), ['the server refuses the certificate: Error'])
+    t.strictSame(source.current(), one)
+    await mount(path, files(three))
+    await waitFor(() => source.current().cert === three.cert, within)
+    t.strictSame(source.notes(), [])
+  },
+)
 
 t.test('bells that ring all the time make no hot loop, and none is missed', async t => {
   let runs = 0

@@ -9,9 +9,12 @@ import pino from 'pino'
 import t, { type Test } from 'tap'
 import { startControlPlane } from '../../sandbox/control-plane.ts'
 import { makeFolder, waitFor } from '../../sandbox/processes.ts'
-import { trustedCertificates } from '../../src/certificate/authority/authority.ts'
-import { readAuthority } from '../../src/certificate/authority/authority-secret.ts'
-import { createAuthorityKeeper } from '../../src/certificate/authority/keep-authority.ts'
+import { begun, trustedCertificates } from '../../src/certificate/authority/authority.ts'
+import { authoritySecret, readAuthority } from '../../src/certificate/authority/authority-secret.ts'
+import {
+  type AuthorityOptions,
+  createAuthorityKeeper,
+} from '../../src/certificate/authority/keep-authority.ts'
 import { makeAuthority, signLeaf } from '../../src/certificate/authority/sign-certificate.ts'
 import { createCaBundle } from '../../src/certificate/ca-bundle.ts'
 import { isTrusted, parseCertificate } from '../../src/certificate/certificate.ts'
@@ -40,6 +43,12 @@ function connectAs(t: Pick<Test, 'teardown'>, kubeConfig: KubeConfig) {
   return client
 }
 
+/** A clock that agrees with the API server's. */
+function clockAt(now: () => Date) {
+  return { now, local: now, isMeasured: () => true }
+}
+const right = clockAt(() => new Date())
+
 interface Line {
   time: number
   msg: string
@@ -63,7 +72,7 @@ function replica(
     leafSeconds: 3600,
     caSeconds: 36_000,
     identity: `${name}-${Math.random()}`,
-    now: () => new Date(),
+    clock: right,
     logger: pino({}, { write: line => void log.push(JSON.parse(line)) }),
     ...options,
   })
@@ -205,7 +214,7 @@ t.test('replicas that start together agree on one CA', async t => {
         identity: `replica-${index}`,
         leafSeconds: 3600,
         caSeconds: 36_000,
-        now: () => new Date(),
+        clock: right,
         logger: pino({}, { write: line => void log.push(JSON.parse(line)) }),
       }),
     )
@@ -222,7 +231,7 @@ t.test('replicas that start together agree on one CA', async t => {
         identity: `replica-${index}`,
         leafSeconds: 3600,
         caSeconds: 36_000,
-        now: () => old,
+        clock: clockAt(() => old),
         logger: pino({}, { write: line => void log.push(JSON.parse(line)) }),
       }),
     )
@@ -293,27 +302,172 @@ t.test('a bundle made before the configuration changed is not written', async t 
   t.equal(code, 1, 'nor made again')
 })
 
-t.test('a deleted CA is put back, and one that is none is left alone and told', async t => {
+/** What keeps the CA of one replica, without the rest of it. */
+function replicaCa(name: string, options: Partial<AuthorityOptions> = {}) {
+  const log: Line[] = []
+  const keeper = createAuthorityKeeper({
+    client: admin,
+    namespace,
+    secretName: `${name}-ca`,
+    identity: `${name}-${Math.random()}`,
+    leafSeconds: 3600,
+    caSeconds: 36_000,
+    clock: right,
+    logger: pino({}, { write: line => void log.push(JSON.parse(line)) }),
+    ...options,
+  })
+  return { keep: () => keeper.keep(() => false), log }
+}
+
+/** The Secret of the CA with these texts in it; undefined takes a key away. */
+async function damage(name: string, texts: Record<string, string | undefined>): Promise<void> {
+  const secret = await admin.core.readNamespacedSecret({ namespace, name: `${name}-ca` })
+  const data = { ...secret.data }
+  for (const [key, text] of Object.entries(texts)) {
+    if (text === undefined) delete data[key]
+    else data[key] = Buffer.from(text).toString('base64')
+  }
+  const body = { ...secret, data }
+  await admin.core.replaceNamespacedSecret({ namespace, name: `${name}-ca`, body })
+}
+
+t.test('a CA that is deleted or damaged is put back by a replica that knows it', async t => {
   const name = 'deleted'
   const { source, log } = replica(t, name, { leafSeconds: 40, caSeconds: 400 })
   await source.start()
   const before = await authorityIn(name)
-  await admin.core.deleteNamespacedSecret({ namespace, name: `${name}-ca` })
-  await waitFor(() => log.some(({ step }) => step === 'put-back'), within('the CA'))
-  t.strictSame(await authorityIn(name), before)
-
-  const broken = { stringData: { 'tls.key': 'nonsense' } }
-  const patch = ['-n', namespace, 'patch', 'secret', `${name}-ca`, '-p', JSON.stringify(broken)]
-  await plane.kubectl(...patch)
-  await waitFor(() => source.notes().length > 1, within('the note'))
-  t.match(
-    source.notes()[0],
-    'Secret pullpass/deleted-ca holds no CA: the private key cannot be read',
-  )
-  const { data } = await admin.core.readNamespacedSecret({ namespace, name: `${name}-ca` })
-  t.equal(Buffer.from(data?.['tls.key'] ?? '', 'base64').toString(), 'nonsense')
+  const served = source.current()
+  const putBack = () => log.filter(({ step }) => step === 'put-back').length
+  const other = await makeAuthority(new Date(), 3600)
+  const leaf = await signLeaf(other, { names: ['a'], now: new Date(), seconds: 60 })
+  const rows: [what: string, damaged: () => Promise<unknown>][] = [
+    ['deleted', () => admin.core.deleteNamespacedSecret({ namespace, name: `${name}-ca` })],
+    ['a key that is none', () => damage(name, { 'tls.key': 'nonsense' })],
+    ['the key of another CA', () => damage(name, { 'tls.key': other.key })],
+    ['an empty certificate', () => damage(name, { 'tls.crt': '' })],
+    ['no CA', () => damage(name, { 'tls.crt': leaf.cert, 'tls.key': leaf.key })],
+    ['nothing to trust', () => damage(name, { 'ca.crt': undefined })],
+    ['half of a next CA', () => damage(name, { 'next.crt': other.cert })],
+  ]
+  for (const [index, [what, damaged]] of rows.entries()) {
+    await damaged()
+    await waitFor(() => putBack() > index, within(`the CA after: ${what}`))
+    t.strictSame(await authorityIn(name), before, what)
+  }
+  t.strictSame(source.current(), served, 'and the serving certificate stays')
+  t.equal(putBack(), rows.length, 'each is reported once')
   t.notMatch(JSON.stringify(log), /PRIVATE KEY/)
 })
+
+t.test('replicas that put a damaged CA back together do it once', async t => {
+  const replicas = Array.from({ length: 4 }, () => replicaCa('together'))
+  const [before] = await Promise.all(replicas.map(({ keep }) => keep()))
+  await damage('together', { 'tls.key': 'nonsense' })
+  const after = await Promise.all(replicas.map(({ keep }) => keep()))
+  t.strictSame(after, Array(4).fill(before))
+  t.equal(replicas.flatMap(({ log }) => log.filter(({ step }) => step === 'put-back')).length, 1)
+})
+
+t.test('a damaged CA that no replica knows is replaced after a minute', async t => {
+  const name = 'unknown'
+  const before = await replicaCa(name).keep()
+  let passed = 0
+  const clock = clockAt(() => new Date(Date.now() + passed))
+  const { keep, log } = replicaCa(name, { clock })
+  await damage(name, { 'ca.crt': 'nonsense' })
+  await t.rejects(keep(), {
+    message: /^Secret pullpass\/unknown-ca holds no CA: ca.crt lacks a CA/,
+  })
+  passed = 61_000
+  const repaired = await keep()
+  t.strictSame(repaired.signing, before.signing, 'a CA that can still sign is kept')
+  t.strictSame(repaired.older, [])
+
+  await damage(name, { 'tls.key': 'nonsense' })
+  const fresh = replicaCa(name, { clock })
+  await t.rejects(fresh.keep(), { name: 'CertificateError', message: /private key cannot be read/ })
+  passed += 58_000
+  await t.rejects(fresh.keep(), { name: 'CertificateError' })
+  await admin.core.deleteNamespacedSecret({ namespace, name: `${name}-ca` })
+  await admin.core.createNamespacedSecret({
+    namespace,
+    body: { metadata: { name: `${name}-ca` }, type: 'Opaque' },
+  })
+  passed += 3000
+  const after = await fresh.keep()
+  t.not(after.signing.cert, before.signing.cert, 'else another begins')
+  t.strictSame(await authorityIn(name), after)
+  t.match(
+    [log.at(-1), fresh.log.at(-1)],
+    [
+      { msg: 'damaged CA replaced', step: 'begin' },
+      { msg: 'damaged CA replaced', step: 'begin', problem: /no certificate in the PEM text/ },
+    ],
+  )
+})
+
+const DAY_MS = 86_400_000
+const inDays = (days: number) => () => new Date(Date.now() + days * DAY_MS)
+
+t.test('a replica whose clock is 400 days off does not replace the CA', async t => {
+  const before = await replicaCa('lasting').keep()
+  for (const days of [400, -400]) {
+    const lost = { now: inDays(days), local: inDays(days), isMeasured: () => false }
+    const known = { ...right, local: inDays(days) }
+    await t.rejects(replicaCa('lasting', { clock: lost }).keep(), {
+      message: days > 0 ? /lasting-ca has ended at/ : /lasting-ca is not valid before/,
+    })
+    t.strictSame(await replicaCa('lasting', { clock: known }).keep(), before)
+  }
+  t.strictSame(await authorityIn('lasting'), before)
+})
+
+t.test("no CA begins before the API server's clock is known", async t => {
+  let measured = false
+  const { keep } = replicaCa('early', { clock: { ...right, isMeasured: () => measured } })
+  await t.rejects(keep(), { name: 'CertificateError', message: /before the API server's clock/ })
+  await t.rejects(authorityIn('early'), { code: 404 })
+  measured = true
+  t.ok((await keep()).signing)
+})
+
+t.test(
+  'a CA that begins in the future is replaced, and not by a replica of that clock',
+  async t => {
+    const name = 'future'
+    await configure(name)
+    const { source } = replica(t, name)
+    await source.start()
+    await ready(source)
+    const odd = replica(t, name, { clock: { ...right, local: inDays(400) } })
+    await odd.source.start()
+    await ready(odd.source)
+    await source.stop()
+    const before = odd.source.current()
+    const bundles = await bundlesIn(name)
+
+    const wrong = begun(await makeAuthority(inDays(400)(), 36_000), inDays(400)())
+    const { data = {} } = authoritySecret(wrong, {})
+    await damage(
+      name,
+      Object.fromEntries(
+        Object.entries(data).map(([key, text]) => [key, Buffer.from(text, 'base64').toString()]),
+      ),
+    )
+    const isNoted = () =>
+      odd.source.notes().some(note => /future-ca is not valid before/.test(note))
+    await waitFor(isNoted, within('the note'))
+    t.strictSame(odd.source.current(), before, 'the serving certificate stays')
+    t.strictSame(await bundlesIn(name), bundles, 'and so does the caBundle')
+    t.strictSame((await authorityIn(name)).signing, wrong.signing)
+
+    const other = replica(t, name)
+    await other.source.start()
+    await ready(other.source, odd.source)
+    t.equal((await authorityIn(name)).signing.cert.includes(wrong.signing.cert), false)
+    await waitFor(() => odd.source.notes().length === 0, within('the end of the note'))
+  },
+)
 
 /** A client with the rights that are needed, and no other. */
 async function serviceAccount(
@@ -359,7 +513,7 @@ t.test('it needs rights on the one Secret and the one configuration', async t =>
     identity: 'aged',
     leafSeconds: 3600,
     caSeconds: 36_000,
-    now: () => new Date(Date.now() + 30_000_000),
+    clock: clockAt(() => new Date(Date.now() + 30_000_000)),
     logger: pino({ level: 'silent' }),
   })
   t.ok((await aged.keep(() => false)).next, 'steps are allowed too')
@@ -407,7 +561,7 @@ t.test('a mounted certificate is ready when the configuration trusts it', async 
     client: admin,
     namespace,
     identity: 'mounted',
-    now: () => new Date(),
+    clock: right,
     logger: pino({ level: 'silent' }),
   })
   t.teardown(() => source.stop())

@@ -1,5 +1,11 @@
 import type { V1ObjectMeta, V1Secret } from '@kubernetes/client-node'
-import { CertificateError, checkPair, type KeyPair, parseCertificate } from '../certificate.ts'
+import {
+  CertificateError,
+  checkPair,
+  issuedAt,
+  type KeyPair,
+  parseCertificate,
+} from '../certificate.ts'
 import { type Authority, splitCertificates, trustedCertificates } from './authority.ts'
 
 /*
@@ -15,8 +21,15 @@ import { type Authority, splitCertificates, trustedCertificates } from './author
  */
 const SINCE = 'pullpass.io/ca-since'
 
-/** The Secret that holds the authority. `metadata`: its namespace and name, perhaps uid and version. */
-export function authoritySecret(authority: Authority, metadata: V1ObjectMeta): V1Secret {
+/**
+ * The Secret that holds the authority. `metadata`: its namespace and name, perhaps uid and version.
+ * `type`: of the one that is replaced, since it cannot be changed.
+ */
+export function authoritySecret(
+  authority: Authority,
+  metadata: V1ObjectMeta,
+  type = 'kubernetes.io/tls',
+): V1Secret {
   const { signing, next, since } = authority
   const data: Record<string, string> = {
     'tls.crt': signing.cert,
@@ -32,7 +45,7 @@ export function authoritySecret(authority: Authority, metadata: V1ObjectMeta): V
       labels: { 'app.kubernetes.io/managed-by': 'pullpass' },
       annotations: { [SINCE]: since.toISOString() },
     },
-    type: 'kubernetes.io/tls',
+    type,
     data: Object.fromEntries(
       Object.entries(data).map(([key, text]) => [key, Buffer.from(text).toString('base64')]),
     ),
@@ -41,22 +54,40 @@ export function authoritySecret(authority: Authority, metadata: V1ObjectMeta): V
 
 /** Reads the authority from its Secret. Throws a CertificateError when it holds none. */
 export function readAuthority(secret: V1Secret): Authority {
-  const text = (key: string) => Buffer.from(secret.data?.[key] ?? '', 'base64').toString()
+  const text = (key: string) => textIn(secret, key)
   const signing = checked({ key: text('tls.key'), cert: text('tls.crt') })
-  const next = secret.data?.['next.crt']
-    ? checked({ key: text('next.key'), cert: text('next.crt') })
-    : undefined
+  const next =
+    secret.data?.['next.crt'] || secret.data?.['next.key']
+      ? checked({ key: text('next.key'), cert: text('next.crt') })
+      : undefined
   const current = [signing.cert, next?.cert].filter(cert => cert !== undefined).map(fingerprint)
+  const trusted = splitCertificates(text('ca.crt'))
+  if (!current.every(one => trusted.map(fingerprint).includes(one))) {
+    throw new CertificateError('ca.crt lacks a CA that signs')
+  }
   const since = new Date(secret.metadata?.annotations?.[SINCE] ?? '')
   return {
     signing,
     next,
-    older: splitCertificates(text('ca.crt')).filter(cert => !current.includes(fingerprint(cert))),
+    older: trusted.filter(cert => !current.includes(fingerprint(cert))),
     // Where somebody took it away, the newest CA tells nearly the same.
     since: Number.isNaN(since.getTime())
-      ? parseCertificate((next ?? signing).cert).validFromDate
+      ? issuedAt(parseCertificate((next ?? signing).cert))
       : since,
   }
+}
+
+/** The signing CA of a Secret of which something else is damaged; undefined: that is damaged too. */
+export function readSigning(secret: V1Secret): KeyPair | undefined {
+  try {
+    return checked({ key: textIn(secret, 'tls.key'), cert: textIn(secret, 'tls.crt') })
+  } catch {
+    return undefined
+  }
+}
+
+function textIn({ data }: V1Secret, key: string): string {
+  return Buffer.from(data?.[key] ?? '', 'base64').toString()
 }
 
 function checked(pair: KeyPair): KeyPair {

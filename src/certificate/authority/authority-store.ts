@@ -1,24 +1,34 @@
-import { PatchStrategy, setHeaderOptions } from '@kubernetes/client-node'
+import { PatchStrategy, setHeaderOptions, type V1Secret } from '@kubernetes/client-node'
 import { asKubernetesError, type KubernetesClient } from '../../kubernetes/client.ts'
-import { CertificateError } from '../certificate.ts'
+import { CertificateError, type KeyPair } from '../certificate.ts'
 import type { Authority } from './authority.ts'
-import { authoritySecret, readAuthority } from './authority-secret.ts'
+import { authoritySecret, readAuthority, readSigning } from './authority-secret.ts'
 
-/** An authority as it was read, in exactly this version of its Secret. */
-export interface StoredAuthority {
-  authority: Authority
+/** What was read, in exactly this version of the Secret. */
+export type StoredAuthority = SecretVersion & { authority: Authority }
+
+/** A Secret that holds no authority. */
+export type DamagedAuthority = SecretVersion & {
+  authority: undefined
+  damage: CertificateError
+  /** The CA that signs, where that part can be read. */
+  signing: KeyPair | undefined
+}
+
+interface SecretVersion {
   uid: string | undefined
   resourceVersion: string | undefined
+  type: string | undefined
 }
 
 /** Reads and writes the Secret of the authority. Every call rejects with a KubernetesError. */
 export interface AuthorityStore {
-  /** undefined: there is none. Rejects with a CertificateError where the Secret holds no CA. */
-  read(): Promise<StoredAuthority | undefined>
+  /** undefined: there is none. */
+  read(): Promise<StoredAuthority | DamagedAuthority | undefined>
   /** false: there is one by now, and it was left alone. */
   create(authority: Authority): Promise<boolean>
   /** false: it is not any more what was `stored`, and was left alone. */
-  replace(stored: StoredAuthority, authority: Authority): Promise<boolean>
+  replace(stored: SecretVersion, authority: Authority): Promise<boolean>
 }
 
 /**
@@ -44,7 +54,7 @@ export function createAuthorityStore(options: {
       })
       if (!secret) return undefined
       const { uid, resourceVersion } = secret.metadata ?? {}
-      return { authority: named(title, () => readAuthority(secret)), uid, resourceVersion }
+      return { ...authorityIn(secret, title), uid, resourceVersion, type: secret.type }
     },
     create(authority) {
       const body = authoritySecret(authority, { namespace, name })
@@ -54,20 +64,21 @@ export function createAuthorityStore(options: {
       )
       return wasFirst(`create ${title}`, applied)
     },
-    replace({ uid, resourceVersion }, authority) {
+    replace({ uid, resourceVersion, type }, authority) {
       const version = { ...(uid && { uid }), ...(resourceVersion && { resourceVersion }) }
-      const body = authoritySecret(authority, { namespace, name, ...version })
+      const body = authoritySecret(authority, { namespace, name, ...version }, type)
       const replaced = client.core.replaceNamespacedSecret({ namespace, name, body })
       return wasFirst(`update ${title}`, replaced)
     },
   }
 }
 
-function named<T>(title: string, deed: () => T): T {
+function authorityIn(secret: V1Secret, title: string) {
   try {
-    return deed()
+    return { authority: readAuthority(secret) }
   } catch (error) {
-    throw new CertificateError(`${title} holds no CA: ${(error as Error).message}`)
+    const damage = new CertificateError(`${title} holds no CA: ${(error as Error).message}`)
+    return { authority: undefined, damage, signing: readSigning(secret) }
   }
 }
 

@@ -2,6 +2,7 @@ import { isDeepStrictEqual } from 'node:util'
 import { Counter, Registry } from 'prom-client'
 import { Agent, type Dispatcher, ProxyAgent } from 'undici'
 import { KubernetesError } from '../errors.ts'
+import type { ServerClock } from '../server-clock.ts'
 import type { Credentials } from './kube-config.ts'
 import { requestInfo } from './request-info.ts'
 
@@ -26,6 +27,8 @@ export interface ConnectionPoolOptions {
   proxyUrl: string | undefined
   timeoutMs: number
   metrics?: Registry
+  /** Is shown the date of each answer. */
+  clock?: Pick<ServerClock, 'observe'>
 }
 
 /**
@@ -37,7 +40,7 @@ export function createConnectionPool(options: ConnectionPoolOptions): Connection
   const agents = new Set<Dispatcher>()
   let current: { tls: Credentials['tls']; agent: Dispatcher; dispatcher: Dispatcher } | undefined
   let closed = false
-  const count = counting(options.metrics ?? new Registry(), { server: options.server, givenUp })
+  const count = counting(options.metrics ?? new Registry(), { ...options, givenUp })
 
   /** What is under way on these connections, watches among it, comes to its end there. */
   function retire(): void {
@@ -98,7 +101,7 @@ function createAgent(tls: Credentials['tls'], options: ConnectionPoolOptions): D
  */
 function counting(
   metrics: Registry,
-  { server, givenUp }: { server: string; givenUp: (reason: unknown) => void },
+  { server, clock, givenUp }: ConnectionPoolOptions & { givenUp: (reason: unknown) => void },
 ): Dispatcher.DispatcherComposeInterceptor {
   const prefix = new URL(server).pathname.replace(/\/$/, '')
   const requests = new Counter({
@@ -110,12 +113,18 @@ function counting(
   return dispatch => (request, handler) => {
     const info = requestInfo(request.method, request.path.slice(prefix.length))
     let answered = false
+    let startedMs = performance.now()
     const counted: Dispatcher.DispatchHandler = {
-      onRequestStart: (controller, context) => handler.onRequestStart?.(controller, context),
+      onRequestStart(controller, context) {
+        // Until now it may have waited for a free connection.
+        startedMs = performance.now()
+        handler.onRequestStart?.(controller, context)
+      },
       onRequestUpgrade: (...upgrade) => handler.onRequestUpgrade?.(...upgrade),
       onResponseStart(controller, status, headers, message) {
         answered = status >= 200
         if (answered) requests.inc({ ...info, code: status })
+        if (answered) clock?.observe(headers.date, startedMs)
         handler.onResponseStart?.(controller, status, headers, message)
       },
       onResponseData: (controller, chunk) => handler.onResponseData?.(controller, chunk),

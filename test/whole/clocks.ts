@@ -1,0 +1,213 @@
+import { once } from 'node:events'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { connect } from 'node:tls'
+import type { V1MutatingWebhookConfiguration } from '@kubernetes/client-node'
+import t, { type Test } from 'tap'
+import { Agent, fetch } from 'undici'
+import { waitFor } from '../../sandbox/processes.ts'
+import { type Replica, type Replicas, startReplicas } from '../../sandbox/replicas.ts'
+import { type Estate, reachEstate } from './estate.ts'
+import { pod, references, reviewOf } from './pods.ts'
+
+/** How wrong the clock of one replica is, for a minute. */
+export interface Skew {
+  name: string
+  offsetMs: number
+  /** Whether the replica is also started anew while its clock is wrong. */
+  restarted: boolean
+}
+
+interface Scene {
+  replicas: Replicas
+  estate: Estate
+}
+
+/** What the API server said to the pods of a minute. */
+interface Traffic {
+  created: number
+  /** What was said instead. */
+  failures: string[]
+  longestFailureMs: number
+  /** How often a replica called itself ready and the caBundle did not trust it. */
+  untrusted: number
+}
+
+const minuteMs = 60_000
+const configurationPath =
+  '/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/pullpass'
+
+/** Three replicas; the clock of one of them is wrong for a minute, once for each of `skews`. */
+export async function playSkews(skews: Skew[]): Promise<void> {
+  const replicas = await startReplicas({ count: 3, clocks: true })
+  t.teardown(replicas.stop)
+  const scene = { replicas, estate: await reachEstate(t, replicas) }
+  await whenHealed(scene, 'before')
+  for (const [index, skew] of skews.entries()) {
+    await t.test(`a replica's clock is ${skew.name} for a minute`, t =>
+      playSkew(t, scene, { ...skew, index }),
+    )
+  }
+}
+
+async function playSkew(
+  t: Test,
+  scene: Scene,
+  { name, offsetMs, restarted, index }: Skew & { index: number },
+): Promise<void> {
+  const { replicas, estate } = scene
+  // The first one is the leader; afterwards it may be any.
+  const odd = index === 0 ? await replicas.whenLed() : (replicas.all[index % 3] as Replica)
+  const namespace = `skewed-${index}`
+  const during = `${namespace}-during`
+  await estate.namespace(namespace)
+  await estate.whenRight(namespace)
+  await odd.clock?.set(offsetMs)
+  const until = performance.now() + minuteMs
+  const traffic = createSteadily(scene, namespace, until)
+  const metric = () => odd.pullpass.metric('pullpass_clock_offset_seconds')
+  const isReported = async () => Math.abs((await metric()) - offsetMs / 1000) < 10
+  await waitFor(isReported, { withinMs: 25_000, what: 'the difference as a metric' })
+  const notes = async () => (await odd.pullpass.readyz()).notes.join()
+  t.match(await notes(), /^this replica's clock is .* (ahead of|behind) the API server's/m)
+  await waitFor(async () => (await eventsOfClock(estate)) > index, {
+    withinMs: 20_000,
+    what: 'an event of the difference',
+  })
+  if (restarted) {
+    await odd.kill()
+    await odd.restart()
+  }
+  await estate.namespace(during)
+  await estate.whenRight(during)
+  const { created, failures, longestFailureMs, untrusted } = await traffic
+  await odd.clock?.set(0)
+  const healing = performance.now()
+  await whenHealed(scene, `${namespace}-after`)
+  const healedMs = Math.round(performance.now() - healing)
+  t.comment(
+    `${name} | created ${created} | failed ${failures.length} | longest failure ${longestFailureMs} ms` +
+      ` | ready but not trusted ${untrusted} | healed after ${healedMs} ms`,
+  )
+  for (const failure of failures) t.comment(failure)
+  t.ok(created > 50, 'pods were created')
+  t.ok(longestFailureMs < minuteMs, 'no admission fails for a minute on end')
+  t.equal(untrusted, 0, 'a replica that says it is ready is trusted')
+  for (const each of [namespace, during, `${namespace}-after`]) await estate.whenRight(each)
+  t.same([estate.mints(namespace), estate.mints(during)], [1, 1], 'no token is minted twice')
+  await waitFor(async () => !(await notes()).includes('clock'), {
+    withinMs: 20_000,
+    what: 'the end of the note',
+  })
+}
+
+/** Two pods a second, each on its own, whatever becomes of those before. */
+async function createSteadily(scene: Scene, namespace: string, until: number): Promise<Traffic> {
+  const answers: ReturnType<typeof create>[] = []
+  let untrusted = 0
+  for (let count = 0; performance.now() < until; count++) {
+    answers.push(create(scene, namespace, `pod-${count}`))
+    if (count % 4 === 0) untrusted += (await untrustedOf(scene)).length
+    await sleep(500)
+  }
+  const all = await Promise.all(answers)
+  const longestFailureMs = Math.round(longestFailure(all))
+  const failures = all.flatMap(({ right, said }) => (right ? [] : [said]))
+  return { created: all.length - failures.length, failures, longestFailureMs, untrusted }
+}
+
+async function create({ estate }: Scene, namespace: string, name: string) {
+  const { status, body } = await estate.create(namespace, pod(name))
+  const right = status === 201 && references(body).includes('pullpass-registry')
+  return { at: performance.now(), right, said: `${name}: HTTP ${status} ${body.message ?? ''}` }
+}
+
+/** From the first that fails to the next that does not. */
+function longestFailure(answers: { at: number; right: boolean }[]): number {
+  let longest = 0
+  let since: number | undefined
+  for (const { at, right } of answers) {
+    if (since !== undefined) longest = Math.max(longest, at - since)
+    since = right ? undefined : (since ?? at)
+  }
+  return longest
+}
+
+/** The ready ones whose certificate the caBundle does not trust, by the machine's own clock. */
+async function untrustedOf({ replicas, estate }: Scene): Promise<Replica[]> {
+  const ready = await Promise.all(replicas.all.map(each => each.isReady().catch(() => false)))
+  const asked = replicas.all.filter((_, index) => ready[index])
+  const ca = await bundle(estate)
+  const trusted = await Promise.all(asked.map(replica => isTrusted(replica, ca)))
+  const doubted = asked.filter((_, index) => !trusted[index])
+  // Bundle, certificate and readiness change one after the other: what counts is what stays.
+  if (doubted.length === 0) return []
+  await sleep(2000)
+  const again = await bundle(estate)
+  const still = await Promise.all(
+    doubted.map(
+      async each => (await each.isReady().catch(() => false)) && !(await isTrusted(each, again)),
+    ),
+  )
+  return doubted.filter((_, index) => still[index])
+}
+
+/** The number of different events about a clock. */
+async function eventsOfClock(estate: Estate): Promise<number> {
+  const path = '/apis/events.k8s.io/v1/namespaces/pullpass/events'
+  const { body } = await estate.ask<{ items: { note?: string }[] }>('GET', path)
+  const notes = body.items.map(({ note = '' }) => note)
+  return new Set(notes.filter(note => note.startsWith("this replica's clock is "))).size
+}
+
+async function bundle(estate: Estate): Promise<string> {
+  const { body } = await estate.ask<V1MutatingWebhookConfiguration>('GET', configurationPath)
+  return Buffer.from(body.webhooks?.[0]?.clientConfig.caBundle ?? '', 'base64').toString()
+}
+
+async function isTrusted({ port }: Replica, ca: string): Promise<boolean> {
+  const socket = connect({ host: '127.0.0.1', port, ca })
+  try {
+    await once(socket, 'secureConnect')
+    return true
+  } catch {
+    return false
+  } finally {
+    socket.destroy()
+  }
+}
+
+/** All are ready and trusted and give references, one leads, and the environment is served. */
+async function whenHealed(scene: Scene, namespace: string): Promise<void> {
+  const { replicas, estate } = scene
+  const isWell = async () => {
+    const ready = await Promise.all(replicas.all.map(each => each.isReady().catch(() => false)))
+    if (ready.includes(false)) return false
+    const ca = await bundle(estate)
+    const trusted = await Promise.all(replicas.all.map(each => isTrusted(each, ca)))
+    if (trusted.includes(false)) return false
+    const leading = await Promise.all(replicas.all.map(each => each.leads()))
+    return leading.filter(Boolean).length === 1
+  }
+  await waitFor(isWell, { withinMs: 60_000, what: 'three trusted replicas with one leader' })
+  await estate.namespace(namespace)
+  await estate.whenRight(namespace)
+  const ca = await bundle(estate)
+  for (const replica of replicas.all) await givesReference(replica, ca, namespace)
+}
+
+async function givesReference({ port, name }: Replica, ca: string, namespace: string) {
+  const dispatcher = new Agent({ connect: { ca } })
+  try {
+    const response = await fetch(`https://127.0.0.1:${port}/mutate?timeout=5s`, {
+      method: 'POST',
+      headers: { 'content-type': 'application/json' },
+      body: JSON.stringify(reviewOf(namespace, pod('asked'))),
+      dispatcher,
+    })
+    const { response: answer } = (await response.json()) as { response: { patch?: string } }
+    const patch = Buffer.from(answer.patch ?? '', 'base64').toString()
+    if (!patch.includes('pullpass-registry')) throw new Error(`${name} gives no reference`)
+  } finally {
+    await dispatcher.close()
+  }
+}
