@@ -38,7 +38,8 @@ export const certificate = section({
   ),
   names: Type.Array(certificateName(), {
     expected: 'a list of DNS names or IP addresses',
-    description: 'Names the API server calls the webhook by. Needed for `mode: self-managed`.',
+    description:
+      'Names by which the API server calls the webhook. Required for `mode: self-managed`; checked in `mode: files`.',
     default: [],
   }),
   secretName: text('subdomain', 'Secret of the CA, in `kubernetes.namespace`.', 'pullpass-ca'),

@@ -1,8 +1,9 @@
-import { readdirSync } from 'node:fs'
+import { readdirSync, readFileSync } from 'node:fs'
 import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import { Agent, fetch } from 'undici'
+import { parse } from 'yaml'
 import { type ControlPlane, startControlPlane } from '../../sandbox/control-plane.ts'
 import { isFromRegistry } from '../../src/image/reference.ts'
 import { CHART, createHelm, find, type HelmVersion, type Manifest, MINIMAL } from './helm.ts'
@@ -181,6 +182,47 @@ for (const version of ['helm', 'helm3'] as const) {
   })
 }
 
+for (const version of ['helm', 'helm3'] as const) {
+  t.test(
+    `${version} changes the certificate from self-managed to existing-secret and back`,
+    async t => {
+      const { plain, install, upgrade } = await helmOn(t, version)
+      await install('pullpass')
+      const own = await trustCluster()
+      const existing = parse(readFileSync(join(CHART, 'ci/host-network-values.yaml'), 'utf8'))
+      const { certificate } = existing
+      const bundle = async () => {
+        const { stdout } = await kubectl(
+          'get',
+          'mutatingwebhookconfiguration',
+          'pullpass',
+          '-o=json',
+        )
+        return JSON.parse(stdout).webhooks[0].clientConfig.caBundle
+      }
+      // Helm 4 applies on the server, where the field belongs to pullpass.
+      const force = version === 'helm' ? ['--force-conflicts'] : []
+      if (version === 'helm') {
+        const refused = await upgrade({ certificate })
+        t.not(refused.code, 0)
+        t.match(refused.stderr, 'caBundle')
+        t.equal(await bundle(), own, 'nothing has changed')
+      }
+      const changed = await upgrade({ certificate }, force)
+      t.equal(changed.code, 0, changed.stderr)
+      t.equal(Buffer.from(await bundle(), 'base64').toString(), certificate.caBundle)
+      const back = await upgrade({})
+      t.equal(back.code, 0, back.stderr)
+      t.equal(await bundle(), undefined, 'the field is free for pullpass')
+      t.equal(await trustCluster(), await bundle())
+      const again = await upgrade({})
+      t.equal(again.code, 0, again.stderr)
+      t.equal(await bundle(), own)
+      await plain(['uninstall', 'pullpass'])
+    },
+  )
+}
+
 t.test('a second release is told what is in its way', async t => {
   const { plain, install } = await helmOn(t, 'helm')
   await install('pullpass')
@@ -263,7 +305,9 @@ async function helmOn(t: Test, version: HelmVersion) {
   const { helm, plain } = await createHelm(t, version, cluster.kubeconfigFile)
   const install = (release: string, values: object = {}, namespace = NAMESPACE) =>
     helm(['upgrade', '--install', release, CHART, '-n', namespace, '--values', MINIMAL], values)
-  return { plain, install }
+  const upgrade = (values: object, args: string[] = []) =>
+    helm(['upgrade', 'pullpass', CHART, ...args, '-n', NAMESPACE, '--values', MINIMAL], values)
+  return { plain, install, upgrade }
 }
 
 /** Writes a caBundle as pullpass does: by server-side apply, and owning nothing but that. */
