@@ -8,11 +8,11 @@ import { tool } from './tools.ts'
 export const releaseNamespace = 'pullpass'
 
 const chart = join(import.meta.dirname, '..', 'charts', 'pullpass')
-const templates = ['rbac.yaml', 'webhook.yaml', 'secrets-policy.yaml']
+const templates = ['rbac.yaml', 'webhook.yaml']
 
 /**
  * Installs of the chart what a pullpass needs that runs beside the cluster: its ServiceAccount with
- * its rights and what limits them, and the webhook's configuration, which sends pods to `webhookUrl`.
+ * its rights, and the webhook's configuration, which sends pods to `webhookUrl`.
  */
 export async function installBeside(
   controlPlane: ControlPlane,

@@ -27,12 +27,6 @@ the cluster already. Every problem at once, a sentence each.
 {{- if not .image.repository }}
 - "image.repository is required: where you pushed the image that `docker build .` made."
 {{- end }}
-{{- if and (hasPrefix (printf "%s/" (include "pullpass.registryHost" $)) .image.repository) (not $.Values.imagePullSecrets) }}
-- image.repository is in {{ include "pullpass.registryHost" $ }}, the registry that pullpass makes pull Secrets for, so imagePullSecrets is required. Nothing else can pull pullpass's own image.
-{{- end }}
-{{- if regexMatch "^(index\\.|registry-1\\.)?docker\\.io(:[0-9]+)?$" (include "pullpass.registryHost" $) }}
-- "registry.host must not be a name of Docker Hub: images of Docker Hub are written in too many ways."
-{{- end }}
 {{- if and (eq .bluemix.login "iam") (not .bluemix.iam) }}
 - "bluemix.login is iam, so bluemix.iam is required: the URL of IAM."
 {{- end }}
@@ -100,17 +94,9 @@ the cluster already. Every problem at once, a sentence each.
 {{- end }}
 
 {{- define "pullpass.check.network" -}}
-{{- with include "pullpass.memoryMiB" . }}
-{{- if lt (int64 .) 128 }}
-- resources.limits.memory is {{ . }}Mi, but pullpass needs at least 128Mi.
-{{- end }}
-{{- end }}
 {{- with .Values }}
 {{- if eq (int64 .webhook.port) (int64 .operations.port) }}
 - webhook.port and operations.port are both {{ int64 .webhook.port }}, but must differ.
-{{- end }}
-{{- if and .networkPolicy.enabled .monitor.enabled (not .networkPolicy.metricsFrom) }}
-- monitor.enabled needs networkPolicy.metricsFrom, or Prometheus cannot reach the metrics.
 {{- end }}
 {{- if and .hostNetwork .networkPolicy.enabled }}
 - "networkPolicy.enabled has no effect with hostNetwork: policies do not hold for pods in the nodes' network."

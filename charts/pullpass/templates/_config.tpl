@@ -8,10 +8,9 @@ own defaults, which are the only ones, apply.
 {{- if include "pullpass.hasEnvironmentCa" . -}}
 {{- $_ := set $bluemix "caFile" "/etc/pullpass/environment-ca/ca.crt" -}}
 {{- end -}}
-{{- $names := include "pullpass.certificateNames" . | fromYamlArray -}}
-{{- $certificate := dict "mode" "files" "directory" "/etc/pullpass/tls" "names" $names "webhookConfiguration" $v.webhook.configurationName -}}
+{{- $certificate := dict "mode" "files" "directory" "/etc/pullpass/tls" "webhookConfiguration" $v.webhook.configurationName -}}
 {{- if eq $v.certificate.mode "self-managed" -}}
-{{- $certificate = dict "mode" "self-managed" "names" $names "secretName" (printf "%s-ca" (include "pullpass.name" .)) "webhookConfiguration" $v.webhook.configurationName "leafSeconds" $v.certificate.leafSeconds "caSeconds" $v.certificate.caSeconds -}}
+{{- $certificate = dict "mode" "self-managed" "names" (include "pullpass.certificateNames" . | fromYamlArray) "secretName" (printf "%s-ca" (include "pullpass.name" .)) "webhookConfiguration" $v.webhook.configurationName "leafSeconds" $v.certificate.leafSeconds "caSeconds" $v.certificate.caSeconds -}}
 {{- end -}}
 {{- $sections := dict
   "registry" $v.registry

@@ -12,28 +12,6 @@
 {{- printf "%s:%s" .Release.Namespace (include "pullpass.name" .) -}}
 {{- end }}
 
-{{/* A policy's name is a DNS name. A namespace has no dot in its name, so two releases never meet. */}}
-{{- define "pullpass.secretsPolicyName" -}}
-{{- printf "%s.%s.secrets.pullpass.io" .Release.Namespace (include "pullpass.name" .) -}}
-{{- end }}
-
-{{/*
-Whether the policy on pullpass's own Secrets is rendered. `helm template` knows no APIs of the cluster, only a
-version. YAML 1.1 reads on and off as true and false.
-*/}}
-{{- define "pullpass.hasSecretsPolicy" -}}
-{{- $wanted := toString .Values.secretsPolicy -}}
-{{- if or (has $wanted (list "on" "true")) (and (eq $wanted "auto") (semverCompare ">=1.30.0-0" .Capabilities.KubeVersion.Version)) -}}
-true
-{{- end -}}
-{{- end }}
-
-{{/* The label of every Secret that pullpass writes into a namespace. */}}
-{{- define "pullpass.ownLabel" -}}
-key: app.kubernetes.io/managed-by
-value: pullpass
-{{- end }}
-
 {{- define "pullpass.selectorLabels" -}}
 app.kubernetes.io/name: {{ .Chart.Name }}
 app.kubernetes.io/instance: {{ .Release.Name }}
@@ -97,41 +75,13 @@ seccompProfile:
   type: RuntimeDefault
 {{- end }}
 
-{{/* The memory limit in MiB; empty without a limit. Units as in values.schema.json. */}}
-{{- define "pullpass.memoryMiB" -}}
-{{- $limit := dig "limits" "memory" "" (default dict .Values.resources) | toString -}}
-{{- $number := regexFind "^[0-9]+" $limit | int64 -}}
-{{- $unit := regexReplaceAll "^[0-9]+" $limit "" -}}
-{{- $bytes := dict "Gi" 1073741824 "Mi" 1048576 "Ki" 1024 "G" 1000000000 "M" 1000000 "k" 1000 "" 1 -}}
-{{- if $limit -}}
-{{- div (mul $number (get $bytes $unit)) 1048576 -}}
-{{- end -}}
-{{- end }}
-
 {{/* Three quarters of the memory limit, in MiB, for Node's old space; empty without a limit. */}}
 {{- define "pullpass.heapMiB" -}}
-{{- with include "pullpass.memoryMiB" . -}}
-{{- div (mul (int64 .) 3) 4 -}}
-{{- end -}}
-{{- end }}
-
-{{/* The port of a URL or of host:port; 443 where it has none. */}}
-{{- define "pullpass.portOf" -}}
-{{- default ":443" (regexFind ":[0-9]+$" (regexReplaceAll "^(https?://[^/]*).*$" . "${1}")) | trimPrefix ":" -}}
-{{- end }}
-
-{{/* Ports that pullpass calls: of the API server, of the environment or the proxy in front of it, and others. */}}
-{{- define "pullpass.egressPorts" -}}
-{{- with .Values -}}
-{{- $environment := list .proxy.https .bluemix.api .bluemix.iam .registry.url .registry.host | compact -}}
-{{- $ports := list "443" -}}
-{{- range $environment -}}
-{{- $ports = append $ports (include "pullpass.portOf" .) -}}
-{{- end -}}
-{{- range concat .networkPolicy.apiServerPorts .networkPolicy.egressPorts -}}
-{{- $ports = append $ports (int64 . | toString) -}}
-{{- end -}}
-{{- $ports | uniq | toYaml -}}
+{{- $limit := dig "limits" "memory" "" .Values.resources -}}
+{{- if hasSuffix "Gi" $limit -}}
+{{- div (mul (trimSuffix "Gi" $limit | int64) 1024 3) 4 -}}
+{{- else if hasSuffix "Mi" $limit -}}
+{{- div (mul (trimSuffix "Mi" $limit | int64) 3) 4 -}}
 {{- end -}}
 {{- end }}
 
