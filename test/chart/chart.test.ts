@@ -415,6 +415,7 @@ t.test('the policy on Secrets is made from Kubernetes 1.30 on, or as it is asked
     )
   t.equal(await made('1.29.9', {}), false)
   t.equal(await made('1.30.0-gke.1', {}), true)
+  t.equal(await made('1.37.2', { secretsPolicy: null }), true, 'values of an older chart')
   for (const secretsPolicy of ['on', true]) t.equal(await made('1.29.9', { secretsPolicy }), true)
   for (const secretsPolicy of ['off', false])
     t.equal(await made('1.37.2', { secretsPolicy }), false)

@@ -20,9 +20,10 @@
 {{/*
 Whether the ValidatingAdmissionPolicy is made; empty: no. By version, since without a cluster
 (helm template) Helm knows no API. `on` and `off` without quotes are booleans in YAML.
+An upgrade with --reuse-values from a chart without this value has none.
 */}}
 {{- define "pullpass.secretsPolicy" -}}
-{{- $asked := toString .Values.secretsPolicy -}}
+{{- $asked := ternary "auto" (toString .Values.secretsPolicy) (kindIs "invalid" .Values.secretsPolicy) -}}
 {{- if or (has $asked (list "on" "true")) (and (eq $asked "auto") (semverCompare ">=1.30.0-0" .Capabilities.KubeVersion.Version)) -}}
 true
 {{- end -}}
