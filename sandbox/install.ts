@@ -8,11 +8,11 @@ import { tool } from './tools.ts'
 export const releaseNamespace = 'pullpass'
 
 const chart = join(import.meta.dirname, '..', 'charts', 'pullpass')
-const templates = ['rbac.yaml', 'webhook.yaml']
+const templates = ['rbac.yaml', 'secrets-policy.yaml', 'webhook.yaml']
 
 /**
  * Installs of the chart what a pullpass needs that runs beside the cluster: its ServiceAccount with
- * its rights, and the webhook's configuration, which sends pods to `webhookUrl`.
+ * its rights and the policy on its Secrets, and the webhook's configuration, which sends pods to `webhookUrl`.
  */
 export async function installBeside(
   controlPlane: ControlPlane,
@@ -42,6 +42,7 @@ function valuesFor({ domain, webhookUrl, failurePolicy }: Record<string, string>
     credentials: { existingSecret: 'bluemix' },
     image: { repository: 'not-used' },
     webhook: { url: webhookUrl, failurePolicy },
+    secretsPolicy: 'on',
   }
 }
 

@@ -74,7 +74,8 @@ const REFUSED_BY_SCHEMA: [object, string, string][] = [
   [{ certificate: { issuerRef: { kind: 'Issuer' } } }, '/certificate/issuerRef', "'name' required"],
   [{ keeper: { rotateAfterSeconds: 1.5 } }, '/keeper/rotateAfterSeconds', 'want null or integer'],
   [{ replicas: 0 }, '/replicas', 'got 0, want 1'],
-  [{ resources: { limits: { memory: '256M' } } }, '/resources/limits/memory', 'memory in Mi or Gi'],
+  [{ resources: { limits: { memory: '256MB' } } }, '/resources/limits/memory', 'memory like 256Mi'],
+  [{ secretsPolicy: 'yes' }, '/secretsPolicy', "'auto', 'on', 'off'"],
   [
     { podLabels: { 'app.kubernetes.io/name': 'x' } },
     '/podLabels/app.kubernetes.io~1name',
@@ -141,6 +142,18 @@ const REFUSED_TOGETHER: [object, string][] = [
     { keeper: { rotateAfterSeconds: 3600 } },
     'keeper.rotateGraceSeconds (3600) must be shorter than keeper.rotateAfterSeconds (3600)',
   ],
+  ...['64Mi', '127Mi', '134M', '134217727'].map((memory): [object, string] => [
+    { resources: { limits: { memory } } },
+    `resources.limits.memory (${memory}) is below 128Mi`,
+  ]),
+  [
+    { image: { repository: 'registry.dedicated.example.com/tools/pullpass' } },
+    'the registry that pullpass serves, so imagePullSecrets is required',
+  ],
+  ...['docker.io', 'index.docker.io', 'registry-1.docker.io:443'].map((host): [object, string] => [
+    { registry: { host } },
+    `registry.host is ${host}, but Docker Hub cannot be served`,
+  ]),
   [{ webhook: { port: 8081 } }, 'webhook.port and operations.port are both 8081'],
   [
     { hostNetwork: true, networkPolicy: { enabled: true } },
@@ -262,6 +275,11 @@ t.test('the heap is three quarters of the memory limit', async t => {
   for (const [memory, heap] of [
     ['256Mi', '--max-old-space-size=192'],
     ['2Gi', '--max-old-space-size=1536'],
+    ['1.5Gi', '--max-old-space-size=1152'],
+    ['512M', '--max-old-space-size=366'],
+    ['1G', '--max-old-space-size=715'],
+    [268_435_456, '--max-old-space-size=192'],
+    ['134217728', '--max-old-space-size=96'],
     [null, undefined],
   ]) {
     const manifests = await render(['--values', MINIMAL], { resources: { limits: { memory } } })
@@ -280,10 +298,16 @@ t.test('the webhook configuration never looks at the cluster, nor at pullpass', 
   const { render } = await createHelm(t, 'helm')
   const manifests = await render(['--values', MINIMAL, '--namespace', 'tools'])
   const [webhook] = find(manifests, 'MutatingWebhookConfiguration').webhooks
-  t.same(webhook.namespaceSelector.matchExpressions[0].values, [
-    'kube-system',
-    'kube-node-lease',
-    'tools',
+  t.same(webhook.namespaceSelector.matchExpressions, [
+    { key: 'pullpass.io/inject', operator: 'In', values: ['enabled', 'true'] },
+    {
+      key: 'kubernetes.io/metadata.name',
+      operator: 'NotIn',
+      values: ['kube-system', 'kube-node-lease', 'tools'],
+    },
+  ])
+  t.same(webhook.objectSelector.matchExpressions, [
+    { key: 'pullpass.io/inject', operator: 'NotIn', values: ['disabled', 'false'] },
   ])
   t.match(webhook, { failurePolicy: 'Ignore', sideEffects: 'NoneOnDryRun' })
 })
@@ -383,6 +407,52 @@ t.test('no container may more than it must', async t => {
   }
 })
 
+t.test('the policy on Secrets is made from Kubernetes 1.30 on, or as it is asked for', async t => {
+  const { render } = await createHelm(t, 'helm')
+  const made = async (kubernetes: string, values: object) =>
+    (await render(['--values', MINIMAL, '--kube-version', kubernetes], values)).some(
+      one => one.kind === 'ValidatingAdmissionPolicy',
+    )
+  t.equal(await made('1.29.9', {}), false)
+  t.equal(await made('1.30.0-gke.1', {}), true)
+  t.equal(await made('1.37.2', { secretsPolicy: null }), true, 'values of an older chart')
+  for (const secretsPolicy of ['on', true]) t.equal(await made('1.29.9', { secretsPolicy }), true)
+  for (const secretsPolicy of ['off', false])
+    t.equal(await made('1.37.2', { secretsPolicy }), false)
+})
+
+t.test('the network policy opens the ports of the URLs, and no operations port', async t => {
+  const { render } = await createHelm(t, 'helm')
+  const spec = async (values: object) => {
+    const manifests = await render(['--values', MINIMAL], {
+      networkPolicy: { enabled: true, apiServerPorts: [6443] },
+      ...values,
+    })
+    return find(manifests, 'NetworkPolicy').spec
+  }
+  const ports = async (values: object) =>
+    (await spec(values)).egress[1].ports.map((one: { port: number }) => one.port)
+  t.same(await ports({}), [6443, 443])
+  t.same(await ports({ proxy: { https: 'http://proxy.example.com:3128' } }), [6443, 443, 3128])
+  t.same(await ports({ proxy: { https: 'http://proxy.example.com' } }), [6443, 443, 80])
+  t.same(await ports({ registry: { host: 'r.example.com:5000' } }), [6443, 443, 5000])
+  const bluemix = {
+    api: 'https://a.example.com:8443',
+    login: 'iam',
+    iam: 'https://i.example.com:9443',
+  }
+  t.same(await ports({ bluemix }), [6443, 8443, 443, 9443])
+  t.same((await spec({})).ingress, [{ ports: [{ port: 'webhook' }] }])
+})
+
+t.test('the program is given the names of its certificate, whoever makes it', async t => {
+  const { render } = await createHelm(t, 'helm')
+  const names = async (file: string) =>
+    settingsOf(await render(['--values', join(CHART, 'ci', file)])).certificate.names
+  t.same(await names('cert-manager-values.yaml'), ['pullpass.pullpass.svc'])
+  t.same(await names('host-network-values.yaml'), ['pullpass.example.com'])
+})
+
 t.test('nothing optional is there unless it is asked for', async t => {
   const { render } = await createHelm(t, 'helm')
   const kinds = (await render(['--values', MINIMAL]))
@@ -398,6 +468,8 @@ t.test('nothing optional is there unless it is asked for', async t => {
     'RoleBinding',
     'Service',
     'ServiceAccount',
+    'ValidatingAdmissionPolicy',
+    'ValidatingAdmissionPolicyBinding',
   ])
 })
 

@@ -1,8 +1,9 @@
 import { readdirSync } from 'node:fs'
-import { writeFile } from 'node:fs/promises'
+import { readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import { Agent, fetch } from 'undici'
+import { parse } from 'yaml'
 import { type ControlPlane, startControlPlane } from '../../sandbox/control-plane.ts'
 import { isFromRegistry } from '../../src/image/reference.ts'
 import { CHART, createHelm, find, type HelmVersion, type Manifest, MINIMAL } from './helm.ts'
@@ -52,6 +53,7 @@ const MAY: [may: boolean, verb: string, path: string][] = [
   [true, 'GET', `${WEBHOOKS}?${NAMED('pullpass')}&watch=true&timeoutSeconds=1`],
   [true, 'APPLY', `${WEBHOOKS}/pullpass`],
   [true, 'POST', EVENTS],
+  [false, 'PATCH', `${EVENTS}/any`],
   [false, 'GET', SECRETS],
   [false, 'GET', `${SECRETS}?watch=true&timeoutSeconds=1`],
   [false, 'GET', `${IN_SHOP}/secrets`],
@@ -179,6 +181,42 @@ for (const version of ['helm', 'helm3'] as const) {
   })
 }
 
+for (const version of ['helm', 'helm3'] as const) {
+  t.test(`${version} changes who makes the certificate, and back`, async t => {
+    const { plain, install } = await helmOn(t, version)
+    const values = parse(await readFile(join(CHART, 'ci/host-network-values.yaml'), 'utf8'))
+    const { certificate } = values
+    const bundle = async () => {
+      const { stdout } = await kubectl('get', 'mutatingwebhookconfiguration', 'pullpass', '-o=json')
+      return JSON.parse(stdout).webhooks[0].clientConfig.caBundle
+    }
+    const given = Buffer.from(certificate.caBundle).toString('base64')
+    await install('pullpass')
+    const own = await trustCluster()
+
+    const first = await install('pullpass', { certificate })
+    if (version === 'helm') {
+      t.not(first.code, 0)
+      t.match(first.stderr, /conflict.*pullpass.*caBundle/s)
+      t.equal(await bundle(), own, 'nothing has changed')
+      const forced = await install('pullpass', { certificate }, NAMESPACE, ['--force-conflicts'])
+      t.equal(forced.code, 0, forced.stderr)
+    } else t.equal(first.code, 0, first.stderr)
+    t.equal(await bundle(), given)
+    const again = await install('pullpass', { certificate, webhook: { timeoutSeconds: 7 } })
+    t.equal(again.code, 0, again.stderr)
+
+    const back = await install('pullpass')
+    t.equal(back.code, 0, back.stderr)
+    t.equal(await bundle(), undefined, 'the chart owns it no more')
+    t.equal(await trustCluster(), await bundle(), 'so that pullpass fills it without force')
+    const toManager = await install('pullpass', { certificate: { mode: 'cert-manager' } })
+    t.equal(toManager.code, 0, toManager.stderr)
+    t.equal(await bundle(), own, 'until cert-manager writes its own')
+    await plain(['uninstall', 'pullpass'])
+  })
+}
+
 t.test('a second release is told what is in its way', async t => {
   const { plain, install } = await helmOn(t, 'helm')
   await install('pullpass')
@@ -259,8 +297,15 @@ t.test(
 
 async function helmOn(t: Test, version: HelmVersion) {
   const { helm, plain } = await createHelm(t, version, cluster.kubeconfigFile)
-  const install = (release: string, values: object = {}, namespace = NAMESPACE) =>
-    helm(['upgrade', '--install', release, CHART, '-n', namespace, '--values', MINIMAL], values)
+  const install = (
+    release: string,
+    values: object = {},
+    namespace = NAMESPACE,
+    more: string[] = [],
+  ) => {
+    const args = ['--install', release, CHART, '-n', namespace, '--values', MINIMAL, ...more]
+    return helm(['upgrade', ...args], values)
+  }
   return { plain, install }
 }
 
@@ -311,7 +356,7 @@ function bodyOf(verb: string, path: string): object {
     /\/(secrets|leases|mutatingwebhookconfigurations|events)(?:\/([^/?]+))?/.exec(path) ?? []
   if (verb === 'DELETE' || verb === 'PATCH') return {}
   const metadata = { name }
-  if (resource === 'secrets') return { apiVersion: 'v1', kind: 'Secret', metadata }
+  if (resource === 'secrets') return secretNamed(name)
   if (resource === 'leases') {
     return { apiVersion: 'coordination.k8s.io/v1', kind: 'Lease', metadata }
   }
@@ -329,6 +374,17 @@ function bodyOf(verb: string, path: string): object {
     type: 'Normal',
     regarding: { apiVersion: 'v1', kind: 'Namespace', name: 'shop', namespace: 'shop' },
   }
+}
+
+/** As pullpass writes it: its CA, or a pull Secret. */
+function secretNamed(name: string) {
+  const metadata = { name, labels: { 'app.kubernetes.io/managed-by': 'pullpass' } }
+  const secret = { apiVersion: 'v1', kind: 'Secret', metadata }
+  if (name.endsWith('-ca')) {
+    return { ...secret, type: 'kubernetes.io/tls', data: { 'tls.crt': '', 'tls.key': '' } }
+  }
+  const data = { '.dockerconfigjson': Buffer.from('{"auths":{}}').toString('base64') }
+  return { ...secret, type: 'kubernetes.io/dockerconfigjson', data }
 }
 
 function configuration(name: string) {

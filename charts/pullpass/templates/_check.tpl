@@ -9,6 +9,7 @@ the cluster already. Every problem at once, a sentence each.
   (include "pullpass.check.certificate" . | fromYamlArray)
   (include "pullpass.check.times" . | fromYamlArray)
   (include "pullpass.check.network" . | fromYamlArray)
+  (include "pullpass.check.image" . | fromYamlArray)
   (include "pullpass.check.otherReleases" . | fromYamlArray)
 -}}
 {{- if $problems -}}
@@ -36,6 +37,21 @@ the cluster already. Every problem at once, a sentence each.
 {{- if gt (len (compact (list .environmentCa.pem .environmentCa.configMap .environmentCa.secret))) 1 }}
 - "environmentCa takes one of pem, configMap and secret, not several."
 {{- end }}
+{{- end }}
+{{- end }}
+
+{{- define "pullpass.check.image" -}}
+{{- $host := include "pullpass.registryHost" . }}
+{{- with include "pullpass.memoryLimit" . }}
+{{- if lt (int64 .) 134217728 }}
+- resources.limits.memory ({{ $.Values.resources.limits.memory }}) is below 128Mi, the least that pullpass needs to run.
+{{- end }}
+{{- end }}
+{{- if and (hasPrefix (printf "%s/" $host) .Values.image.repository) (not .Values.imagePullSecrets) }}
+- "image.repository is in {{ $host }}, the registry that pullpass serves, so imagePullSecrets is required: pullpass cannot pull its own image with a Secret that it has yet to make."
+{{- end }}
+{{- if has (regexReplaceAll ":[0-9]+$" $host "") (list "docker.io" "index.docker.io" "registry-1.docker.io") }}
+- "registry.host is {{ $host }}, but Docker Hub cannot be served: its images are named in many ways, also without a host."
 {{- end }}
 {{- end }}
 

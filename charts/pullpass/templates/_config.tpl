@@ -8,7 +8,7 @@ own defaults, which are the only ones, apply.
 {{- if include "pullpass.hasEnvironmentCa" . -}}
 {{- $_ := set $bluemix "caFile" "/etc/pullpass/environment-ca/ca.crt" -}}
 {{- end -}}
-{{- $certificate := dict "mode" "files" "directory" "/etc/pullpass/tls" "webhookConfiguration" $v.webhook.configurationName -}}
+{{- $certificate := dict "mode" "files" "names" (include "pullpass.calledNames" . | fromYamlArray) "directory" "/etc/pullpass/tls" "webhookConfiguration" $v.webhook.configurationName -}}
 {{- if eq $v.certificate.mode "self-managed" -}}
 {{- $certificate = dict "mode" "self-managed" "names" (include "pullpass.certificateNames" . | fromYamlArray) "secretName" (printf "%s-ca" (include "pullpass.name" .)) "webhookConfiguration" $v.webhook.configurationName "leafSeconds" $v.certificate.leafSeconds "caSeconds" $v.certificate.caSeconds -}}
 {{- end -}}

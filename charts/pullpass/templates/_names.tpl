@@ -12,6 +12,28 @@
 {{- printf "%s:%s" .Release.Namespace (include "pullpass.name" .) -}}
 {{- end }}
 
+{{/* The same for kinds whose names are DNS names: a namespace has no dot in it, so no two meet. */}}
+{{- define "pullpass.policyName" -}}
+{{- printf "%s.%s" .Release.Namespace (include "pullpass.name" .) -}}
+{{- end }}
+
+{{/*
+Whether the ValidatingAdmissionPolicy is made; empty: no. By version, since without a cluster
+(helm template) Helm knows no API. `on` and `off` without quotes are booleans in YAML.
+An upgrade with --reuse-values from a chart without this value has none.
+*/}}
+{{- define "pullpass.secretsPolicy" -}}
+{{- $asked := ternary "auto" (toString .Values.secretsPolicy) (kindIs "invalid" .Values.secretsPolicy) -}}
+{{- if or (has $asked (list "on" "true")) (and (eq $asked "auto") (semverCompare ">=1.30.0-0" .Capabilities.KubeVersion.Version)) -}}
+true
+{{- end -}}
+{{- end }}
+
+{{/* The labels by which pullpass knows the pull Secrets that it made. */}}
+{{- define "pullpass.pullSecretLabels" -}}
+app.kubernetes.io/managed-by: pullpass
+{{- end }}
+
 {{- define "pullpass.selectorLabels" -}}
 app.kubernetes.io/name: {{ .Chart.Name }}
 app.kubernetes.io/instance: {{ .Release.Name }}
@@ -59,6 +81,19 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- list $service (include "pullpass.urlHost" .) | compact | toYaml -}}
 {{- end }}
 
+{{/* Names by which the API server calls the webhook: what a certificate of somebody else must be for. */}}
+{{- define "pullpass.calledNames" -}}
+{{- $service := printf "%s.%s.svc" (include "pullpass.name" .) .Release.Namespace -}}
+{{- list (default $service (include "pullpass.urlHost" .)) | toYaml -}}
+{{- end }}
+
+{{/* Port of a URL. */}}
+{{- define "pullpass.urlPort" -}}
+{{- $url := urlParse . -}}
+{{- $port := regexFind ":[0-9]+$" $url.host | trimPrefix ":" -}}
+{{- default (ternary "80" "443" (eq $url.scheme "http")) $port -}}
+{{- end }}
+
 {{/* What every container of ours is allowed: Pod Security Standard "restricted", and no writable root. */}}
 {{- define "pullpass.containerSecurity" -}}
 allowPrivilegeEscalation: false
@@ -75,13 +110,23 @@ seccompProfile:
   type: RuntimeDefault
 {{- end }}
 
+{{/*
+The memory limit in bytes; empty without a limit. Units as Kubernetes writes quantities; a plain number may
+come as Helm prints large ones, like 2.68435456e+08.
+*/}}
+{{- define "pullpass.memoryLimit" -}}
+{{- $limit := dig "limits" "memory" "" (default dict .Values.resources) | toString -}}
+{{- if $limit -}}
+{{- $number := regexFind "^[0-9.]+(e[+]?[0-9]+)?" $limit -}}
+{{- $units := dict "k" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "Ki" 1024 "Mi" 1048576 "Gi" 1073741824 "Ti" 1099511627776 -}}
+{{- mulf (float64 $number) (dig (trimPrefix $number $limit) 1 $units) | int64 -}}
+{{- end -}}
+{{- end }}
+
 {{/* Three quarters of the memory limit, in MiB, for Node's old space; empty without a limit. */}}
 {{- define "pullpass.heapMiB" -}}
-{{- $limit := dig "limits" "memory" "" .Values.resources -}}
-{{- if hasSuffix "Gi" $limit -}}
-{{- div (mul (trimSuffix "Gi" $limit | int64) 1024 3) 4 -}}
-{{- else if hasSuffix "Mi" $limit -}}
-{{- div (mul (trimSuffix "Mi" $limit | int64) 3) 4 -}}
+{{- with include "pullpass.memoryLimit" . -}}
+{{- div (mul (int64 .) 3) 4194304 -}}
 {{- end -}}
 {{- end }}
 
