@@ -154,6 +154,10 @@ const REFUSED_TOGETHER: [object, string][] = [
     { registry: { host } },
     `registry.host is ${host}, but Docker Hub cannot be served`,
   ]),
+  [
+    { networkPolicy: { enabled: true }, monitor: { enabled: true } },
+    'monitor.enabled needs networkPolicy.metricsFrom',
+  ],
   [{ webhook: { port: 8081 } }, 'webhook.port and operations.port are both 8081'],
   [
     { hostNetwork: true, networkPolicy: { enabled: true } },

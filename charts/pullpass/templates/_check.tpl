@@ -114,6 +114,9 @@ the cluster already. Every problem at once, a sentence each.
 {{- if eq (int64 .webhook.port) (int64 .operations.port) }}
 - webhook.port and operations.port are both {{ int64 .webhook.port }}, but must differ.
 {{- end }}
+{{- if and .networkPolicy.enabled .monitor.enabled (not .networkPolicy.metricsFrom) }}
+- monitor.enabled needs networkPolicy.metricsFrom, or Prometheus cannot reach the metrics.
+{{- end }}
 {{- if and .hostNetwork .networkPolicy.enabled }}
 - "networkPolicy.enabled has no effect with hostNetwork: policies do not hold for pods in the nodes' network."
 {{- end }}
