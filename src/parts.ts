@@ -13,7 +13,7 @@ import { createTellProblem } from './kubernetes/problem-events.ts'
 import { createMutatePod, type MutatePod } from './mutate-pod.ts'
 import { createIsOptedIn } from './pull-secret/opted-in.ts'
 import type { PullSecretRules } from './pull-secret/pull-secret.ts'
-import { createPullSecretIndex } from './pull-secret/pull-secret-index.ts'
+import { createPullSecretIndex, neverServedWith } from './pull-secret/pull-secret-index.ts'
 import { createSecretMissing } from './pull-secret/secret-missing.ts'
 import { createSecretStore } from './pull-secret/secret-store.ts'
 import { createWatches } from './pull-secret/watches.ts'
@@ -47,7 +47,7 @@ export function createParts(options: PartsOptions) {
     registryHost: registry.host,
     email: config.pullSecret.email,
   }
-  const index = createPullSecretIndex(rules)
+  const index = createPullSecretIndex(rules, neverServedWith(kubernetes.namespace))
   const { iam, caFile } = bluemix
   const settings = {
     ...bluemix,

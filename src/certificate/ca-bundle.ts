@@ -56,7 +56,19 @@ export function createCaBundle(options: {
     ...options,
     path: PATH,
     query: { fieldSelector: `metadata.name=${name}` },
-    handler: { replace: ([first]) => see(first), upsert: see, remove: () => see(undefined) },
+    handler: {
+      replace: () => {
+        let listed: WebhookConfiguration | undefined
+        return {
+          add: item => {
+            listed = item
+          },
+          complete: () => see(listed),
+        }
+      },
+      upsert: see,
+      remove: () => see(undefined),
+    },
     name: 'webhook-configuration',
   })
   return {
