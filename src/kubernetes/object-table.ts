@@ -85,17 +85,24 @@ function complete<V>(
   listed: Map<string, Row<V>>,
   decides: (row: Row<V>) => boolean,
 ): void {
-  const { rows, removed } = state
+  const { rows } = state
   for (const [key, row] of rows) {
-    if (listed.has(key) || !decides(row)) continue
-    rows.delete(key)
-    state.changed?.(key, row.value, undefined)
+    if (!listed.has(key) && decides(row)) drop(state, key, row)
   }
   for (const [key, row] of listed) {
     const before = rows.get(key)
-    const goneAt = removed.get(key)?.version ?? 0n
-    if (before === undefined ? row.version >= goneAt : decides(before)) take(state, key, row)
+    const counts = before ? decides(before) : !isRemoved(state, key, row)
+    if (counts) take(state, key, row)
   }
+}
+
+function isRemoved<V>({ removed }: State<V>, key: string, row: Row<V>): boolean {
+  return row.version < (removed.get(key)?.version ?? 0n)
+}
+
+function drop<V>({ rows, changed }: State<V>, key: string, row: Row<V>): void {
+  rows.delete(key)
+  changed?.(key, row.value, undefined)
 }
 
 function take<V>({ rows, changed }: State<V>, key: string, row: Row<V>): void {

@@ -44,24 +44,9 @@ export function createPullSecretIndex(
 ): PullSecretIndex {
   const events = new EventEmitter<{ change: [string, PullSecret | undefined] }>()
   events.setMaxListeners(0)
-  const labelled = createObjectTable({
-    key: (namespace: V1Namespace) => namespace.metadata?.name ?? '',
-    read: namespace => readLabel(namespace, neverServed),
-    changed: name => events.emit('change', name, undefined),
-  })
-  const optedIn = (name: string) => {
-    const found = labelled.get(name)
-    return typeof found === 'object' ? found : undefined
-  }
-  const labelProblem = (name: string) => {
-    const found = labelled.get(name)
-    return typeof found === 'string' ? found : undefined
-  }
-  const namespaces = {
-    ...labelled,
-    get: optedIn,
-    keys: () => [...labelled.keys()].filter(name => optedIn(name) !== undefined).values(),
-  }
+  const { namespaces, ...labels } = createNamespaceTable(neverServed, name =>
+    events.emit('change', name, undefined),
+  )
   const secrets = createObjectTable({
     key: (secret: V1Secret) => secret.metadata?.namespace ?? '',
     read: secret => withShortTexts(readPullSecret(secret, rules)),
@@ -74,12 +59,7 @@ export function createPullSecretIndex(
   })
   return {
     namespaces,
-    readNamespace: namespace => {
-      const found = readLabel(namespace, neverServed)
-      return typeof found === 'object' ? found : undefined
-    },
-    mislabelled: () => [...labelled.keys()].filter(name => labelProblem(name) !== undefined),
-    labelProblem,
+    ...labels,
     secrets,
     serviceAccounts,
     names: () => new Set([...namespaces.keys(), ...secrets.keys()]),
@@ -87,6 +67,35 @@ export function createPullSecretIndex(
     whenUsable: (namespace, signal) =>
       waitUntil(() => isUsable(secrets.get(namespace)), events, signal),
   }
+}
+
+/** Labelled namespaces in one table: those that are opted in, and those whose label has no effect. */
+function createNamespaceTable(
+  neverServed: ReadonlySet<string>,
+  changed: (name: string) => void,
+): Pick<PullSecretIndex, 'namespaces' | 'readNamespace' | 'mislabelled' | 'labelProblem'> {
+  const labelled = createObjectTable({
+    key: (namespace: V1Namespace) => namespace.metadata?.name ?? '',
+    read: namespace => readLabel(namespace, neverServed),
+    changed,
+  })
+  const get = (name: string) => optedIn(labelled.get(name))
+  const labelProblem = (name: string) => {
+    const found = labelled.get(name)
+    return typeof found === 'string' ? found : undefined
+  }
+  const namesWhere = (holds: (name: string) => unknown) =>
+    [...labelled.keys()].filter(name => holds(name) !== undefined).values()
+  return {
+    namespaces: { ...labelled, get, keys: () => namesWhere(get) },
+    readNamespace: namespace => optedIn(readLabel(namespace, neverServed)),
+    mislabelled: () => namesWhere(labelProblem),
+    labelProblem,
+  }
+}
+
+function optedIn(label: OptedInNamespace | string | undefined): OptedInNamespace | undefined {
+  return typeof label === 'object' ? label : undefined
 }
 
 /** Whether pods can do with this Secret: a foreign one is its owner's business, and left alone. */
