@@ -14,7 +14,7 @@ import { createServerClock } from './kubernetes/server-clock.ts'
 import { createMutatePod, type MutatePod } from './mutate-pod.ts'
 import { createIsOptedIn } from './pull-secret/opted-in.ts'
 import type { PullSecretRules } from './pull-secret/pull-secret.ts'
-import { createPullSecretIndex } from './pull-secret/pull-secret-index.ts'
+import { createPullSecretIndex, neverServedWith } from './pull-secret/pull-secret-index.ts'
 import { createSecretMissing } from './pull-secret/secret-missing.ts'
 import { createSecretStore } from './pull-secret/secret-store.ts'
 import { createWatches } from './pull-secret/watches.ts'
@@ -48,7 +48,7 @@ export function createParts(options: PartsOptions) {
     registryHost: registry.host,
     email: config.pullSecret.email,
   }
-  const index = createPullSecretIndex(rules)
+  const index = createPullSecretIndex(rules, neverServedWith(kubernetes.namespace))
   const settings = issuerSettings(config)
   const lease = { ...shared, name: leader.leaseName, annotation: 'pullpass.io/logins' }
   const leadership = createLeader({ ...lease, ...leader })

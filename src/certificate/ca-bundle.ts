@@ -2,6 +2,7 @@ import { PatchStrategy, setHeaderOptions } from '@kubernetes/client-node'
 import type { Logger } from 'pino'
 import type { Registry } from 'prom-client'
 import { asKubernetesError, type KubernetesClient } from '../kubernetes/client.ts'
+import type { ListWatchHandler } from '../kubernetes/list-watch/handler.ts'
 import { createListWatch } from '../kubernetes/list-watch.ts'
 import { isTrusted } from './certificate.ts'
 
@@ -56,7 +57,7 @@ export function createCaBundle(options: {
     ...options,
     path: PATH,
     query: { fieldSelector: `metadata.name=${name}` },
-    handler: { replace: ([first]) => see(first), upsert: see, remove: () => see(undefined) },
+    handler: handlerOf(see),
     name: 'webhook-configuration',
   })
   return {
@@ -74,6 +75,24 @@ export function createCaBundle(options: {
       logger.info({ configuration: name }, 'caBundle written')
     },
     onChange: listener => void listeners.push(listener),
+  }
+}
+
+function handlerOf(
+  see: (configuration: WebhookConfiguration | undefined) => void,
+): ListWatchHandler<WebhookConfiguration> {
+  return {
+    replace: () => {
+      let listed: WebhookConfiguration | undefined
+      return {
+        add: item => {
+          listed = item
+        },
+        complete: () => see(listed),
+      }
+    },
+    upsert: see,
+    remove: () => see(undefined),
   }
 }
 

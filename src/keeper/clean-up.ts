@@ -1,7 +1,6 @@
 import { KubernetesError } from '../kubernetes/client.ts'
 import type { OrganizationRules } from '../pull-secret/organization.ts'
 import { type PullSecret, readPullSecret } from '../pull-secret/pull-secret.ts'
-import { readNamespace } from '../pull-secret/pull-secret-index.ts'
 import { findStrayTokens } from './find-stray.ts'
 import { type TidyOptions, tidyTokens } from './tidy-tokens.ts'
 
@@ -53,10 +52,10 @@ async function takeBack(
 /** The Secret of a namespace as it is now, where it is ours and the namespace is not opted in. */
 async function needlessSecret(
   namespace: string,
-  { store, rules }: TidyOptions,
+  { store, rules, index }: TidyOptions,
 ): Promise<PullSecret | undefined> {
   const live = await store.readNamespace(namespace)
-  if (live !== undefined && readNamespace(live) !== undefined) return undefined
+  if (live !== undefined && index.readNamespace(live) !== undefined) return undefined
   const found = await store.read(namespace)
   const secret = found && readPullSecret(found, rules)
   return secret?.ours ? secret : undefined

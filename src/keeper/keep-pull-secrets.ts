@@ -2,6 +2,7 @@ import type { SecretKeeper } from '../pull-secret/secret-missing.ts'
 import { begin, createLoop, end, type KeeperOptions, shouldRun } from './keeper-loop.ts'
 import type { Refusals } from './refusals.ts'
 import { createForeignReport } from './report-foreign.ts'
+import { reportLabels } from './report-labels.ts'
 
 export interface Keeper extends SecretKeeper {
   start(): void
@@ -23,6 +24,7 @@ export function createKeeper(options: KeeperOptions): Keeper {
   return {
     start: () => {
       for (const namespace of index.names()) reportForeign(namespace)
+      reportLabels(options)
       index.onChange((namespace, gone) => {
         reportForeign(namespace)
         const isKnown = index.namespaces.get(namespace) ?? index.secrets.get(namespace)

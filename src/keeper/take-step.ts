@@ -5,7 +5,6 @@ import {
   readCredential,
   readPullSecret,
 } from '../pull-secret/pull-secret.ts'
-import { readNamespace } from '../pull-secret/pull-secret-index.ts'
 import { obtainCredential, type StepOptions, type Task, writeSecret } from './obtain-credential.ts'
 
 /** Carries out one step of `plan()`. */
@@ -44,7 +43,7 @@ async function leave(
 ): Promise<void> {
   const live = await options.store.readNamespace(secret.namespace)
   if (live !== undefined) options.index.namespaces.upsert(live)
-  if (live !== undefined && readNamespace(live) !== undefined) return
+  if (live !== undefined && options.index.readNamespace(live) !== undefined) return
   if (deed === 'retire') return retire(secret, options, signal)
   const retireAt = new Date(options.now().getTime() + options.revokeGraceMs)
   if (deed === 'mark') return rewrite(secret, { retireAt }, options)

@@ -4,7 +4,7 @@ import {
   type PullSecretRules,
   readPullSecret,
 } from '../pull-secret/pull-secret.ts'
-import { type PullSecretIndex, readNamespace } from '../pull-secret/pull-secret-index.ts'
+import type { PullSecretIndex } from '../pull-secret/pull-secret-index.ts'
 import type { SecretStore } from '../pull-secret/secret-store.ts'
 import type { TokenIssuer } from '../registry-token/registry-token.ts'
 import type { RevokeTokens, TokensOfNamespace } from '../registry-token/revoke-tokens.ts'
@@ -40,7 +40,7 @@ export async function tidyTokens(
   const { index, store, rules } = options
   const live = await store.readNamespace(of.namespace)
   if (live !== undefined) index.namespaces.upsert(live)
-  const namespace = live && readNamespace(live)
+  const namespace = live && index.readNamespace(live)
   const found = live && (await store.read(of.namespace))
   const secret = found && readPullSecret(found, rules)
   const wanting = namespace !== undefined && !namespace.terminating

@@ -98,9 +98,13 @@ function grantFor(sentence: string, name: string | undefined): string {
   return `grant {apiGroups: ["${group}"], resources: ["${resource}"]${names}, verbs: ["${verb}"]}`
 }
 
+/** No wait is longer than this, whatever the API server asks for. */
+export const LONGEST_WAIT_MS = 30_000
+
 function retryAfterMs(seconds: unknown): number | undefined {
   const value = Number(seconds)
-  return seconds !== undefined && value >= 0 ? value * 1000 : undefined
+  if (seconds === undefined || !(value >= 0)) return undefined
+  return Math.min(value * 1000, LONGEST_WAIT_MS)
 }
 
 /**

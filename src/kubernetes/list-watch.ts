@@ -1,13 +1,15 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Logger } from 'pino'
 import { Registry } from 'prom-client'
-import { asKubernetesError, type KubernetesError } from './errors.ts'
+import { asKubernetesError, KubernetesError } from './errors.ts'
 import { createFirstList, type FirstList } from './list-watch/first-list.ts'
 import { guarded, type ListWatchHandler } from './list-watch/handler.ts'
-import { listAll, type Watched, watchFrom } from './list-watch/requests.ts'
+import { createPageSize, listAll, type PageSize } from './list-watch/pages.ts'
+import { type Watched, watchFrom } from './list-watch/requests.ts'
+import { createSkipLog, type ObjectHead } from './list-watch/size-limits.ts'
 import type { Change, WatchedObject } from './list-watch/watch-lines.ts'
 import { createWatchMeters, type WatchMeters } from './list-watch/watch-meters.ts'
-import { type Ending, paceAfter } from './list-watch/watch-pace.ts'
+import { type Ending, isSteady, paceAfter } from './list-watch/watch-pace.ts'
 
 export interface ListWatchOptions<T> extends Watched {
   handler: ListWatchHandler<T>
@@ -32,7 +34,9 @@ export interface ListWatch {
 
 /**
  * Lists, then watches, then watches on, until stopped: no failure ends it (watch-pace.ts has the
- * table). Each list replaces the whole set, so a deletion that was missed is made up for. Objects
+ * table). Each list replaces the whole set, so a deletion that was missed is made up for. A list that
+ * is older than what was seen means that the API server went back in time: nothing that was known
+ * counts any more. An object that is too large to be read counts as absent (size-limits.ts). Objects
  * are the API's JSON: timestamps are strings.
  */
 export function createListWatch<T extends WatchedObject>(options: ListWatchOptions<T>): ListWatch {
@@ -45,7 +49,11 @@ export function createListWatch<T extends WatchedObject>(options: ListWatchOptio
     meters,
     stopping: new AbortController(),
     firstList: createFirstList(),
+    pageSize: createPageSize(options.query),
+    logSkipped: createSkipLog(logger),
     version: undefined,
+    newest: 0n,
+    silentWatches: 0,
     synced: false,
     failures: 0,
     problem: undefined,
@@ -69,8 +77,13 @@ interface State<T> extends ListWatchOptions<T> {
   readonly meters: WatchMeters
   readonly stopping: AbortController
   readonly firstList: FirstList
+  readonly pageSize: PageSize
+  readonly logSkipped: (head: ObjectHead) => void
   /** Absent: list first. */
   version: string | undefined
+  /** The newest version that the API server has named so far. */
+  newest: bigint
+  silentWatches: number
   synced: boolean
   failures: number
   problem: string | undefined
@@ -89,8 +102,15 @@ async function run<T extends WatchedObject>(state: State<T>): Promise<void> {
 async function listThenWatch<T extends WatchedObject>(state: State<T>): Promise<Ending> {
   const seconds = state.watchSeconds ?? 50 + Math.round(Math.random() * 20)
   let since = Number.POSITIVE_INFINITY
+  let silent = true
   const ending = (error?: KubernetesError): Ending => {
-    return { error, livedMs: Math.max(0, performance.now() - since), askedMs: seconds * 1000 }
+    const life = {
+      livedMs: Math.max(0, performance.now() - since),
+      askedMs: seconds * 1000,
+    }
+    if (!silent) state.silentWatches = 0
+    else if (isSteady(life)) state.silentWatches += 1
+    return { error, ...life, silentWatches: state.silentWatches }
   }
   try {
     const version = state.version ?? (await list(state))
@@ -100,7 +120,10 @@ async function listThenWatch<T extends WatchedObject>(state: State<T>): Promise<
         state.meters.contacted()
         state.problem = undefined
       },
-      change: change => apply(state, change),
+      change: change => {
+        silent = false
+        apply(state, change)
+      },
     })
     return ending()
   } catch (error) {
@@ -108,12 +131,26 @@ async function listThenWatch<T extends WatchedObject>(state: State<T>): Promise<
   }
 }
 
-async function list<T>(state: State<T>): Promise<string> {
-  if (state.synced) state.meters.relisted()
-  const { items, version } = await listAll<T>(state, state.stopping.signal, state.meters.contacted)
-  state.handler.replace(items, version)
+async function list<T extends WatchedObject>(state: State<T>): Promise<string> {
+  const { handler, meters, logger, newest } = state
+  if (state.synced) meters.relisted()
+  const replacement = handler.replace()
+  let items = 0
+  const version = await listAll<T>(state, state.pageSize, state.stopping.signal, {
+    contact: meters.contacted,
+    item: item => {
+      items += 1
+      replacement.add(item)
+    },
+    skipped: head => skip(state, head),
+  })
+  const anew = numberOf(version) < newest
+  if (anew) logger.warn({ version, newest: `${newest}` }, 'API server went back in time')
+  replacement.complete(version, anew)
   state.version = version
-  state.logger.info({ items: items.length }, state.synced ? 'synced again' : 'synced')
+  state.newest = numberOf(version)
+  state.silentWatches = 0
+  logger.info({ items }, state.synced ? 'synced again' : 'synced')
   state.synced = true
   state.firstList.arrived()
   state.problem = undefined
@@ -122,9 +159,24 @@ async function list<T>(state: State<T>): Promise<string> {
 
 function apply<T extends WatchedObject>(state: State<T>, change: Change<T>): void {
   state.failures = 0
-  if (change.type === 'DELETED') state.handler.remove(change.object)
+  const { resourceVersion } = change.object.metadata ?? {}
+  if (resourceVersion !== undefined && numberOf(resourceVersion) < state.newest) {
+    throw new KubernetesError(`cannot watch ${state.path}: the API server went back in time`, {
+      reason: 'Expired',
+    })
+  }
+  if (change.type === 'OVERSIZED') {
+    skip(state, change.object)
+    state.handler.remove(change.object as T)
+  } else if (change.type === 'DELETED') state.handler.remove(change.object)
   else if (change.type !== 'BOOKMARK') state.handler.upsert(change.object)
-  state.version = change.object.metadata?.resourceVersion ?? state.version
+  state.version = resourceVersion ?? state.version
+  state.newest = numberOf(state.version)
+}
+
+function skip<T>(state: State<T>, head: ObjectHead): void {
+  state.meters.skipped()
+  state.logSkipped(head)
 }
 
 function paceNext<T>(state: State<T>, ending: Ending): number {
@@ -137,4 +189,9 @@ function paceNext<T>(state: State<T>, ending: Ending): number {
   state.problem = error
   state.logger.warn({ kind, error, status, waitMs: Math.round(waitMs), relist }, 'watch ended')
   return waitMs
+}
+
+/** Versions can be compared as whole numbers (kubernetes/enhancements KEP-5504). */
+function numberOf(version: string | undefined): bigint {
+  return /^\d+$/.test(version ?? '') ? BigInt(version ?? '') : 0n
 }

@@ -1,4 +1,5 @@
 import { LRUCache } from 'lru-cache'
+import type { Replacement } from './list-watch/handler.ts'
 
 /** The part of a Kubernetes object that every kind has. */
 export interface KubernetesObject {
@@ -7,9 +8,12 @@ export interface KubernetesObject {
 
 export interface ObjectTable<T, V> {
   get(key: string): V | undefined
-  keys(): MapIterator<string>
-  /** The whole set, as a list of this version has it: what is not in it and not newer is gone. */
-  replace(items: T[], listVersion: string): void
+  keys(): IterableIterator<string>
+  /**
+   * The whole set, as a list of some version has it: what is not newer than the list is as the list
+   * says, or gone. Each object is reduced to its row as it arrives.
+   */
+  replace(): Replacement<T>
   upsert(item: T): void
   remove(item: T): void
 }
@@ -27,36 +31,84 @@ export function createObjectTable<T extends KubernetesObject, V>(options: {
   read(item: T): V | undefined
   changed?(key: string, before: V | undefined, after: V | undefined): void
 }): ObjectTable<T, V> {
-  const rows = new Map<string, { value: V; version: bigint }>()
-  const removed = new LRUCache<string, { version: bigint }>({ max: 1000 })
+  const state: State<V> = { ...options, rows: new Map(), removed: new LRUCache({ max: 1000 }) }
+  const { key, read } = options
+  return {
+    get: name => state.rows.get(name)?.value,
+    keys: () => state.rows.keys(),
+    upsert: item => set(state, key(item), versionOf(item), read(item)),
+    remove: item => set(state, key(item), versionOf(item), undefined),
+    replace: () => {
+      const listed = new Map<string, Row<V>>()
+      return {
+        add: item => {
+          const value = read(item)
+          if (value !== undefined) listed.set(key(item), { value, version: versionOf(item) })
+        },
+        complete: (listVersion, anew) => {
+          const version = versionOf({ metadata: { resourceVersion: listVersion } })
+          if (anew) state.removed.clear()
+          complete(state, listed, row => anew || row.version <= version)
+        },
+      }
+    },
+  }
+}
 
-  const keep = (key: string, version: bigint, value: V | undefined) => {
-    if (value !== undefined) {
-      rows.set(key, { value, version })
-      return
-    }
+interface Row<V> {
+  value: V
+  version: bigint
+}
+
+interface State<V> {
+  rows: Map<string, Row<V>>
+  removed: LRUCache<string, { version: bigint }>
+  changed?(key: string, before: V | undefined, after: V | undefined): void
+}
+
+function set<V>(state: State<V>, key: string, version: bigint, value: V | undefined): void {
+  const { rows, removed } = state
+  const before = rows.get(key)
+  if (version < (before?.version ?? removed.get(key)?.version ?? 0n)) return
+  if (value !== undefined && version === before?.version) return
+  if (value !== undefined) rows.set(key, { value, version })
+  else {
     rows.delete(key)
     removed.set(key, { version })
   }
-  const set = (key: string, version: bigint, value: V | undefined) => {
+  if (before !== undefined || value !== undefined) state.changed?.(key, before?.value, value)
+}
+
+/** `decides`: the list is not older than this row. */
+function complete<V>(
+  state: State<V>,
+  listed: Map<string, Row<V>>,
+  decides: (row: Row<V>) => boolean,
+): void {
+  const { rows } = state
+  for (const [key, row] of rows) {
+    if (!listed.has(key) && decides(row)) drop(state, key, row)
+  }
+  for (const [key, row] of listed) {
     const before = rows.get(key)
-    if (version < (before?.version ?? removed.get(key)?.version ?? 0n)) return
-    if (value !== undefined && version === before?.version) return
-    keep(key, version, value)
-    if (before !== undefined || value !== undefined) options.changed?.(key, before?.value, value)
+    const counts = before ? decides(before) : !isRemoved(state, key, row)
+    if (counts) take(state, key, row)
   }
-  return {
-    get: key => rows.get(key)?.value,
-    keys: () => rows.keys(),
-    upsert: item => set(options.key(item), versionOf(item), options.read(item)),
-    remove: item => set(options.key(item), versionOf(item), undefined),
-    replace: (items, listVersion) => {
-      const present = new Set(items.map(item => options.key(item)))
-      const version = versionOf({ metadata: { resourceVersion: listVersion } })
-      for (const key of rows.keys()) if (!present.has(key)) set(key, version, undefined)
-      for (const item of items) set(options.key(item), versionOf(item), options.read(item))
-    },
-  }
+}
+
+function isRemoved<V>({ removed }: State<V>, key: string, row: Row<V>): boolean {
+  return row.version < (removed.get(key)?.version ?? 0n)
+}
+
+function drop<V>({ rows, changed }: State<V>, key: string, row: Row<V>): void {
+  rows.delete(key)
+  changed?.(key, row.value, undefined)
+}
+
+function take<V>({ rows, changed }: State<V>, key: string, row: Row<V>): void {
+  const before = rows.get(key)
+  rows.set(key, row)
+  if (row.version !== before?.version) changed?.(key, before?.value, row.value)
 }
 
 function versionOf(item: KubernetesObject): bigint {

@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { LRUCache } from 'lru-cache'
 import PQueue from 'p-queue'
-import { type PullSecretIndex, readNamespace } from './pull-secret-index.ts'
+import type { PullSecretIndex } from './pull-secret-index.ts'
 import type { SecretStore } from './secret-store.ts'
 
 export type IsOptedIn = (namespace: string, leftMs: number) => Promise<boolean>
@@ -30,7 +30,7 @@ export function createIsOptedIn(options: {
       const namespace = await queue.add(() => store.readNamespace(name))
       if (namespace === undefined) return { optedIn: false }
       index.namespaces.upsert(namespace)
-      return { optedIn: readNamespace(namespace) !== undefined }
+      return { optedIn: index.readNamespace(namespace) !== undefined }
     },
   })
   return async (namespace, leftMs) => {

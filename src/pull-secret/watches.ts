@@ -24,7 +24,7 @@ export function createWatches(options: {
       ...shared,
       name: 'namespaces',
       path: '/api/v1/namespaces',
-      query: { labelSelector: `${optInLabel}=enabled` },
+      query: { labelSelector: optInLabel },
       handler: index.namespaces,
     }),
     createListWatch<V1Secret>({

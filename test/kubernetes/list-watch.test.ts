@@ -85,12 +85,34 @@ t.test('the pace after a watch has ended', async t => {
     ['reset', { ...steady, error: unanswered('ECONNRESET') }, 0, p('network', false, 1000, 1)],
     ['half-open', { ...steady, error: unanswered('Timeout') }, 0, p('timeout', false, 1000, 1)],
     ['bad credentials', { error: answered(401) }, 4, p('http', false, 16_000, 5)],
+    ['a silent watch', { ...steady, silentWatches: 1 }, 0, p('closed', false, 0, 0)],
+    ['another silent watch', { ...steady, silentWatches: 2 }, 0, p('closed', true, 0, 0)],
+    [
+      'silent past its time',
+      { livedMs: 70_000, silentWatches: 1, error: unanswered('Timeout') },
+      0,
+      p('timeout', true, 1000, 1),
+    ],
+    [
+      'asks for patience without bound',
+      { error: answered(429, { retryAfterMs: 1e12 }) },
+      0,
+      p('http', false, 30_000, 1),
+    ],
     ['too many', { error: answered(429, { retryAfterMs: 7000 }) }, 0, p('http', false, 7000, 1)],
   ]
   for (const [name, ending, failures, expected] of rows) {
-    t.same(paceAfter({ livedMs: 0, askedMs: 60_000, ...ending }, failures, 0), expected, name)
+    t.same(
+      paceAfter({ livedMs: 0, askedMs: 60_000, silentWatches: 0, ...ending }, failures, 0),
+      expected,
+      name,
+    )
   }
-  t.equal(paceAfter({ livedMs: 0, askedMs: 1, error: answered(500) }, 0, 1).waitMs, 500, 'jitter')
+  t.equal(
+    paceAfter({ livedMs: 0, askedMs: 1, silentWatches: 0, error: answered(500) }, 0, 1).waitMs,
+    500,
+    'jitter',
+  )
 })
 
 function p(kind: ReturnType<typeof paceAfter>['kind'], relist: boolean, waitMs: number, f: number) {
@@ -149,9 +171,15 @@ t.test('against a real API server', async t => {
       logger: pino({}, { write: line => log.push(JSON.parse(line)) }),
       metrics,
       handler: {
-        replace(items) {
-          known.clear()
-          for (const { metadata } of items) known.add(metadata.name)
+        replace() {
+          const listed: string[] = []
+          return {
+            add: ({ metadata }) => void listed.push(metadata.name),
+            complete() {
+              known.clear()
+              for (const name of listed) known.add(name)
+            },
+          }
         },
         upsert({ metadata }) {
           upsert?.()

@@ -9,7 +9,12 @@ function setup() {
     changed: (key, before, after) => changes.push(`${key} ${before ?? '-'} ${after ?? '-'}`),
   })
   const at = (name: string, resourceVersion: string) => ({ metadata: { name, resourceVersion } })
-  return { table, changes, at }
+  const replace = (items: ReturnType<typeof at>[], version: string, anew = false) => {
+    const replacement = table.replace()
+    for (const item of items) replacement.add(item)
+    replacement.complete(version, anew)
+  }
+  return { table, changes, at, replace }
 }
 
 t.test('what arrives late does not undo what is newer', async t => {
@@ -36,19 +41,19 @@ t.test('versions are numbers, however long', async t => {
 })
 
 t.test('a list replaces everything that it does not hold', async t => {
-  const { table, changes, at } = setup()
-  table.replace([at('a', '1'), at('b', '2')], '2')
-  table.replace([at('b', '3')], '3')
+  const { table, changes, at, replace } = setup()
+  replace([at('a', '1'), at('b', '2')], '2')
+  replace([at('b', '3')], '3')
   t.strictSame([...table.keys()], ['b'])
   t.strictSame(changes, ['a - 1', 'b - 2', 'a 1 -', 'b 2 3'])
 })
 
 t.test('a list that is older than a write of ours does not take it away', async t => {
-  const { table, at } = setup()
+  const { table, at, replace } = setup()
   table.upsert(at('a', '110'))
-  table.replace([], '100')
+  replace([], '100')
   t.equal(table.get('a'), '110')
-  table.replace([], '110')
+  replace([], '110')
   t.equal(table.get('a'), undefined)
 })
 
@@ -57,4 +62,33 @@ t.test('the same version twice is one change', async t => {
   table.upsert(at('a', '1'))
   table.upsert(at('a', '1'))
   t.strictSame(changes, ['a - 1'])
+})
+
+t.test(
+  'a list of an API server that went back in time makes everything that was known void',
+  async t => {
+    const { table, changes, at, replace } = setup()
+    replace([at('kept', '5'), at('lost', '90')], '100')
+    table.remove(at('back', '95'))
+    table.upsert(at('written', '110'))
+    replace([at('kept', '5'), at('back', '50')], '60', true)
+    t.strictSame([...table.keys()].sort(), ['back', 'kept'])
+    t.strictSame(changes.slice(3), ['lost 90 -', 'written 110 -', 'back - 50'])
+    table.upsert(at('lost', '61'))
+    t.equal(table.get('lost'), '61', 'versions count from there')
+  },
+)
+
+t.test('a list decides about every object that is not newer than the list', async t => {
+  const { table, at, replace } = setup()
+  table.upsert(at('a', '90'))
+  replace([at('a', '80')], '100')
+  t.equal(table.get('a'), '80', 'a version that the API server does not have any more')
+})
+
+t.test('a list that never becomes complete changes nothing', async t => {
+  const { table, at } = setup()
+  table.upsert(at('a', '1'))
+  table.replace().add(at('b', '2'))
+  t.strictSame([...table.keys()], ['a'])
 })

@@ -4,10 +4,20 @@ import type { WatchMeters } from './watch-meters.ts'
 
 /** Keeps up with a set of objects. Called in order, one call at a time; must not throw. */
 export interface ListWatchHandler<T> {
-  /** The whole set as it is: what is not in it is gone. */
-  replace(items: T[], listVersion: string): void
+  /** A list begins, in which the whole set arrives object by object. */
+  replace(): Replacement<T>
   upsert(item: T): void
   remove(item: T): void
+}
+
+/** A list that is arriving. It counts for nothing until it is complete. */
+export interface Replacement<T> {
+  add(item: T): void
+  /**
+   * The list is complete: what is not in it is gone. `anew`: the API server went back in time, so
+   * nothing that was known before counts.
+   */
+  complete(listVersion: string, anew: boolean): void
 }
 
 /**
@@ -28,7 +38,13 @@ export function guarded<T>(
     }
   }
   return {
-    replace: (...list) => guard(() => handler.replace(...list)),
+    replace: () => {
+      const replacement = handler.replace()
+      return {
+        add: item => guard(() => replacement.add(item)),
+        complete: (...list) => guard(() => replacement.complete(...list)),
+      }
+    },
     upsert: item => guard(() => handler.upsert(item)),
     remove: item => guard(() => handler.remove(item)),
   }

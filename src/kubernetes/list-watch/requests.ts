@@ -1,5 +1,6 @@
 import type { KubernetesClient, OpenedResponse } from '../client.ts'
 import { answeredError, asKubernetesError, KubernetesError } from '../errors.ts'
+import { MOST_BYTES, readAtMost } from './size-limits.ts'
 import { type Change, MalformedWatch, type WatchedObject, watchEvents } from './watch-lines.ts'
 
 /**
@@ -11,57 +12,10 @@ export interface Watched {
   query: Record<string, string>
 }
 
-const PAGE_SIZE = '500'
-const PAGE_TIMEOUT_MS = 30_000
-
 /**
  * The server ends a watch after its timeoutSeconds; one that lives this much longer is half-open.
  */
 const WATCH_GRACE_MS = 10_000
-
-/**
- * All objects, page by page, and the version to watch from. `onPage` hears of each page that has
- * arrived. Rejects with a KubernetesError; a 410 means that the pages' snapshot is gone and the
- * list has to start over.
- */
-export async function listAll<T>(
-  watched: Watched,
-  stop: AbortSignal,
-  onPage: () => void,
-): Promise<{ items: T[]; version: string }> {
-  const items: T[] = []
-  let version: string | undefined
-  let next: string | undefined
-  do {
-    const page: Page<T> = await listPage(watched, next, stop)
-    items.push(...(page.items ?? []))
-    version ??= page.metadata?.resourceVersion
-    next = page.metadata?.continue
-    onPage()
-  } while (next)
-  if (!version) throw new KubernetesError(`cannot list ${watched.path}: the answer is no list`)
-  return { items, version }
-}
-
-interface Page<T> {
-  metadata?: { resourceVersion?: string; continue?: string }
-  items?: T[] | null
-}
-
-async function listPage<T>(
-  watched: Watched,
-  next: string | undefined,
-  stop: AbortSignal,
-): Promise<Page<T>> {
-  const action = `list ${watched.path}`
-  const query = { limit: PAGE_SIZE, ...watched.query, ...(next && { continue: next }) }
-  return translated(action, () =>
-    within(PAGE_TIMEOUT_MS, stop, async signal => {
-      const response = await get(action, { ...watched, query }, signal)
-      return JSON.parse(await response.body.text())
-    }),
-  )
-}
 
 /**
  * Watches from `version` for `seconds`, and resolves when the server has ended the watch.
@@ -97,10 +51,15 @@ export async function watchFrom<T extends WatchedObject>(
   )
 }
 
-async function get(action: string, watched: Watched, signal: AbortSignal): Promise<OpenedResponse> {
+/** @throws KubernetesError where the answer is none that was asked for. */
+export async function get(
+  action: string,
+  watched: Watched,
+  signal: AbortSignal,
+): Promise<OpenedResponse> {
   const response = await watched.client.open(watched.path, watched.query, { signal })
   if (response.status === 200) return response
-  const body = await response.body.text()
+  const body = (await readAtMost(response.body, MOST_BYTES)).toString()
   throw answeredError(action, response.status, { headers: response.headers, body })
 }
 
@@ -108,7 +67,7 @@ async function get(action: string, watched: Watched, signal: AbortSignal): Promi
  * Gives `work` a signal that aborts after `ms`, on stop, and when it is over: no connection is left
  * behind.
  */
-async function within<R>(
+export async function within<R>(
   ms: number,
   stop: AbortSignal,
   work: (signal: AbortSignal) => Promise<R>,
@@ -127,7 +86,8 @@ async function within<R>(
   }
 }
 
-async function translated<R>(action: string, work: () => Promise<R>): Promise<R> {
+/** The same work, rejecting with a KubernetesError. */
+export async function translated<R>(action: string, work: () => Promise<R>): Promise<R> {
   try {
     return await work()
   } catch (error) {

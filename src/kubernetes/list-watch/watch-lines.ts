@@ -1,6 +1,8 @@
+import { HEAD_BYTES, isTooDense, MOST_BYTES, type ObjectHead, readHead } from './size-limits.ts'
+
 /** An object as the API's JSON has it: timestamps are strings. */
 export interface WatchedObject {
-  metadata?: { resourceVersion?: string | undefined } | undefined
+  metadata?: { name?: string; namespace?: string; resourceVersion?: string } | undefined
 }
 
 /**
@@ -11,10 +13,14 @@ export type WatchEvent<T> =
   | Change<T>
   | { type: 'ERROR'; object: { code?: number; reason?: string; message?: string } }
 
-/** A bookmark changes nothing but the version to resume from. */
+/**
+ * A bookmark changes nothing but the version to resume from. Of an object that is too large to be
+ * read nothing but its head is known.
+ */
 export type Change<T> =
   | { type: 'ADDED' | 'MODIFIED' | 'DELETED'; object: T }
   | { type: 'BOOKMARK'; object: WatchedObject }
+  | { type: 'OVERSIZED'; object: ObjectHead }
 
 /** The stream holds something that is no watch event, so nothing after it can be trusted. */
 export class MalformedWatch extends Error {
@@ -22,34 +28,61 @@ export class MalformedWatch extends Error {
 }
 
 /**
- * Objects are at most 1.5 MiB in etcd; as JSON with managed fields they can be several times that.
- */
-const LONGEST_LINE = 8 << 20
-
-/**
  * The events in a byte stream. Half a line at the end is what a cut connection leaves: it is
- * dropped, for the watch is resumed before it. Throws MalformedWatch, and whatever the stream
- * throws.
+ * dropped, for the watch is resumed before it. Of a line that is too long only the beginning is
+ * held. Throws MalformedWatch, and whatever the stream throws.
  */
 export async function* watchEvents<T>(
   chunks: AsyncIterable<Uint8Array>,
-  longestLine = LONGEST_LINE,
+  longestLine = MOST_BYTES,
 ): AsyncGenerator<WatchEvent<T>> {
-  let parts: Uint8Array[] = []
-  let length = 0
+  let line = newLine()
   for await (const chunk of chunks) {
     let start = 0
     for (let end = chunk.indexOf(NEWLINE); end >= 0; end = chunk.indexOf(NEWLINE, start)) {
-      const line = Buffer.concat([...parts, chunk.subarray(start, end)]).toString('utf8')
-      if (line.trim() !== '') yield parsed(line)
-      parts = []
-      length = 0
+      lengthen(line, chunk.subarray(start, end), longestLine)
+      const event = eventOf<T>(line, longestLine)
+      if (event !== undefined) yield event
+      line = newLine()
       start = end + 1
     }
-    parts.push(chunk.subarray(start))
-    length += chunk.length - start
-    if (length > longestLine) throw new MalformedWatch(`a line is longer than ${longestLine} bytes`)
+    lengthen(line, chunk.subarray(start), longestLine)
   }
+}
+
+interface Line {
+  parts: Uint8Array[]
+  length: number
+}
+
+const newLine = (): Line => ({ parts: [], length: 0 })
+
+function lengthen(line: Line, part: Uint8Array, longest: number): void {
+  const before = line.length
+  line.length += part.length
+  if (line.length <= longest) line.parts.push(part)
+  else if (before <= longest) line.parts = [beginningOf([...line.parts, part])]
+}
+
+/** Of what is not an event not even the end is waited for. */
+function beginningOf(parts: Uint8Array[]): Buffer {
+  const beginning = Buffer.from(Buffer.concat(parts).subarray(0, HEAD_BYTES))
+  oversized(beginning)
+  return beginning
+}
+
+function oversized(text: Uint8Array): WatchEvent<never> {
+  const beginning = Buffer.from(text.subarray(0, HEAD_BYTES)).toString()
+  const object = /^\{"type":"(ADDED|MODIFIED|DELETED)",/.test(beginning) && readHead(beginning)
+  if (!object) throw new MalformedWatch('a long line is not a watch event')
+  return { type: 'OVERSIZED', object }
+}
+
+function eventOf<T>({ parts, length }: Line, longest: number): WatchEvent<T> | undefined {
+  const text = Buffer.concat(parts)
+  if (length > longest || isTooDense(text)) return oversized(text)
+  const line = text.toString('utf8')
+  return line.trim() === '' ? undefined : parsed(line)
 }
 
 const NEWLINE = 0x0a

@@ -3,16 +3,19 @@ import { Counter, Gauge, type Registry } from 'prom-client'
 export interface WatchMeters {
   contacted(): void
   relisted(): void
+  skipped(): void
   failed(kind: string): void
 }
 
 /** What is counted of the watch `name`; all watches of a registry share the same metrics. */
 export function createWatchMeters(metrics: Registry, name: string): WatchMeters {
-  const { contact, relists, errors } = shared(metrics)
+  const { contact, relists, skipped, errors } = shared(metrics)
   relists.inc({ watch: name }, 0)
+  skipped.inc({ watch: name }, 0)
   return {
     contacted: () => contact.setToCurrentTime({ watch: name }),
     relisted: () => relists.inc({ watch: name }),
+    skipped: () => skipped.inc({ watch: name }),
     failed: kind => errors.inc({ watch: name, kind }),
   }
 }
@@ -37,6 +40,12 @@ function register(metrics: Registry) {
     relists: new Counter({
       name: 'pullpass_watch_relists_total',
       help: 'Lists after the first one',
+      labelNames: ['watch'],
+      registers,
+    }),
+    skipped: new Counter({
+      name: 'pullpass_watch_objects_skipped_total',
+      help: 'Objects that are too large to be read and count as absent, each time that they arrive',
       labelNames: ['watch'],
       registers,
     }),

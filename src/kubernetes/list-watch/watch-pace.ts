@@ -1,4 +1,4 @@
-import type { KubernetesError } from '../errors.ts'
+import { type KubernetesError, LONGEST_WAIT_MS } from '../errors.ts'
 
 /** How one turn of list-and-watch ended. */
 export interface Ending {
@@ -8,6 +8,8 @@ export interface Ending {
   livedMs: number
   /** How long it was meant to live. */
   askedMs: number
+  /** Watches in a row, this one included, that lived and brought neither event nor bookmark. */
+  silentWatches: number
 }
 
 /** What comes next: a new list or a watch from the last version, after `waitMs`. */
@@ -34,23 +36,38 @@ const STEADY_MS = 5_000
  * | what came is no watch                          | a new list        | 1 s, 2 s, ... 30 s      |
  * | anything else: network, timeout, 401, 500, ... | last version      | 1 s, 2 s, ... 30 s      |
  *
- * After a steady life the row of waits begins anew. A server's Retry-After is kept to where it is longer. `random` (0 to 1) takes away up to half of
- * the wait, so that replicas that lost the server together do not come back together.
+ * Two silent watches in a row, or one that outlived its time, are followed by a list, whatever the
+ * row: a watch from a version that is not there yet, because etcd was restored from a backup, is
+ * answered with 200 and silence. A healthy server sends a bookmark before it closes a watch.
+ *
+ * After a steady life the row of waits begins anew. A server's Retry-After is kept to where it is
+ * longer, up to LONGEST_WAIT_MS. `random` (0 to 1) takes away up to half of the wait, so that
+ * replicas that lost the server together do not come back together.
  */
 export function paceAfter(ending: Ending, failures: number, random: number): Pace {
   const kind = kindOf(ending)
-  const steady = ending.livedMs >= Math.min(STEADY_MS, ending.askedMs / 2)
+  const steady = isSteady(ending)
+  const relist = kind === 'gone' || kind === 'malformed' || isTooSilent(ending, kind)
   if ((kind === 'closed' || kind === 'gone') && steady) {
-    return { kind, relist: kind === 'gone', waitMs: 0, failures: 0 }
+    return { kind, relist, waitMs: 0, failures: 0 }
   }
   const before = steady ? 0 : failures
-  const backOffMs = Math.min(30_000, 1000 * 2 ** Math.min(before, 10)) * (1 - random / 2)
+  const backOffMs = Math.min(LONGEST_WAIT_MS, 1000 * 2 ** Math.min(before, 10)) * (1 - random / 2)
   return {
     kind: kind === 'closed' ? 'closed_early' : kind,
-    relist: kind === 'gone' || kind === 'malformed',
-    waitMs: Math.max(backOffMs, ending.error?.retryAfterMs ?? 0),
+    relist,
+    waitMs: Math.min(LONGEST_WAIT_MS, Math.max(backOffMs, ending.error?.retryAfterMs ?? 0)),
     failures: before + 1,
   }
+}
+
+/** Whether the watch lived long enough to show that nobody asks in a tight loop. */
+export function isSteady({ livedMs, askedMs }: Pick<Ending, 'livedMs' | 'askedMs'>): boolean {
+  return livedMs >= Math.min(STEADY_MS, askedMs / 2)
+}
+
+function isTooSilent({ silentWatches, livedMs, askedMs }: Ending, kind: Pace['kind']): boolean {
+  return silentWatches >= 2 || (kind === 'timeout' && silentWatches > 0 && livedMs >= askedMs)
 }
 
 function kindOf({ error }: Ending): Exclude<Pace['kind'], 'closed_early'> {

@@ -1,0 +1,94 @@
+import { LRUCache } from 'lru-cache'
+import type { Logger } from 'pino'
+
+/** What can be told of an object without reading all of it. */
+export interface ObjectHead {
+  metadata: { name: string; namespace?: string; resourceVersion?: string }
+}
+
+/**
+ * More text than this is not held at once, be it a page of a list or one object. Objects are at most
+ * 1.5 MiB in etcd; few are larger than this as JSON, namespaces and Secrets never (Go writes some
+ * characters as six bytes, which counts for the names in a ServiceAccount only).
+ */
+export const MOST_BYTES = 4 << 20
+
+/**
+ * Nor is text with more of `{`, `[` and `,` than this parsed: 4 MiB of `{},{},...` become 80 MB of
+ * objects. Ordinary pages have one in about 20 bytes.
+ */
+const MOST_STRUCTURE = 400_000
+
+const [COMMA, BRACKET, BRACE] = [0x2c, 0x5b, 0x7b]
+
+/** Whether this text would need much more memory as objects. */
+export function isTooDense(text: Uint8Array): boolean {
+  if (text.length < MOST_STRUCTURE) return false
+  let structure = 0
+  for (const byte of text) {
+    if (byte === COMMA || byte === BRACE || byte === BRACKET) structure += 1
+  }
+  return structure > MOST_STRUCTURE
+}
+
+/** The text of a stream, to its end or until it is longer than `bytes`. */
+export async function readAtMost(body: AsyncIterable<Uint8Array>, bytes: number): Promise<Buffer> {
+  const chunks: Uint8Array[] = []
+  let length = 0
+  for await (const chunk of body) {
+    chunks.push(chunk)
+    length += chunk.length
+    if (length > bytes) break
+  }
+  return Buffer.concat(chunks)
+}
+
+/** The first part of a text, which holds the beginning of an object's metadata. */
+export const HEAD_BYTES = 8 << 10
+
+/**
+ * The name and version of the first object in `text`. Go writes the fields of a struct in their
+ * order, so they stand at the beginning, before anything that a user chose (kubernetes/apimachinery
+ * pkg/apis/meta/v1/types.go, ObjectMeta). Undefined: there is no object.
+ */
+export function readHead(text: string): ObjectHead | undefined {
+  const [, name, namespace, resourceVersion] = HEAD.exec(text) ?? []
+  if (name === undefined) return undefined
+  return {
+    metadata: {
+      name,
+      ...(namespace !== undefined && { namespace }),
+      ...(resourceVersion !== undefined && { resourceVersion }),
+    },
+  }
+}
+
+const text = (key: string) => `"${key}":"([^"]*)"`
+const skipped = (key: string) => `(?:"${key}":"[^"]*",)?`
+const HEAD = new RegExp(
+  [
+    `"metadata":\\{${text('name')},?`,
+    skipped('generateName'),
+    `(?:${text('namespace')},?)?`,
+    `${skipped('selfLink')}${skipped('uid')}`,
+    `(?:${text('resourceVersion')})?`,
+  ].join(''),
+)
+
+const LOG_EVERY_MS = 10_000
+
+/** Logs once for each object that is skipped, and at most one of them in ten seconds. */
+export function createSkipLog(
+  logger: Logger,
+  now = performance.now.bind(performance),
+): (head: ObjectHead) => void {
+  const logged = new LRUCache<string, true>({ max: 1000 })
+  let last = Number.NEGATIVE_INFINITY
+  return ({ metadata: { name, namespace } }) => {
+    const object = namespace === undefined ? name : `${namespace}/${name}`
+    if (logged.has(object) || now() - last < LOG_EVERY_MS) return
+    last = now()
+    logged.set(object, true)
+    logger.warn({ object }, 'an object is too large to be read: it counts as absent')
+  }
+}
