@@ -8,6 +8,7 @@ import {
 import { addPullSecret } from './admission/patch.ts'
 import { type AdmissionAnswer, allowed, patched } from './admission/response.ts'
 import type { Review } from './admission/review.ts'
+import { clip } from './clip.ts'
 import type { IsOptedIn } from './pull-secret/opted-in.ts'
 import type { PullSecretRules } from './pull-secret/pull-secret.ts'
 import type { PullSecretIndex } from './pull-secret/pull-secret-index.ts'
@@ -48,7 +49,8 @@ export function createMutatePod(options: MutatePodOptions): MutatePod {
         ? undefined
         : await secretMissing(review, deadline - performance.now())
     const outcome = outcomeOf(decision, missing)
-    logger.info({ uid, namespace, pod: name, dryRun: review.dryRun, outcome, missing }, 'review')
+    const pod = name && clip(name)
+    logger.info({ uid, namespace, pod, dryRun: review.dryRun, outcome, missing }, 'review')
     return { answer: answerTo(review, decision, missing, rules.secretName), outcome }
   }
 }

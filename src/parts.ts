@@ -58,6 +58,7 @@ export function createParts(options: PartsOptions) {
   }
   const lease = { ...shared, name: leader.leaseName, annotation: 'pullpass.io/logins' }
   const leadership = createLeader({ ...lease, ...leader })
+  const organizationsNote = createLeaseNote({ ...lease, annotation: 'pullpass.io/organizations' })
   const permitted = () => beside || leadership.leading()
   const note = createLeaseNote(lease)
   return {
@@ -72,6 +73,7 @@ export function createParts(options: PartsOptions) {
     watches: createWatches({ ...shared, index, secretName: rules.secretName }),
     certificate: createCertificateSource({ ...shared, settings: config.certificate, now }),
     leader: leadership,
+    organizationsNote,
     issuer: createBluemixIssuer({ settings, logger, metrics, note, permitted }),
   }
 }

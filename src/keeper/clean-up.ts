@@ -1,8 +1,8 @@
 import { KubernetesError } from '../kubernetes/client.ts'
-import type { OrganizationRules } from '../pull-secret/organization.ts'
 import { type PullSecret, readPullSecret } from '../pull-secret/pull-secret.ts'
 import { readNamespace } from '../pull-secret/pull-secret-index.ts'
 import { findStrayTokens } from './find-stray.ts'
+import type { OrganizationsInUse } from './organizations-in-use.ts'
 import { type TidyOptions, tidyTokens } from './tidy-tokens.ts'
 
 /**
@@ -13,7 +13,7 @@ import { type TidyOptions, tidyTokens } from './tidy-tokens.ts'
  * @throws TokenError, KubernetesError: what was done until then stays done.
  */
 export async function cleanUp(
-  options: TidyOptions & { organizations: OrganizationRules },
+  options: TidyOptions & { organizationsInUse: OrganizationsInUse },
   signal: AbortSignal,
 ): Promise<string[]> {
   const done: string[] = []

@@ -13,7 +13,7 @@ import { createConnectionPool } from './client/connection-pool.ts'
 import { readCredentials } from './client/kube-config.ts'
 import { inTime } from './in-time.ts'
 
-export { asKubernetesError, KubernetesError } from './errors.ts'
+export { asKubernetesError, KubernetesError, wordsOf } from './errors.ts'
 
 /** A streamed answer. Whoever gets it must read `body` to its end, or destroy it. */
 export interface OpenedResponse {

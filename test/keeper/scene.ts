@@ -26,6 +26,7 @@ export interface Cluster {
   stranger: Record<string, string>
   /** Thrown instead of the next applies. */
   refuse: (namespace: string) => Error | undefined
+  refuseDryRun: (namespace: string) => Error | undefined
 }
 
 /** A keeper that leads, with one opted-in namespace, `shop`, on an API server and environment in memory. */
@@ -34,7 +35,13 @@ export function setup(
   times: { rotateAfterMs?: number } = {},
 ) {
   const environment: Environment = { tokens: [], mints: 0, lists: 0, canList: true, opaque: false }
-  const cluster: Cluster = { secrets: new Map(), applies: 0, stranger: {}, refuse: () => undefined }
+  const cluster: Cluster = {
+    secrets: new Map(),
+    applies: 0,
+    stranger: {},
+    refuse: () => undefined,
+    refuseDryRun: () => undefined,
+  }
   const index = createPullSecretIndex(rules)
   const shop: V1Namespace = {
     metadata: {
@@ -42,6 +49,13 @@ export function setup(
       uid: 'u',
       resourceVersion: '1',
       labels: { 'pullpass.io/inject': 'enabled' },
+    },
+  }
+  let noted: string | undefined
+  const note = {
+    read: async () => noted,
+    write: async (text: string) => {
+      noted = text
     },
   }
   let shift = 0
@@ -66,6 +80,7 @@ export function setup(
     sweepMs: 50,
     now: () => new Date(Date.now() + shift),
     tellProblem: async () => {},
+    organizationsNote: note,
     logger: pino({ level: 'silent' }),
     metrics: new Registry(),
   })
@@ -134,6 +149,10 @@ function createStore(cluster: Cluster, shop: V1Namespace): SecretStore {
       }
       cluster.secrets.set(metadata?.namespace ?? '', written)
       return written
+    },
+    check: async secret => {
+      const refusal = cluster.refuseDryRun(secret.metadata?.namespace ?? '')
+      if (refusal !== undefined) throw refusal
     },
     remove: async ({ namespace }) => {
       cluster.secrets.delete(namespace)

@@ -78,6 +78,9 @@ t.test('what is written is read back, without the credential', async t => {
     expiresAt,
     previousTokenId: 'before',
     retireAt,
+    immutable: false,
+    terminating: false,
+    digest: read.digest,
   })
   t.notMatch(JSON.stringify(read), text)
   t.equal(readCredential(written, rules), text)
