@@ -43,6 +43,9 @@ async function takeBack(
   await options.revokeTokens(secret, [], signal)
   try {
     await options.store.remove(secret)
+    const { resourceVersion } = secret
+    // Its tokens are looked for next, and the watch may report the removal only later.
+    options.index.secrets.remove({ metadata: { namespace, resourceVersion } })
     return true
   } catch (error) {
     if (triesLeft === 0 || !isChanged(error)) throw error

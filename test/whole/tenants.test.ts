@@ -240,6 +240,15 @@ t.test('the words of a policy that refuses the Secret are shown', async t => {
   t.same(scene.mints(tenant.open), [])
 })
 
+t.test('the organizations in use are kept on the Lease for the next leader', async t => {
+  const path = '/apis/coordination.k8s.io/v1/namespaces/pullpass/leases/pullpass'
+  const { body } = await scene.ask<{ metadata: { annotations: Record<string, string> } }>(
+    'GET',
+    path,
+  )
+  t.equal(body.metadata.annotations['pullpass.io/organizations'], '["acme"]')
+})
+
 t.test('after all of that neither /readyz nor /metrics names a namespace', async t => {
   const { body } = await scene.ask<{ items: { metadata: { name: string } }[] }>(
     'GET',
