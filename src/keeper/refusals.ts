@@ -20,6 +20,7 @@ export interface Refusals {
 interface Standing extends Refusal {
   /** What the namespace and its Secret were like; undefined: no change ends the wait. */
   digest: string | undefined
+  isTheirs: boolean
   delay: IBackoff<unknown> | undefined
   timer: NodeJS.Timeout | undefined
 }
@@ -85,13 +86,20 @@ function refuse(state: State, namespace: string, verdict: Verdict): boolean {
   const before = state.standing.get(namespace)
   forget(state, namespace)
   if (verdict.again === 'never') return false
-  const { code, message, platform, again } = verdict
+  const { again } = verdict
+  const { code, message, platform, isTheirs = false } = reasonFor(verdict, before)
   const digest = typeof again === 'string' ? undefined : state.digest(namespace)
   const arranged = arrange(state, namespace, verdict, before)
-  state.standing.set(namespace, { code, message, platform, digest, ...arranged })
+  state.standing.set(namespace, { code, message, platform, isTheirs, digest, ...arranged })
   state.waiting.get(namespace)?.abort()
   state.waiting.delete(namespace)
   return before?.code !== code
+}
+
+/** A budget that failures used up says less than the failure, which nothing has changed. */
+function reasonFor(verdict: Verdict, before: Standing | undefined): Verdict | Standing {
+  const isTold = before?.isTheirs && before.code !== verdict.code
+  return verdict.again === 'later' && isTold ? before : verdict
 }
 
 function arrange(
