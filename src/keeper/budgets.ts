@@ -8,6 +8,8 @@ export interface Budgets {
   take(namespace: string, budget: Budget): void
   /** Calling the result gives back the look-ups that the namespace has taken since. */
   mark(namespace: string): () => void
+  /** Something that matters changed: look-ups and failed writes wait for one short pause again. */
+  relax(namespace: string): void
   /** The namespace is another one of the same name. Its mints still count. */
   reset(namespace: string): void
 }
@@ -46,7 +48,8 @@ interface Limit {
  * | failed_write | writes that the namespace itself makes fail         | 2       | 10 s to 5 min    |
  * | change       | steps that succeeded: many are a fight with another | 6       | 10 s to 5 min    |
  *
- * A namespace that asks for nothing during two pauses begins anew with all of its burst.
+ * A namespace that asks for nothing during two pauses begins anew with all of its burst. A change
+ * that matters (`refusals.ts`) makes the pauses of look-ups and failed writes short again.
  */
 const backOff = { pauseMs: 10_000, longestPauseMs: 300_000 }
 const limits: Record<Exclude<Budget, 'mint'>, Limit> = {
@@ -96,6 +99,12 @@ export function createBudgets(now: () => Date): Budgets {
         else state.uses.set(key, before)
       }
     },
+    relax: namespace => {
+      for (const budget of ['lookup', 'failed_write'] as const) {
+        const use = state.uses.get(`${budget}/${namespace}`)
+        if (use !== undefined) Object.assign(use, shortened(use, limits[budget].pauseMs))
+      }
+    },
     reset: namespace => {
       for (const budget of Object.keys(limits)) state.uses.delete(`${budget}/${namespace}`)
     },
@@ -128,6 +137,11 @@ function takeOne(state: State, namespace: string, budget: keyof typeof limits): 
   const count = before.count + 1
   const pause = count < burst ? pauseMs / 2 : Math.min(2 * before.pauseMs, longestPauseMs)
   state.uses.set(key, { count, pauseMs: pause, freeAt: time + pause, askedAt: time })
+}
+
+function shortened({ freeAt, pauseMs }: Use, longestMs: number): Pick<Use, 'freeAt' | 'pauseMs'> {
+  const pause = Math.min(pauseMs, longestMs)
+  return { pauseMs: pause, freeAt: freeAt - pauseMs + pause }
 }
 
 /** Within two pauses of the last use or question it goes on. */

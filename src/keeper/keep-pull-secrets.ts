@@ -30,9 +30,7 @@ export function createKeeper(options: KeeperOptions): Keeper {
       index.onChange((namespace, gone) => {
         reportForeign(namespace)
         forgetFormer(namespace)
-        const isKnown = index.namespaces.get(namespace) ?? index.secrets.get(namespace)
-        if (isKnown) refusals.reconsider(namespace)
-        else refusals.clear(namespace)
+        reconsider(loop, namespace)
         // Who does not lead need not remember: a leader begins with a look through all tokens.
         if (gone?.ours && leadership.leading() && isLeaving(namespace)) work.tidyLater(gone)
         if (shouldRun(loop, namespace)) queue.add(namespace)
@@ -52,6 +50,14 @@ export function createKeeper(options: KeeperOptions): Keeper {
     refusal: namespace => refusals.get(namespace),
     whenRefused: namespace => refusals.whenRefused(namespace),
   }
+}
+
+/** What was held against the namespace, and what is left of it after a change. */
+function reconsider({ options, refusals, budgets }: Loop, namespace: string): void {
+  const { namespaces, secrets } = options.index
+  if (namespaces.get(namespace) === undefined && secrets.get(namespace) === undefined) {
+    refusals.clear(namespace)
+  } else if (refusals.reconsider(namespace)) budgets.relax(namespace)
 }
 
 /** A namespace that was deleted and created again owes nothing for the one before it. */

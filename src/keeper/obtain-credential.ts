@@ -75,6 +75,7 @@ export async function obtainCredential(
 ): Promise<void> {
   const { namespace, organization, step } = task
   const replaced = step.do === 'renew' ? secret?.tokenId : undefined
+  options.budgets.check(namespace, 'lookup')
   await checkWrite(task, secret, options)
   const obtained = await findOrMint(task, replaced, options, signal)
   const { token, adopted } = obtained

@@ -13,7 +13,7 @@ export interface Refusal {
 
 /**
  * When a refused namespace is tried again: after a back-off, when the environment is back, or after
- * `retryAfterMs` whatever changes meanwhile.
+ * `retryAfterMs`.
  */
 export interface Verdict extends Refusal {
   again: 'never' | 'with_environment' | 'later' | { initialDelay: number; maxDelay: number }
@@ -47,7 +47,7 @@ const slow = { initialDelay: 10_000, maxDelay: 300_000 }
  * | a budget of the namespace is used up                 | when it allows it         | the namespace |
  * | anything else is a bug                               | slowly                    | the log       |
  *
- * A change that matters to the namespace (`refusals.ts`) ends a back-off, but not the last but one.
+ * A change that matters to the namespace (`refusals.ts`) ends a back-off; a budget still counts.
  */
 export function judge(error: unknown): Verdict {
   if (error instanceof TokenError) return judgeToken(error)

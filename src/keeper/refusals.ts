@@ -8,8 +8,8 @@ export interface Refusals {
   /** Remembers and arranges the next try; true where this reason is new for the namespace. */
   refuse(namespace: string, verdict: Verdict): boolean
   clear(namespace: string): void
-  /** The namespace changed: where the change matters, its back-off ends. */
-  reconsider(namespace: string): void
+  /** The namespace changed. True: the change matters, and ended its back-off. */
+  reconsider(namespace: string): boolean
   /** The environment answered somebody: all that waited for it are tried again. */
   environmentAnswers(): void
   /** Aborted as soon as the namespace is refused. */
@@ -71,7 +71,9 @@ export function createRefusals(options: {
     },
     reconsider: namespace => {
       const before = state.standing.get(namespace)?.digest
-      if (before !== undefined && before !== digest(namespace)) forget(state, namespace)
+      const matters = before !== undefined && before !== digest(namespace)
+      if (matters) forget(state, namespace)
+      return matters
     },
     environmentAnswers: () => {
       const everyone = [...state.parked]
@@ -88,7 +90,7 @@ function refuse(state: State, namespace: string, verdict: Verdict): boolean {
   if (verdict.again === 'never') return false
   const { again } = verdict
   const { code, message, platform, isTheirs = false } = reasonFor(verdict, before)
-  const digest = typeof again === 'string' ? undefined : state.digest(namespace)
+  const digest = again === 'with_environment' ? undefined : state.digest(namespace)
   const arranged = arrange(state, namespace, verdict, before)
   state.standing.set(namespace, { code, message, platform, isTheirs, digest, ...arranged })
   state.waiting.get(namespace)?.abort()

@@ -91,3 +91,12 @@ t.test('the failure says when the next try is', async t => {
     message: 'the pull secret is changed too often; next try at 2026-03-01T12:00:10Z',
   })
 })
+
+t.test('a change that matters makes a long pause a short one', async t => {
+  const { budgets, use, pass } = setup()
+  for (let times = 0; times < 5; times++) pass(use('lookup'))
+  t.equal(use('lookup'), 0)
+  t.ok(use('lookup') >= 40)
+  budgets.relax('shop')
+  t.equal(use('lookup'), 10)
+})
