@@ -12,6 +12,7 @@ import { type AddOperation, addPullSecret } from './admission/patch.ts'
 import { type AdmissionAnswer, patched } from './admission/response.ts'
 import type { Review } from './admission/review.ts'
 import { framesOf } from './bug.ts'
+import { clip } from './clip.ts'
 import type { IsOptedIn } from './pull-secret/opted-in.ts'
 import type { PullSecretIndex } from './pull-secret/pull-secret-index.ts'
 import type { SecretMissing } from './pull-secret/secret-missing.ts'
@@ -96,7 +97,14 @@ async function answerPod(pod: Pod, decided: Decided, answering: Answering): Prom
   const outcome = outcomeOf(decision, missing === undefined)
   guard.now('log', undefined, () => {
     const { uid, namespace, name, dryRun } = pod
-    const line = { uid: uid.slice(0, longestUid), namespace, pod: name, dryRun, outcome, missing }
+    const line = {
+      uid: uid.slice(0, longestUid),
+      namespace,
+      pod: clip(name),
+      dryRun,
+      outcome,
+      missing,
+    }
     if (decision.action === 'leave') logger.debug(line, 'review')
     else logger.info(line, 'review')
   })

@@ -52,6 +52,7 @@ export function createParts(options: PartsOptions) {
   const settings = issuerSettings(config)
   const lease = { ...shared, name: leader.leaseName, annotation: 'pullpass.io/logins' }
   const leadership = createLeader({ ...lease, ...leader })
+  const organizationsNote = createLeaseNote({ ...lease, annotation: 'pullpass.io/organizations' })
   const permitted = () => beside || leadership.leading()
   const note = createLeaseNote(lease)
   const now = () => clock.now().getTime()
@@ -68,6 +69,7 @@ export function createParts(options: PartsOptions) {
     watches: createWatches({ ...shared, index, secretName: rules.secretName }),
     certificate: createCertificateSource({ ...shared, settings: config.certificate, clock }),
     leader: leadership,
+    organizationsNote,
     issuer: createBluemixIssuer({ settings, logger, metrics, note, permitted, now }),
   }
 }

@@ -22,16 +22,17 @@ const allowed: Record<string, readonly string[]> = {
     'pull-secret',
     'registry-token',
   ],
-  'mutate-pod': ['admission', 'bug', 'pull-secret'],
+  'mutate-pod': ['admission', 'bug', 'clip', 'pull-secret'],
   admission: ['image'],
   image: [],
   'pull-secret': ['registry-token', 'kubernetes'],
-  keeper: ['bug', 'pull-secret', 'registry-token', 'kubernetes'],
-  'registry-token': [],
+  keeper: ['bug', 'clip', 'pull-secret', 'registry-token', 'kubernetes'],
+  'registry-token': ['clip'],
   bluemix: ['registry-token'],
   kubernetes: ['bug'],
   certificate: ['kubernetes'],
   server: ['admission', 'bug'],
+  clip: [],
   config: [],
   bug: [],
 }
@@ -39,6 +40,7 @@ const allowed: Record<string, readonly string[]> = {
 /** Named for a thing, so pure: data in, data out. */
 const pure = [
   'bug',
+  'clip',
   'image/*',
   'admission/*',
   'registry-token/registry-token',

@@ -1,4 +1,5 @@
 import { LRUCache } from 'lru-cache'
+import { failedIn } from '../registry-token/registry-token.ts'
 import type { Discovery } from './endpoints.ts'
 import { type Answer, record, text } from './http/answer.ts'
 import { failure, organizationFailure, unexpectedAnswer } from './http/failure.ts'
@@ -48,7 +49,7 @@ export function createOrganizations(options: Options): Organizations {
     ttlResolution: 0,
     perf: { now: options.now },
     fetchMethod: async (_key, _stale, { options: entry, context: name }) => {
-      const hits = await search(name, options)
+      const hits = await search(name, options).catch(failedIn('organizations'))
       if (hits.length !== 1) entry.ttl = rememberMissingMs
       return { hits }
     },
@@ -68,7 +69,7 @@ export function createOrganizations(options: Options): Organizations {
 async function search(name: string, options: Options): Promise<Found[]> {
   const { api, session, discovery, now, closing } = options
   const action = `look up organization "${name}"`
-  const { version } = await discovery.endpoints(closing)
+  const { version } = await discovery.endpoints(closing).catch(failedIn('login'))
   const hits: Found[] = []
   let url: string | undefined = api + query[version](name)
   for (let pages = 0; url !== undefined && pages < mostPages; pages++) {

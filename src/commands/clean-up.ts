@@ -1,6 +1,7 @@
 import { cleanUp } from '../keeper/clean-up.ts'
+import { createOrganizationsInUse } from '../keeper/organizations-in-use.ts'
 import { createParts, type PartsOptions, readClusterId } from '../parts.ts'
-import { createRevokeTokens } from '../registry-token/revoke-tokens.ts'
+import { createMintedTokens, createRevokeTokens } from '../registry-token/revoke-tokens.ts'
 
 /**
  * Takes back what was made for namespaces that are not opted in any more, beside a running
@@ -16,10 +17,19 @@ export async function cleanUpOnce(options: PartsOptions): Promise<string[]> {
     issuer.start()
     await Promise.all(watches.map(watch => watch.whenSynced()))
     const cluster = await readClusterId(parts)
-    const deed = { ...parts, cluster, assertLeading: () => {} }
-    const revokeTokens = createRevokeTokens(deed)
-    const organizations = parts.config.bluemix
-    return await cleanUp({ ...deed, revokeTokens, organizations }, new AbortController().signal)
+    // Only the leader changes the note.
+    const note = { read: parts.organizationsNote.read, write: async () => {} }
+    const organizationsInUse = createOrganizationsInUse(parts.config.bluemix, note)
+    const revokeTokens = createRevokeTokens({
+      ...parts,
+      cluster,
+      list: (_namespace, organization, signal) => issuer.list(organization, signal),
+      minted: createMintedTokens(),
+      mayHold: organizationsInUse.mayHold,
+      assertLeading: () => {},
+    })
+    const options = { ...parts, cluster, revokeTokens, organizationsInUse }
+    return await cleanUp(options, new AbortController().signal)
   } finally {
     await Promise.all(watches.map(watch => watch.stop()))
     await Promise.all([issuer.close(), client.close()])

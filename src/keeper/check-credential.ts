@@ -1,5 +1,6 @@
 import { LRUCache } from 'lru-cache'
 import type { Logger } from 'pino'
+import { clip } from '../clip.ts'
 import { type PullSecretRules, readCredential, readPullSecret } from '../pull-secret/pull-secret.ts'
 import type { SecretStore } from '../pull-secret/secret-store.ts'
 import { TokenError, type TokenIssuer } from '../registry-token/registry-token.ts'
@@ -67,7 +68,10 @@ async function check(
   if (renewed.has(namespace)) throw newOneRefused()
   renewed.set(namespace, true)
   const { tokenId } = readPullSecret(secret, rules)
-  logger.warn({ namespace, token: tokenId }, 'the registry refuses the token, minting another')
+  logger.warn(
+    { namespace, token: tokenId && clip(tokenId) },
+    'the registry refuses the token, minting another',
+  )
   const step = { do: 'renew', because: 'refused' } as const
   await takeStep({ ...about, step, refusedToken: tokenId }, signal)
   return check(about, options, renewed, signal)

@@ -1,7 +1,7 @@
 import { KubernetesError } from '../kubernetes/client.ts'
-import type { OrganizationRules } from '../pull-secret/organization.ts'
 import { type PullSecret, readPullSecret } from '../pull-secret/pull-secret.ts'
 import { findStrayTokens } from './find-stray.ts'
+import type { OrganizationsInUse } from './organizations-in-use.ts'
 import { type TidyOptions, tidyTokens } from './tidy-tokens.ts'
 
 /**
@@ -12,7 +12,7 @@ import { type TidyOptions, tidyTokens } from './tidy-tokens.ts'
  * @throws TokenError, KubernetesError: what was done until then stays done.
  */
 export async function cleanUp(
-  options: TidyOptions & { organizations: OrganizationRules },
+  options: TidyOptions & { organizationsInUse: OrganizationsInUse },
   signal: AbortSignal,
 ): Promise<string[]> {
   const done: string[] = []
@@ -42,6 +42,9 @@ async function takeBack(
   await options.revokeTokens(secret, [], signal)
   try {
     await options.store.remove(secret)
+    const { resourceVersion } = secret
+    // Its tokens are looked for next, and the watch may report the removal only later.
+    options.index.secrets.remove({ metadata: { namespace, resourceVersion } })
     return true
   } catch (error) {
     if (triesLeft === 0 || !isChanged(error)) throw error

@@ -1,10 +1,12 @@
-import type { OrganizationRules } from '../pull-secret/organization.ts'
 import { namespaceOf } from '../registry-token/own-tokens.ts'
 import { type ListedToken, TokenError } from '../registry-token/registry-token.ts'
 import type { TokensOfNamespace } from '../registry-token/revoke-tokens.ts'
+import type { OrganizationsInUse } from './organizations-in-use.ts'
 import type { TidyOptions } from './tidy-tokens.ts'
 
-type Options = Omit<TidyOptions, 'revokeTokens'> & { organizations: OrganizationRules }
+type Options = Pick<TidyOptions, 'index' | 'issuer' | 'cluster' | 'logger'> & {
+  organizationsInUse: OrganizationsInUse
+}
 
 export type FindStray = (signal: AbortSignal) => Promise<TokensOfNamespace[]>
 
@@ -33,17 +35,24 @@ export function createFindStray(options: Options): FindStray {
  * Looks through all tokens of the organizations in use for ones of this cluster that no Secret
  * names: left behind by a crash, by a lease lost in the middle of a mint, or by a namespace that
  * went while nobody looked. Changes nothing; what it names is to be tidied in turn.
+ * An organization without any token of this cluster is forgotten.
+ *
+ * @throws KubernetesError where it cannot tell which organizations are in use.
  */
 export async function findStrayTokens(
   options: Options,
   signal: AbortSignal,
 ): Promise<TokensOfNamespace[]> {
   const stray = new Map<string, TokensOfNamespace>()
-  for (const organization of organizationsInUse(options)) {
-    for (const token of await listOrNothing(organization, options, signal)) {
+  for (const organization of await options.organizationsInUse.all()) {
+    const tokens = await listOrNothing(organization, options, signal)
+    if (tokens?.every(token => liveFor(token, options) === undefined)) {
+      await options.organizationsInUse.forget(organization)
+    }
+    for (const token of tokens ?? []) {
       const namespace = strayFrom(token, options)
       if (namespace !== undefined)
-        stray.set(`${organization}/${namespace}`, { namespace, organization })
+        stray.set(`${organization}/${namespace}`, { namespace, organization, confirmed: true })
     }
   }
   return [...stray.values()]
@@ -54,22 +63,16 @@ function strayFrom(
   token: ListedToken,
   { index, cluster }: Pick<TidyOptions, 'index' | 'cluster'>,
 ): string | undefined {
-  const namespace = token.revoked ? undefined : namespaceOf(cluster, token.description)
+  const namespace = liveFor(token, { cluster })
   const secret = namespace === undefined ? undefined : index.secrets.get(namespace)
+  const isLeaving = namespace !== undefined && index.namespaces.get(namespace) === undefined
+  if (secret?.terminating && isLeaving) return namespace
   const named = [secret?.tokenId, secret?.previousTokenId].includes(token.id)
   return named ? undefined : namespace
 }
 
-function organizationsInUse({
-  index,
-  organizations,
-}: Pick<TidyOptions, 'index'> & { organizations: OrganizationRules }): Set<string> {
-  return new Set([
-    organizations.organization,
-    ...Object.values(organizations.namespaceOrganizations),
-    ...organizations.selectableOrganizations.map(({ organization }) => organization),
-    ...[...index.names()].flatMap(name => index.secrets.get(name)?.organization ?? []),
-  ])
+function liveFor(token: ListedToken, { cluster }: Pick<TidyOptions, 'cluster'>) {
+  return token.revoked ? undefined : namespaceOf(cluster, token.description)
 }
 
 /** One organization that cannot be looked through does not keep the others from it. */
@@ -77,13 +80,13 @@ async function listOrNothing(
   organization: string,
   { issuer, logger }: Pick<TidyOptions, 'issuer' | 'logger'>,
   signal: AbortSignal,
-): Promise<ListedToken[]> {
+): Promise<ListedToken[] | undefined> {
   try {
     const tokens = await issuer.list(organization, signal)
-    return tokens === 'unsupported' ? [] : tokens
+    return tokens === 'unsupported' ? undefined : tokens
   } catch (error) {
     if (!(error instanceof TokenError)) throw error
     logger.debug({ organization, code: error.code }, 'tokens could not be listed')
-    return []
+    return undefined
   }
 }

@@ -1,5 +1,6 @@
+import { LRUCache } from 'lru-cache'
 import type { SecretKeeper } from '../pull-secret/secret-missing.ts'
-import { begin, createLoop, end, type KeeperOptions, shouldRun } from './keeper-loop.ts'
+import { begin, createLoop, end, type KeeperOptions, type Loop, shouldRun } from './keeper-loop.ts'
 import type { Refusals } from './refusals.ts'
 import { createForeignReport } from './report-foreign.ts'
 import { reportLabels } from './report-labels.ts'
@@ -21,17 +22,19 @@ export function createKeeper(options: KeeperOptions): Keeper {
   const loop = createLoop(options)
   const { queue, refusals, work } = loop
   const reportForeign = createForeignReport(index, loop.tell)
+  const forgetFormer = createForgetFormer(loop)
+  /** A namespace that stays gets the Secret again, and its tokens are looked through then. */
+  const isLeaving = (namespace: string) => index.namespaces.get(namespace)?.terminating !== false
   return {
     start: () => {
       for (const namespace of index.names()) reportForeign(namespace)
       reportLabels(options)
       index.onChange((namespace, gone) => {
         reportForeign(namespace)
-        const isKnown = index.namespaces.get(namespace) ?? index.secrets.get(namespace)
-        if (isKnown) refusals.reconsider(namespace)
-        else refusals.clear(namespace)
+        forgetFormer(namespace)
+        reconsider(loop, namespace)
         // Who does not lead need not remember: a leader begins with a look through all tokens.
-        if (gone?.ours && leadership.leading()) work.tidyLater(gone)
+        if (gone?.ours && leadership.leading() && isLeaving(namespace)) work.tidyLater(gone)
         if (shouldRun(loop, namespace)) queue.add(namespace)
       })
       leadership.onChange(leading => (leading ? begin(loop) : end(loop)))
@@ -51,13 +54,30 @@ export function createKeeper(options: KeeperOptions): Keeper {
   }
 }
 
-/** The rule to grant stands last in a message: missing in many namespaces, it is told of the first. */
-function missingRights(refusals: Refusals): string[] {
-  const ours = refusals.all().filter(({ code }) => code === 'forbidden')
-  const byRule = new Map<string | undefined, string>()
-  for (const message of ours.map(({ message }) => message).toSorted()) {
-    const rule = message.split('; ').at(-1)
-    if (!byRule.has(rule)) byRule.set(rule, message)
+/** What was held against the namespace, and what is left of it after a change. */
+function reconsider({ options, refusals, budgets }: Loop, namespace: string): void {
+  const { namespaces, secrets } = options.index
+  if (namespaces.get(namespace) === undefined && secrets.get(namespace) === undefined) {
+    refusals.clear(namespace)
+  } else if (refusals.reconsider(namespace)) budgets.relax(namespace)
+}
+
+/** A namespace that was deleted and created again owes nothing for the one before it. */
+function createForgetFormer({ options, refusals, budgets }: Loop): (namespace: string) => void {
+  const uids = new LRUCache<string, string>({ max: 20_000 })
+  return namespace => {
+    const uid = options.index.namespaces.get(namespace)?.uid
+    if (uid === undefined) return
+    const before = uids.get(namespace)
+    uids.set(namespace, uid)
+    if (before === undefined || before === uid) return
+    budgets.reset(namespace)
+    refusals.clear(namespace)
   }
-  return [...byRule.values()]
+}
+
+/** A right that is missing in many namespaces is one problem. */
+function missingRights(refusals: Refusals): string[] {
+  const notes = refusals.all().flatMap(({ platform }) => platform ?? [])
+  return [...new Set(notes)].toSorted()
 }

@@ -2,15 +2,26 @@ import type { Registry } from 'prom-client'
 import { framesOf } from '../bug.ts'
 import type { Leadership } from '../kubernetes/leader.ts'
 import type { TellProblem } from '../kubernetes/problem-events.ts'
+import type { PullSecretIndex } from '../pull-secret/pull-secret-index.ts'
+import { type Budgets, createBudgets } from './budgets.ts'
 import { createFindStray, type FindStray } from './find-stray.ts'
 import { createKeeperMetrics } from './keeper-metrics.ts'
 import { createKeyedQueue, type KeyedQueue } from './keyed-queue.ts'
+import {
+  createOrganizationsInUse,
+  type Note,
+  type OrganizationsInUse,
+} from './organizations-in-use.ts'
 import { judge } from './refusal.ts'
 import { createRefusals, type Refusals } from './refusals.ts'
 import { createTellRefusal, type TellRefusal } from './tell-refusal.ts'
 import { createNamespaceWork, type NamespaceWork, type WorkOptions } from './work-on-namespace.ts'
 
-export interface KeeperOptions extends Omit<WorkOptions, 'stepDone' | 'assertLeading'> {
+type Made = 'stepDone' | 'assertLeading' | 'budgets' | 'organizationsInUse'
+
+export interface KeeperOptions extends Omit<WorkOptions, Made> {
+  /** Where the leader keeps the organizations in use for its successor. */
+  organizationsNote: Note
   leadership: Leadership
   concurrency: number
   metrics: Registry
@@ -37,15 +48,27 @@ export interface Loop {
   term: AbortController
   timers: NodeJS.Timeout[]
   findStray: FindStray
+  organizationsInUse: OrganizationsInUse
+  budgets: Budgets
 }
 
 /** The state of the keeper, before it is started. */
 export function createLoop(options: KeeperOptions): Loop {
   const queue = createKeyedQueue(options.concurrency, namespace => runOne(loop, namespace))
-  const refusals = createRefusals(namespace => queue.add(namespace))
+  const refusals = createRefusals({
+    retry: namespace => queue.add(namespace),
+    digest: namespace => digestOf(options.index, namespace),
+  })
+  const budgets = createBudgets(options.now)
+  const organizationsInUse = createOrganizationsInUse(
+    options.organizations,
+    options.organizationsNote,
+  )
   const { count } = createKeeperMetrics(options.index, refusals, options.metrics)
   const work = createNamespaceWork({
     ...options,
+    budgets,
+    organizationsInUse,
     stepDone: step => count(step, 'done'),
     assertLeading: () => {
       if (!leads(loop)) throw new NotLeadingError()
@@ -60,9 +83,17 @@ export function createLoop(options: KeeperOptions): Loop {
     tell: createTellRefusal(options),
     term: new AbortController(),
     timers: [],
-    findStray: createFindStray(options),
+    findStray: createFindStray({ ...options, organizationsInUse }),
+    organizationsInUse,
+    budgets,
   }
   return loop
+}
+
+/** Of all that decides what a namespace needs: not of annotations and versions of its Secret. */
+function digestOf({ namespaces, secrets }: PullSecretIndex, name: string): string {
+  const namespace = namespaces.get(name)
+  return JSON.stringify([namespace, secrets.get(name)?.digest, secrets.get(name)?.terminating])
 }
 
 function leads({ options, term }: Loop): boolean {
@@ -114,6 +145,7 @@ async function sweep(loop: Loop): Promise<void> {
 export function begin(loop: Loop): void {
   const { logger, resyncMs = 15_000, sweepMs = 60_000, sweepAgainMs = 15_000 } = loop.options
   end(loop)
+  loop.organizationsInUse.reload()
   loop.term = new AbortController()
   const { signal } = loop.term
   const sweepSafely = () => {

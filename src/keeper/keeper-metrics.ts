@@ -30,7 +30,26 @@ export function createKeeperMetrics(
       for (const [state, count] of counts) this.set({ state }, count)
     },
   })
+  countFailures(index, refusals, registry)
   return { count: (step, outcome) => steps.inc({ step, outcome }) }
+}
+
+/** Of no namespace in particular: whoever owns one reads the reason in an event there. */
+function countFailures(index: PullSecretIndex, refusals: Refusals, registry: Registry): void {
+  new Gauge({
+    name: 'pullpass_namespace_failures',
+    help: 'Namespaces whose pull secret cannot be created or updated at the moment, by failure',
+    labelNames: ['code'] as const,
+    registers: [registry],
+    collect() {
+      this.reset()
+      for (const { code } of refusals.all()) this.inc({ code })
+      for (const namespace of index.namespaces.keys()) {
+        const isForeign = index.secrets.get(namespace)?.ours === false
+        if (isForeign && refusals.get(namespace) === undefined) this.inc({ code: 'foreign' })
+      }
+    },
+  })
 }
 
 function stateOf(

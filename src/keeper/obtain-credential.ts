@@ -12,14 +12,25 @@ import {
 import type { PullSecretIndex } from '../pull-secret/pull-secret-index.ts'
 import { type SecretStore, writeFailure } from '../pull-secret/secret-store.ts'
 import { chooseToken, tokenDescription } from '../registry-token/own-tokens.ts'
-import type { RegistryToken, TokenIssuer } from '../registry-token/registry-token.ts'
-import type { RevokeTokens } from '../registry-token/revoke-tokens.ts'
+import type { ListedToken, RegistryToken, TokenIssuer } from '../registry-token/registry-token.ts'
+import {
+  type ListFor,
+  type MintedTokens,
+  type RevokeTokens,
+  reportLeft,
+} from '../registry-token/revoke-tokens.ts'
+import type { Budgets } from './budgets.ts'
+import type { OrganizationsInUse } from './organizations-in-use.ts'
 
 export interface StepOptions {
   index: PullSecretIndex
   store: SecretStore
   issuer: TokenIssuer
+  list: ListFor
+  minted: MintedTokens
   revokeTokens: RevokeTokens
+  organizationsInUse: OrganizationsInUse
+  budgets: Budgets
   /** UID of kube-system. */
   cluster: string
   rules: PullSecretRules
@@ -38,6 +49,14 @@ export interface Task {
   refusedToken?: string | undefined
 }
 
+/** A token to write, and the live ones that nobody needs then. */
+interface Obtained {
+  token: RegistryToken
+  adopted: boolean
+  /** `'unknown'`: the environment cannot list. */
+  spare: ListedToken[] | 'unknown'
+}
+
 /** A token that still lives this much longer is worth adopting. */
 const adoptableMs = 10 * 60_000
 
@@ -46,7 +65,7 @@ const adoptableMs = 10 * 60_000
  * it is cut off after, the next look finds the rest to do: a token minted but not written is found
  * by its description and adopted.
  *
- * @throws TokenError, KubernetesError, or what `assertLeading` throws.
+ * @throws TokenError, KubernetesError, TooManyChanges, or what `assertLeading` throws.
  */
 export async function obtainCredential(
   task: Task,
@@ -56,48 +75,78 @@ export async function obtainCredential(
 ): Promise<void> {
   const { namespace, organization, step } = task
   const replaced = step.do === 'renew' ? secret?.tokenId : undefined
-  const { token, adopted, spares } = await findOrMint(task, replaced, options, signal)
+  options.budgets.check(namespace, 'lookup')
+  await checkWrite(task, secret, options)
+  const obtained = await findOrMint(task, replaced, options, signal)
+  const { token, adopted } = obtained
   const previousTokenId = task.refusedToken === undefined ? replaced : undefined
   const mintedAt = options.now()
-  await writeSecret(
-    { namespace, token, organization, mintedAt, previousTokenId },
-    secret,
-    options,
-  ).catch(async error => {
-    const kept = [secret?.tokenId, secret?.previousTokenId]
-    const minted = { namespace, organization, tokenId: token.id }
-    if (isFinal(error)) await options.revokeTokens(minted, kept, signal)
+  const content = { namespace, token, organization, mintedAt, previousTokenId }
+  await writeSecret(content, secret, options).catch(async error => {
+    if (isFinal(error) && !adopted) await revoke(task, token.id, options, signal)
     throw error
   })
   options.logger.info(
     { namespace, organization, token: token.id, because: reasonOf(step), adopted },
     adopted ? 'pull secret written with a token found' : 'pull secret written with a new token',
   )
-  const before = secret ?? { namespace, organization }
   const keep = [token.id, previousTokenId]
-  if (before.organization !== organization) await options.revokeTokens(before, keep, signal)
-  // A token whose id nobody knows could not be told from the spare ones.
-  if (spares && token.id !== undefined)
-    await options.revokeTokens({ ...before, organization }, keep, signal)
+  if (secret !== undefined && secret.organization !== organization) {
+    await options.revokeTokens(secret, keep, signal)
+  }
+  if (obtained.spare === 'unknown' && secret !== undefined) {
+    const minted = options.minted.idsOf(namespace, organization)
+    reportLeft(secret, [...minted, ...keep], options.logger)
+  }
+  await revokeSpare(task, { ...obtained, keep }, options, signal)
+}
+
+/** Stands for a token: about as long as one. */
+const placeholder = { text: 'placeholder'.repeat(50), id: 'placeholder', expiresAt: undefined }
+
+/** A permanent token is not minted where it is clear beforehand that it cannot be stored. */
+async function checkWrite(
+  { namespace, organization }: Task,
+  over: PullSecret | undefined,
+  { store, rules, now, assertLeading }: StepOptions,
+): Promise<void> {
+  assertLeading()
+  const content = { namespace, token: placeholder, organization, mintedAt: now() }
+  await store.check(pullSecretManifest(content, rules), over)
 }
 
 /** Mints only if no live token of this namespace can be gone on with. */
 async function findOrMint(
   { namespace, organization, refusedToken }: Task,
   replaced: string | undefined,
-  { issuer, cluster, now, assertLeading }: StepOptions,
+  options: StepOptions,
   signal: AbortSignal,
-): Promise<{ token: RegistryToken; adopted: boolean; spares: boolean }> {
+): Promise<Obtained> {
+  const { list, cluster, now } = options
   const description = tokenDescription(cluster, namespace)
-  const listed = await issuer.list(organization, signal)
+  const listed = await list(namespace, organization, signal)
   const when = { now: now(), neededUntil: new Date(now().getTime() + adoptableMs) }
   const known = listed === 'unsupported' ? [] : listed
-  const { adopt, spare } = chooseToken(known, description, when, [replaced, refusedToken])
-  const spares = listed === 'unsupported' || spare.length > 0
-  if (adopt !== undefined) return { token: adopt, adopted: true, spares }
+  const choice = chooseToken(known, description, when, [replaced, refusedToken])
+  const spare = listed === 'unsupported' ? ('unknown' as const) : choice.spare
+  if (choice.adopt !== undefined) return { token: choice.adopt, adopted: true, spare }
+  return { token: await mint(namespace, organization, options, signal), adopted: false, spare }
+}
+
+async function mint(
+  namespace: string,
+  organization: string,
+  options: StepOptions,
+  signal: AbortSignal,
+): Promise<RegistryToken> {
+  const { issuer, budgets, minted, cluster, organizationsInUse, assertLeading } = options
+  budgets.check(namespace, 'mint')
+  await organizationsInUse.remember(organization)
   assertLeading()
-  const token = await issuer.mint(organization, description, signal)
-  return { token: await identified(token, organization, issuer, signal), adopted: false, spares }
+  const token = await issuer.mint(organization, tokenDescription(cluster, namespace), signal)
+  budgets.take(namespace, 'mint')
+  if (token.id !== undefined) minted.add(namespace, organization, token.id)
+  return identified(token, organization, issuer, signal)
 }
 
 /** A token whose text does not tell its id is looked up: without it, it could not be revoked. */
@@ -110,6 +159,31 @@ async function identified(
   const listed = token.id === undefined ? await issuer.list(organization, signal) : []
   const row = listed === 'unsupported' ? undefined : listed.find(({ text }) => text === token.text)
   return { ...token, id: token.id ?? row?.id }
+}
+
+/** The list that was read before is enough: no token was added to it but the new one. */
+async function revokeSpare(
+  task: Task,
+  { spare, keep }: Obtained & { keep: readonly (string | undefined)[] },
+  options: StepOptions,
+  signal: AbortSignal,
+): Promise<void> {
+  const { namespace, organization } = task
+  const ids =
+    spare === 'unknown' ? options.minted.idsOf(namespace, organization) : spare.map(({ id }) => id)
+  for (const id of ids.filter(id => !keep.includes(id))) await revoke(task, id, options, signal)
+}
+
+async function revoke(
+  { namespace, organization }: Task,
+  id: string | undefined,
+  { issuer, minted, assertLeading }: StepOptions,
+  signal: AbortSignal,
+): Promise<void> {
+  if (id === undefined) return
+  assertLeading()
+  await issuer.revoke(organization, id, signal)
+  minted.remove(namespace, organization, id)
 }
 
 /** The token could not be written and never will: it is given back. */

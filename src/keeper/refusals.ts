@@ -8,8 +8,8 @@ export interface Refusals {
   /** Remembers and arranges the next try; true where this reason is new for the namespace. */
   refuse(namespace: string, verdict: Verdict): boolean
   clear(namespace: string): void
-  /** Something about the namespace is another: what was held against itself counts no more. */
-  reconsider(namespace: string): void
+  /** The namespace changed. True: the change matters, and ended its back-off. */
+  reconsider(namespace: string): boolean
   /** The environment answered somebody: all that waited for it are tried again. */
   environmentAnswers(): void
   /** Aborted as soon as the namespace is refused. */
@@ -18,6 +18,9 @@ export interface Refusals {
 }
 
 interface Standing extends Refusal {
+  /** What the namespace and its Secret were like; undefined: no change ends the wait. */
+  digest: string | undefined
+  isTheirs: boolean
   delay: IBackoff<unknown> | undefined
   timer: NodeJS.Timeout | undefined
 }
@@ -29,7 +32,11 @@ interface State {
   probe: NodeJS.Timeout | undefined
   probeMs: number
   retry: (namespace: string) => void
+  digest: (namespace: string) => string
 }
+
+/** Nobody is believed who asks for a longer pause. */
+const longestWaitMs = 300_000
 
 /**
  * A namespace with a failure of its own backs off by itself. Those that the environment keeps
@@ -37,7 +44,13 @@ interface State {
  * environment that is down gets one question at a time (and the breaker thins these out), and a
  * refused login costs nothing at all, since the client asks again only with another credential.
  */
-export function createRefusals(retry: (namespace: string) => void, probeMs = 1000): Refusals {
+export function createRefusals(options: {
+  retry: (namespace: string) => void
+  /** Of all that matters about a namespace: another digest ends its back-off. */
+  digest: (namespace: string) => string
+  probeMs?: number
+}): Refusals {
+  const { retry, digest, probeMs = 1000 } = options
   const state: State = {
     standing: new Map(),
     parked: new Set(),
@@ -45,6 +58,7 @@ export function createRefusals(retry: (namespace: string) => void, probeMs = 100
     probe: undefined,
     probeMs,
     retry,
+    digest,
   }
   return {
     get: namespace => state.standing.get(namespace),
@@ -56,18 +70,17 @@ export function createRefusals(retry: (namespace: string) => void, probeMs = 100
       state.waiting.delete(namespace)
     },
     reconsider: namespace => {
-      if (!state.parked.has(namespace)) forget(state, namespace)
+      const before = state.standing.get(namespace)?.digest
+      const matters = before !== undefined && before !== digest(namespace)
+      if (matters) forget(state, namespace)
+      return matters
     },
     environmentAnswers: () => {
       const everyone = [...state.parked]
       state.parked.clear()
       for (const namespace of everyone) retry(namespace)
     },
-    clearAll: () => {
-      for (const namespace of [...state.standing.keys()]) forget(state, namespace)
-      clearTimeout(state.probe)
-      state.probe = undefined
-    },
+    clearAll: () => clearAll(state),
   }
 }
 
@@ -75,11 +88,20 @@ function refuse(state: State, namespace: string, verdict: Verdict): boolean {
   const before = state.standing.get(namespace)
   forget(state, namespace)
   if (verdict.again === 'never') return false
-  const { code, message } = verdict
-  state.standing.set(namespace, { code, message, ...arrange(state, namespace, verdict, before) })
+  const { again } = verdict
+  const { code, message, platform, isTheirs = false } = reasonFor(verdict, before)
+  const digest = again === 'with_environment' ? undefined : state.digest(namespace)
+  const arranged = arrange(state, namespace, verdict, before)
+  state.standing.set(namespace, { code, message, platform, isTheirs, digest, ...arranged })
   state.waiting.get(namespace)?.abort()
   state.waiting.delete(namespace)
   return before?.code !== code
+}
+
+/** A budget that failures used up says less than the failure, which nothing has changed. */
+function reasonFor(verdict: Verdict, before: Standing | undefined): Verdict | Standing {
+  const isTold = before?.isTheirs && before.code !== verdict.code
+  return verdict.again === 'later' && isTold ? before : verdict
 }
 
 function arrange(
@@ -88,6 +110,9 @@ function arrange(
   { code, again, retryAfterMs = 0 }: Verdict,
   before: Standing | undefined,
 ): Pick<Standing, 'delay' | 'timer'> {
+  const retry = (ms: number) =>
+    setTimeout(() => state.retry(namespace), Math.min(ms, longestWaitMs)).unref()
+  if (again === 'later') return { delay: before?.delay, timer: retry(retryAfterMs) }
   if (typeof again === 'string') {
     state.parked.add(namespace)
     if (state.probe === undefined) armProbe(state)
@@ -95,8 +120,7 @@ function arrange(
   }
   const former = before?.code === code ? before.delay : undefined
   const delay = former?.next(undefined) ?? new ExponentialBackoff(again).next()
-  const ms = Math.max(delay.duration, retryAfterMs)
-  return { delay, timer: setTimeout(() => state.retry(namespace), ms).unref() }
+  return { delay, timer: retry(Math.max(delay.duration, retryAfterMs)) }
 }
 
 function armProbe(state: State): void {
@@ -114,6 +138,12 @@ function forget({ standing, parked }: State, namespace: string): void {
   clearTimeout(standing.get(namespace)?.timer)
   standing.delete(namespace)
   parked.delete(namespace)
+}
+
+function clearAll(state: State): void {
+  for (const namespace of [...state.standing.keys()]) forget(state, namespace)
+  clearTimeout(state.probe)
+  state.probe = undefined
 }
 
 function whenRefused({ waiting }: State, namespace: string): AbortSignal {

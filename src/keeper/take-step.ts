@@ -1,3 +1,4 @@
+import { KubernetesError } from '../kubernetes/client.ts'
 import type { Step } from '../pull-secret/plan.ts'
 import {
   type PullSecret,
@@ -5,24 +6,49 @@ import {
   readCredential,
   readPullSecret,
 } from '../pull-secret/pull-secret.ts'
+import { writeFailure } from '../pull-secret/secret-store.ts'
 import { obtainCredential, type StepOptions, type Task, writeSecret } from './obtain-credential.ts'
 
 /** Carries out one step of `plan()`. */
 export type TakeStep = (task: Task, signal: AbortSignal) => Promise<void>
 
-/** @throws TokenError, KubernetesError, or what `assertLeading` throws. */
+/**
+ * Each step counts against the budgets of its namespace, whether it succeeds or fails.
+ *
+ * @throws TokenError, KubernetesError, TooManyChanges, or what `assertLeading` throws.
+ */
 export function createTakeStep(options: StepOptions): TakeStep {
+  const { budgets } = options
   return async (task, signal) => {
-    const secret = options.index.secrets.get(task.namespace)
-    const { step } = task
-    if (step.do === 'obtain' || step.do === 'renew') {
-      return obtainCredential(task, secret, options, signal)
+    const { namespace } = task
+    budgets.check(namespace, 'change')
+    budgets.check(namespace, 'failed_write')
+    try {
+      await take(task, options, signal)
+      budgets.take(namespace, 'change')
+    } catch (error) {
+      if (isOfNamespace(error)) budgets.take(namespace, 'failed_write')
+      throw error
     }
-    if (secret === undefined) return
-    if (step.do === 'unmark') return rewrite(secret, { retireAt: undefined }, options)
-    if (step.do === 'revoke_previous') return revokePrevious(secret, options, signal)
-    return leave(step.do, secret, options, signal)
   }
+}
+
+/** Whoever changes or owns the Secret made the write fail. */
+function isOfNamespace(error: unknown): boolean {
+  if (!(error instanceof KubernetesError)) return false
+  return ['foreign', 'refused'].includes(writeFailure(error)) || error.status === 409
+}
+
+async function take(task: Task, options: StepOptions, signal: AbortSignal): Promise<void> {
+  const secret = options.index.secrets.get(task.namespace)
+  const { step } = task
+  if (step.do === 'obtain' || step.do === 'renew') {
+    return obtainCredential(task, secret, options, signal)
+  }
+  if (secret === undefined) return
+  if (step.do === 'unmark') return rewrite(secret, { retireAt: undefined }, options)
+  if (step.do === 'revoke_previous') return revokePrevious(secret, options, signal)
+  return leave(step.do, secret, options, signal)
 }
 
 async function revokePrevious(
@@ -70,7 +96,8 @@ async function retire(
   options: StepOptions,
   signal: AbortSignal,
 ): Promise<void> {
-  await options.revokeTokens(secret, [], signal)
+  // A damaged Secret says nothing about a token: what is left is found by its description.
+  if (secret.wellFormed) await options.revokeTokens(secret, [], signal)
   options.assertLeading()
   await options.store.remove(secret)
   const { namespace, resourceVersion } = secret

@@ -28,9 +28,9 @@ export interface TidyOptions {
  * | opted in                       | absent, or ours but damaged | all: one of them gets adopted |
  * | any                            | ours, naming no token       | all: its own is among them    |
  * | any                            | there                       | the ones that it names        |
- * | not opted in, ending, or gone  | absent                      | none                          |
+ * | not opted in, ending, or gone  | absent, or being deleted    | none                          |
  *
- * @throws TokenError, KubernetesError.
+ * @throws TokenError, KubernetesError, TooManyChanges.
  */
 export async function tidyTokens(
   of: TokensOfNamespace,
@@ -43,11 +43,11 @@ export async function tidyTokens(
   const namespace = live && index.readNamespace(live)
   const found = live && (await store.read(of.namespace))
   const secret = found && readPullSecret(found, rules)
-  const wanting = namespace !== undefined && !namespace.terminating
+  const wanting = namespace?.terminating === false
   if (wanting && isUnfinished(secret)) return
-  if (secret?.ours && secret.tokenId === undefined) return
-  const keep = [secret?.tokenId, secret?.previousTokenId]
-  await options.revokeTokens(of, keep, signal)
+  const held = secret?.terminating && !wanting ? undefined : secret
+  if (held?.ours && held.tokenId === undefined) return
+  await options.revokeTokens(of, [held?.tokenId, held?.previousTokenId], signal)
 }
 
 /** The keeper has yet to write a credential, and may adopt any live token for it. */

@@ -1,18 +1,23 @@
+import { KubernetesError } from '../kubernetes/client.ts'
 import { chooseOrganization, type OrganizationRules } from '../pull-secret/organization.ts'
 import { plan } from '../pull-secret/plan.ts'
 import type { PullSecret } from '../pull-secret/pull-secret.ts'
+import { TokenError } from '../registry-token/registry-token.ts'
 import {
+  createMintedTokens,
   createRevokeTokens,
+  type ListFor,
   type RevokeTokens,
   type TokensOfNamespace,
 } from '../registry-token/revoke-tokens.ts'
+import { TooManyChanges } from './budgets.ts'
 import { type CredentialCheck, createCredentialCheck } from './check-credential.ts'
 import type { StepOptions, Task } from './obtain-credential.ts'
-import { organizationNotAllowed } from './refusal.ts'
+import { ImmutableSecret, organizationNotAllowed } from './refusal.ts'
 import { createTakeStep, type TakeStep } from './take-step.ts'
 import { tidyTokens } from './tidy-tokens.ts'
 
-export interface WorkOptions extends Omit<StepOptions, 'revokeTokens'> {
+export interface WorkOptions extends Omit<StepOptions, 'revokeTokens' | 'list' | 'minted'> {
   organizations: OrganizationRules
   rotateAfterMs: number | undefined
   rotateGraceMs: number
@@ -32,7 +37,7 @@ export interface NamespaceWork {
   run(namespace: string, signal: AbortSignal): Promise<boolean>
 }
 
-/** No chain of steps is longer than this; more would be going round in a circle. */
+/** No chain of steps is longer than this. */
 const mostSteps = 4
 
 interface Work {
@@ -47,8 +52,10 @@ interface Work {
 
 /** All that is done for one namespace, in order: the missing steps, stray tokens, the seldom check. */
 export function createNamespaceWork(options: WorkOptions): NamespaceWork {
-  const revokeTokens = createRevokeTokens(options)
-  const takeStep = createTakeStep({ ...options, revokeTokens })
+  const { mayHold } = options.organizationsInUse
+  const shared = { ...options, minted: createMintedTokens(), list: createList(options) }
+  const revokeTokens = createRevokeTokens({ ...shared, mayHold })
+  const takeStep = createTakeStep({ ...shared, revokeTokens })
   const check = createCredentialCheck({ ...options, everyMs: options.verifyEveryMs, takeStep })
   const work = {
     options,
@@ -63,11 +70,32 @@ export function createNamespaceWork(options: WorkOptions): NamespaceWork {
     tidyLater: tokens => tidyLater(work, tokens),
     untidy: () => [...work.untidy.keys()],
     run: async (namespace, signal) => {
-      const steps = await takeSteps(work, namespace, signal)
-      const tidied = await tidy(work, namespace, signal)
-      return (await checkCredential(work, namespace, signal)) || tidied || steps > 0
+      const giveBack = options.budgets.mark(namespace)
+      try {
+        const steps = await takeSteps(work, namespace, signal)
+        const tidied = await tidy(work, namespace, signal)
+        return (await checkCredential(work, namespace, signal)) || tidied || steps > 0
+      } catch (error) {
+        if (isOfPlatform(error)) giveBack()
+        throw error
+      }
     },
   }
+}
+
+function createList({ issuer, budgets }: WorkOptions): ListFor {
+  return async (namespace, organization, signal) => {
+    budgets.check(namespace, 'lookup')
+    budgets.take(namespace, 'lookup')
+    return issuer.list(organization, signal)
+  }
+}
+
+/** The namespace has no part in this failure, so it costs the namespace nothing. */
+function isOfPlatform(error: unknown): boolean {
+  if (error instanceof TokenError) return error.scope === 'environment' || error.code === 'aborted'
+  const { status = 503 } = error instanceof KubernetesError ? error : { status: 0 }
+  return status === 429 || status >= 500
 }
 
 function tidyLater({ untidy }: Work, tokens: TokensOfNamespace): void {
@@ -81,7 +109,7 @@ function isNeeded({ options, check, untidy, toCheck }: Work, namespace: string):
   if (isInUse(secret) && check.isDue(namespace)) toCheck.add(namespace)
   if (untidy.has(namespace) || toCheck.has(namespace)) return true
   const task = nextTask(options, namespace)
-  return 'refused' in task || task.step.do !== 'nothing'
+  return 'refused' in task || task.step.do !== 'nothing' || task.step.because === 'immutable'
 }
 
 function nextTask(options: WorkOptions, namespace: string): Task | { refused: string } {
@@ -90,7 +118,7 @@ function nextTask(options: WorkOptions, namespace: string): Task | { refused: st
   const secret = index.secrets.get(namespace)
   const choice =
     state === undefined || state.terminating
-      ? { organization: secret?.organization ?? '' }
+      ? { organization: options.organizations.organization }
       : chooseOrganization(namespace, state.organization, organizations)
   if ('refused' in choice) return choice
   const step = plan(state, secret, { ...options, ...choice, now: now() })
@@ -101,18 +129,28 @@ async function takeSteps(work: Work, namespace: string, signal: AbortSignal): Pr
   for (let count = 0; count < mostSteps; count++) {
     const task = nextTask(work.options, namespace)
     if ('refused' in task) throw organizationNotAllowed(task.refused)
-    if (task.step.do === 'nothing') return count
+    if (task.step.do === 'nothing') {
+      if (task.step.because === 'immutable') throw new ImmutableSecret()
+      return count
+    }
     await work.takeStep(task, signal)
     work.options.stepDone(task.step.do)
   }
-  throw new Error(`${mostSteps} steps were not enough`)
+  // Somebody changes the Secret all the time: its budget decides when it goes on.
+  return mostSteps
 }
 
 async function tidy(work: Work, namespace: string, signal: AbortSignal): Promise<boolean> {
   const all = work.untidy.get(namespace)
   if (all === undefined) return false
   const options = { ...work.options, revokeTokens: work.revokeTokens }
-  for (const tokens of all) await tidyTokens(tokens, options, signal)
+  try {
+    for (const tokens of all) await tidyTokens(tokens, options, signal)
+  } catch (error) {
+    // Nobody waits for it: the next look at all namespaces goes on with it.
+    if (error instanceof TooManyChanges) return false
+    throw error
+  }
   if (work.untidy.get(namespace) === all) work.untidy.delete(namespace)
   work.options.stepDone('tidy')
   return true
@@ -123,14 +161,16 @@ async function checkCredential(
   namespace: string,
   signal: AbortSignal,
 ): Promise<boolean> {
-  const secret = options.index.secrets.get(namespace)
-  if (!toCheck.has(namespace) || secret?.organization === undefined) return false
+  if (!toCheck.has(namespace)) return false
   toCheck.delete(namespace)
-  const checked = await check.run(namespace, secret.organization, signal)
+  const task = nextTask(options, namespace)
+  if ('refused' in task || options.index.namespaces.get(namespace) === undefined) return false
+  const checked = await check.run(namespace, task.organization, signal)
   if (checked) options.stepDone('check')
   return checked
 }
 
 function isInUse(secret: PullSecret | undefined): boolean {
-  return secret?.ours === true && secret.wellFormed && secret.retireAt === undefined
+  const isKept = secret?.retireAt === undefined && !secret?.terminating
+  return secret?.ours === true && secret.wellFormed && isKept
 }

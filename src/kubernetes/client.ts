@@ -14,7 +14,7 @@ import { readCredentials } from './client/kube-config.ts'
 import { inTime } from './in-time.ts'
 import type { ServerClock } from './server-clock.ts'
 
-export { asKubernetesError, KubernetesError } from './errors.ts'
+export { asKubernetesError, KubernetesError, wordsOf } from './errors.ts'
 
 /** A streamed answer. Whoever gets it must read `body` to its end, or destroy it. */
 export interface OpenedResponse {

@@ -16,9 +16,12 @@ export class KubernetesError extends Error {
   /** Reasons in details.causes: `NamespaceTerminating`, `FieldManagerConflict`, ... */
   readonly causes: string[]
   readonly retryAfterMs: number | undefined
+  /** A 403 of the authorizer: the RBAC rule that is missing. Absent for every other refusal. */
+  readonly grant: string | undefined
 
   constructor(message: string, details: Partial<Omit<KubernetesError, keyof Error>> = {}) {
     super(message)
+    this.grant = details.grant
     this.status = details.status
     this.reason = details.reason
     this.causes = details.causes ?? []
@@ -46,16 +49,23 @@ export function answeredError(
 ): KubernetesError {
   const about = statusObject(answer.body)
   const sentence = status === 403 ? rbacSentence(about.message) : undefined
+  const grant = sentence && grantFor(sentence, about.details?.name)
   const words = [`cannot ${action}: HTTP ${status}`, about.reason].filter(Boolean).join(' ')
-  return new KubernetesError(
-    sentence ? `${words}: ${sentence}; ${grantFor(sentence, about.details?.name)}` : words,
-    {
-      status,
-      reason: about.reason,
-      causes: (about.details?.causes ?? []).flatMap(cause => cause.reason ?? []),
-      retryAfterMs: retryAfterMs(answer.headers['retry-after'] ?? about.details?.retryAfterSeconds),
-    },
-  )
+  return new KubernetesError(sentence ? `${words}: ${sentence}; ${grant}` : words, {
+    status,
+    grant,
+    reason: about.reason,
+    causes: (about.details?.causes ?? []).flatMap(cause => cause.reason ?? []),
+    retryAfterMs: retryAfterMs(answer.headers['retry-after'] ?? about.details?.retryAfterSeconds),
+  })
+}
+
+/**
+ * The API server's own words about a request that it refused; empty where it said nothing. They may
+ * quote the object that was sent, and the one that exists: nothing of them is fit for a log.
+ */
+export function wordsOf(error: unknown): string {
+  return error instanceof ApiException ? (statusObject(error.body).message ?? '') : ''
 }
 
 interface Status {

@@ -37,6 +37,15 @@ export function chooseOrganization(
     : { refused: `the settings do not let namespace ${namespace} use the organization it asks for` }
 }
 
+/** Every organization that the settings name. */
+export function namedOrganizations(rules: OrganizationRules): string[] {
+  return [
+    rules.organization,
+    ...Object.values(rules.namespaceOrganizations),
+    ...rules.selectableOrganizations.map(({ organization }) => organization),
+  ]
+}
+
 /** An exact name, or a beginning followed by `*`. */
 function matches(pattern: string, namespace: string): boolean {
   return pattern.endsWith('*') ? namespace.startsWith(pattern.slice(0, -1)) : namespace === pattern

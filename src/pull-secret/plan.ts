@@ -10,7 +10,10 @@ export interface OptedInNamespace {
 }
 
 export type Step =
-  | { do: 'nothing'; because: 'ready' | 'foreign' | 'terminating' | 'not_opted_in' | 'retiring' }
+  | {
+      do: 'nothing'
+      because: 'ready' | 'foreign' | 'terminating' | 'not_opted_in' | 'retiring' | 'immutable'
+    }
   /** Find or mint a token and write it. */
   | { do: 'obtain'; because: 'absent' | 'malformed' | 'other_organization' | 'retired' }
   /** The same, while the present token stays valid for a grace. */
@@ -39,6 +42,8 @@ export interface PlanRules {
  * | terminating  | any                                           | nothing: terminating       |
  * | opted in     | absent                                        | obtain: absent             |
  * | opted in     | not ours                                      | nothing: foreign           |
+ * | any          | ours, being deleted                           | nothing: terminating       |
+ * | opted in     | ours, immutable, and obtain or renew is next  | nothing: immutable         |
  * | opted in     | ours, damaged                                 | obtain: malformed          |
  * | opted in     | ours, of another organization                 | obtain: other_organization |
  * | opted in     | ours, marked to go, time over: half gone      | obtain: retired            |
@@ -62,6 +67,13 @@ export function plan(
   if (namespace === undefined) return planLeaving(secret, rules.now)
   if (secret === undefined) return { do: 'obtain', because: 'absent' }
   if (!secret.ours) return { do: 'nothing', because: 'foreign' }
+  if (secret.terminating) return { do: 'nothing', because: 'terminating' }
+  const step = planHeld(secret, rules)
+  const changesData = step.do === 'obtain' || step.do === 'renew'
+  return secret.immutable && changesData ? { do: 'nothing', because: 'immutable' } : step
+}
+
+function planHeld(secret: PullSecret, rules: PlanRules): Step {
   if (!secret.wellFormed) return { do: 'obtain', because: 'malformed' }
   if (secret.organization !== rules.organization) {
     return { do: 'obtain', because: 'other_organization' }
@@ -74,6 +86,7 @@ export function plan(
 
 function planLeaving(secret: PullSecret | undefined, now: Date): Step {
   if (secret === undefined || !secret.ours) return { do: 'nothing', because: 'not_opted_in' }
+  if (secret.terminating) return { do: 'nothing', because: 'terminating' }
   if (!secret.wellFormed) return { do: 'retire' }
   if (secret.retireAt === undefined) return { do: 'mark' }
   return secret.retireAt <= now ? { do: 'retire' } : { do: 'nothing', because: 'retiring' }

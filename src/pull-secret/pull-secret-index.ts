@@ -49,7 +49,7 @@ export function createPullSecretIndex(
   )
   const secrets = createObjectTable({
     key: (secret: V1Secret) => secret.metadata?.namespace ?? '',
-    read: secret => withShortTexts(readPullSecret(secret, rules)),
+    read: secret => readPullSecret(secret, rules),
     changed: (namespace, before, after) =>
       events.emit('change', namespace, after === undefined ? before : undefined),
   })
@@ -153,17 +153,7 @@ function readMountableSecrets(
 
 const none: readonly string[] = []
 
-/** A Secret's annotations are its tenant's: up to 256 KiB of them must not stay in memory. */
-function withShortTexts(secret: PullSecret): PullSecret {
-  const { tokenId, organization, previousTokenId } = secret
-  return {
-    ...secret,
-    tokenId: short(tokenId),
-    organization: short(organization),
-    previousTokenId: short(previousTokenId),
-  }
-}
-
+/** A namespace's annotation may be 256 KiB long: it must not stay in memory. */
 const longestText = 1000
 
 /** A copy, where it is cut: a slice would keep the whole text in memory. */

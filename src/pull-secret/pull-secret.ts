@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto'
 import type { V1Secret } from '@kubernetes/client-node'
 import type { RegistryToken } from '../registry-token/registry-token.ts'
 import { dataKey, dockerConfig, namesToken, readDockerConfig } from './docker-config.ts'
@@ -26,6 +27,12 @@ export interface PullSecret {
   previousTokenId: string | undefined
   /** Its namespace is no longer opted in; Secret and token go at this time. */
   retireAt: Date | undefined
+  /** It can only be deleted. */
+  immutable: boolean
+  /** It is deleted, and a finalizer of somebody else's may hold it for long. */
+  terminating: boolean
+  /** Of what matters about it: type, `immutable`, our label and its data; not of annotations. */
+  digest: string
 }
 
 /** What a Secret of ours is made of. */
@@ -100,7 +107,7 @@ export function readPullSecret(secret: V1Secret, rules: PullSecretRules): PullSe
   const { metadata = {} } = secret
   const note = metadata.annotations ?? {}
   const text = readCredential(secret, rules)
-  const tokenId = note[annotation.tokenId] || undefined
+  const tokenId = readName(note[annotation.tokenId])
   return {
     namespace: metadata.namespace ?? '',
     uid: metadata.uid ?? '',
@@ -108,12 +115,27 @@ export function readPullSecret(secret: V1Secret, rules: PullSecretRules): PullSe
     ours: metadata.labels?.[managedByLabel] === manager && secret.type === secretType,
     wellFormed: text !== undefined && namesToken(text, tokenId),
     tokenId,
-    organization: note[annotation.organization] || undefined,
+    organization: readName(note[annotation.organization]),
     mintedAt: readDate(note[annotation.mintedAt]),
     expiresAt: readDate(note[annotation.expiresAt]),
-    previousTokenId: note[annotation.previousTokenId] || undefined,
+    previousTokenId: readName(note[annotation.previousTokenId]),
     retireAt: readDate(note[annotation.retireAt]),
+    immutable: secret.immutable === true,
+    terminating: metadata.deletionTimestamp !== undefined,
+    digest: digestOf(secret),
   }
+}
+
+function digestOf({ metadata, type, immutable, data }: V1Secret): string {
+  const matters = [type, immutable === true, metadata?.labels?.[managedByLabel], data]
+  return createHash('sha256').update(JSON.stringify(matters)).digest('base64url')
+}
+
+/** An annotation is anybody's to write: a longer one is none of ours. */
+const longestName = 256
+
+function readName(text: string | undefined): string | undefined {
+  return text && text.length <= longestName ? text : undefined
 }
 
 /** The token that a Secret holds, where the kubelet would use it just as we wrote it. */
@@ -122,7 +144,7 @@ export function readCredential(secret: V1Secret, rules: PullSecretRules): string
 }
 
 function readDate(text: string | undefined): Date | undefined {
-  const date = new Date(text ?? '')
+  const date = new Date(readName(text) ?? '')
   return Number.isNaN(date.getTime()) ? undefined : date
 }
 

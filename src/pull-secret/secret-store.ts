@@ -4,7 +4,12 @@ import {
   type V1Namespace,
   type V1Secret,
 } from '@kubernetes/client-node'
-import { asKubernetesError, type KubernetesClient, KubernetesError } from '../kubernetes/client.ts'
+import {
+  asKubernetesError,
+  type KubernetesClient,
+  KubernetesError,
+  wordsOf,
+} from '../kubernetes/client.ts'
 import { manager, type PullSecret } from './pull-secret.ts'
 
 /** Reads and writes the one Secret per namespace. Every call rejects with a KubernetesError. */
@@ -14,6 +19,11 @@ export interface SecretStore {
   read(namespace: string): Promise<V1Secret | undefined>
   /** Writes the whole Secret. `over` is the one of ours that it replaces, in exactly that version. */
   apply(secret: V1Secret, over: PullSecret | undefined): Promise<V1Secret>
+  /**
+   * Whether the API server would take this Secret in the place of `over`: a dry run, which changes
+   * nothing. `secret` holds no credential. Rejects with the words of a quota or policy that refuses.
+   */
+  check(secret: V1Secret, over: PullSecret | undefined): Promise<void>
   /** Deletes the Secret in exactly this version; one that is gone already is fine. */
   remove(secret: PullSecret): Promise<void>
 }
@@ -27,27 +37,24 @@ export interface SecretStore {
 export function createSecretStore(client: KubernetesClient, secretName: string): SecretStore {
   const name = secretName
   const at = (namespace: string) => `Secret ${namespace}/${name}`
+  const read = (namespace: string) =>
+    orAbsent(`read ${at(namespace)}`, client.core.readNamespacedSecret({ name, namespace }))
+  const apply = createApply(client, name)
   return {
     readNamespace: namespace =>
       orAbsent(`read Namespace ${namespace}`, client.core.readNamespace({ name: namespace })),
-    read: namespace =>
-      orAbsent(`read ${at(namespace)}`, client.core.readNamespacedSecret({ name, namespace })),
-    apply: (secret, over) => {
+    read,
+    apply: (secret, over) =>
+      named(`apply ${at(secret.metadata?.namespace ?? '')}`, apply(secret, over, {})),
+    check: async (secret, over) => {
       const namespace = secret.metadata?.namespace ?? ''
-      const request = {
-        name,
-        namespace,
-        body: over === undefined ? secret : pinned(secret, over),
-        fieldManager: manager,
-        force: over !== undefined,
+      try {
+        await apply(secret, over, { dryRun: 'All' })
+      } catch (error) {
+        if (isDryRunUnsupported(error)) return
+        const exists = async () => over !== undefined || (await read(namespace)) !== undefined
+        throw await refused(asKubernetesError(`apply ${at(namespace)}`, error), error, exists)
       }
-      return named(
-        `apply ${at(namespace)}`,
-        client.core.patchNamespacedSecret(
-          request,
-          setHeaderOptions('Content-Type', PatchStrategy.ServerSideApply),
-        ),
-      )
     },
     remove: async ({ namespace, uid, resourceVersion }) => {
       const body = { preconditions: { uid, resourceVersion } }
@@ -59,21 +66,73 @@ export function createSecretStore(client: KubernetesClient, secretName: string):
   }
 }
 
+function createApply({ core }: KubernetesClient, name: string) {
+  return (secret: V1Secret, over: PullSecret | undefined, options: { dryRun?: string }) => {
+    const request = {
+      name,
+      namespace: secret.metadata?.namespace ?? '',
+      body: over === undefined ? secret : pinned(secret, over),
+      fieldManager: manager,
+      force: over !== undefined,
+      ...options,
+    }
+    return core.patchNamespacedSecret(
+      request,
+      setHeaderOptions('Content-Type', PatchStrategy.ServerSideApply),
+    )
+  }
+}
+
+/** A webhook in the way takes no dry runs; what it says to the real write is not known. */
+function isDryRunUnsupported(error: unknown): boolean {
+  const { status } = asKubernetesError('', error)
+  return status === 400 && /does not support dry run/i.test(wordsOf(error))
+}
+
+/** The failure, with the words of the quota or policy that refused. */
+async function refused(
+  failure: KubernetesError,
+  error: unknown,
+  exists: () => Promise<boolean>,
+): Promise<KubernetesError> {
+  const words = wordsOf(error)
+  if (writeFailure(failure) !== 'refused' || words === '') return failure
+  const text = refusalText(words, await exists())
+  return new KubernetesError(`refused: ${text}`, failure)
+}
+
+const longestRefusal = 300
+
+/**
+ * The words of a quota or policy as they may be shown. Where a Secret exists, they may quote it: no
+ * run of characters is left in which a credential could stand.
+ */
+export function refusalText(words: string, exists: boolean): string {
+  const clean = exists ? words.replace(/[A-Za-z0-9+/=_-]{24,}/g, '[redacted]') : words
+  const line = clean
+    .replace(/[\s\p{Cc}]+/gu, ' ')
+    .replace(/^ ?[\w.]+ "[^"]*" is (?:forbidden|invalid): /, '')
+    .trim()
+  return line.length <= longestRefusal ? line : `${line.slice(0, longestRefusal - 1)}…`
+}
+
 /** What a failed write means. */
-export type WriteFailure = 'foreign' | 'gone' | 'forbidden' | 'transient'
+export type WriteFailure = 'foreign' | 'gone' | 'forbidden' | 'refused' | 'transient'
 
 /**
  * | answer                                                  | meaning                                |
  * |---------------------------------------------------------|----------------------------------------|
  * | 409 with a FieldManagerConflict                         | foreign: somebody else's Secret        |
  * | 404, or 403 caused by NamespaceTerminating              | gone: nothing to do any more           |
- * | other 403; 422 (an immutable Secret of ours)            | forbidden: a person has to act         |
+ * | 403 of the authorizer                                   | forbidden: the platform has to act     |
+ * | other 403 (quota, policy); 422 (invalid, immutable)     | refused: the namespace's owner has to  |
  * | else (409 of a newer version, 429, 5xx, no answer)      | transient: look again                  |
  */
 export function writeFailure(error: KubernetesError): WriteFailure {
   if (error.status === 409 && error.causes.includes('FieldManagerConflict')) return 'foreign'
   if (error.status === 404 || error.causes.includes('NamespaceTerminating')) return 'gone'
-  return error.status === 403 || error.status === 422 ? 'forbidden' : 'transient'
+  if (error.grant !== undefined) return 'forbidden'
+  return error.status === 403 || error.status === 422 ? 'refused' : 'transient'
 }
 
 function pinned(secret: V1Secret, { uid, resourceVersion }: PullSecret): V1Secret {

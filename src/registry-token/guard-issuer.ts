@@ -10,62 +10,97 @@ import { TokenError, type TokenIssuer } from './registry-token.ts'
 
 const minute = 60_000
 const revokesPerMinute = 120
+/** A pause that the environment asks for is not kept for longer. */
+const longestPauseMs = 300_000
 
 /**
- * The same issuer behind guards, one set for the whole process: a breaker that opens after three
- * failures of the environment in a row and lets one call through again after 1 to 5 s; the time
- * that the environment itself asked for (429); and limits on how many tokens are minted and revoked
- * in a minute, so that no fault of ours can flood the environment with permanent tokens, or take
- * all of them away at once.
+ * The same issuer behind guards, one set for the whole process: limits on how many tokens are minted
+ * and revoked in a minute, so that no fault of ours can flood the environment with permanent tokens,
+ * or take all of them away at once; and a gate for each kind of request, which a failure of the
+ * environment closes for the calls that need that kind:
+ *
+ * | request that failed       | closed for                                             |
+ * |---------------------------|--------------------------------------------------------|
+ * | login, discovery          | every call                                             |
+ * | organization look-up      | calls for that organization                            |
+ * | list, mint, revoke        | the same call for the same organization                |
+ *
+ * A gate closes after three failures in a row and lets one call through again after 1 to 5 s; or
+ * for the time that the environment asks for (429). Another credential opens all of them.
  */
 export function guardIssuer(
   issuer: TokenIssuer & { onCredentialChange(listener: () => void): void },
   limits: { mintsPerMinute: number },
 ): TokenIssuer {
-  const breaker = circuitBreaker(handleWhen(isEnvironmentFailure), {
-    breaker: new ConsecutiveBreaker(3),
-    halfOpenAfter: new ExponentialBackoff({ initialDelay: 1000, maxDelay: 5000 }),
-  })
   const mints = perMinute(limits.mintsPerMinute)
   const revokes = perMinute(revokesPerMinute)
-
-  const patience = createPatience(issuer.onCredentialChange)
-  const guarded = <T>(call: () => Promise<T>): Promise<T> =>
-    breaker
-      .execute(() => patience(call))
-      .catch(error => {
-        throw error instanceof BrokenCircuitError ? unreachable() : error
-      })
+  const gates = createGates()
+  issuer.onCredentialChange(gates.open)
   return {
-    list: (organization, signal) => guarded(() => issuer.list(organization, signal)),
+    list: (organization, signal) =>
+      gates.pass('list', organization, () => issuer.list(organization, signal)),
     // Asks the registry alone, whose troubles need not keep anybody from minting.
     accepts: issuer.accepts,
     mint: (organization, description, signal) =>
-      mints.add(() => guarded(() => issuer.mint(organization, description, signal)), { signal }),
+      mints.add(
+        () =>
+          gates.pass('mint', organization, () => issuer.mint(organization, description, signal)),
+        { signal },
+      ),
     revoke: (organization, id, signal) =>
-      revokes.add(() => guarded(() => issuer.revoke(organization, id, signal)), { signal }),
+      revokes.add(
+        () => gates.pass('revoke', organization, () => issuer.revoke(organization, id, signal)),
+        { signal },
+      ),
   }
 }
 
-/**
- * Asks nothing for as long as the environment asked not to be asked; the same error answers. With
- * another credential it is another question.
- */
-function createPatience(onCredentialChange: (listener: () => void) => void) {
-  let told: { error: TokenError; until: number } | undefined
-  onCredentialChange(() => {
-    told = undefined
+type Call<T> = () => Promise<T>
+type Gate = <T>(call: Call<T>) => Promise<T>
+
+function createGates() {
+  const all = new Map<string, Gate>()
+  const gate = (key: string, request: TokenError['request']): Gate => {
+    const found = all.get(key) ?? createGate(request)
+    all.set(key, found)
+    return found
+  }
+  return {
+    open: () => all.clear(),
+    pass: async <T>(kind: 'list' | 'mint' | 'revoke', organization: string, call: Call<T>) => {
+      const login = gate('login', 'login')
+      const lookUp = gate(`organizations/${organization}`, 'organizations')
+      const own = gate(`${kind}/${organization}`, undefined)
+      return login(() => lookUp(() => own(call)))
+    },
+  }
+}
+
+/** Closed by failures of this one request: of others a call through it says nothing. */
+function createGate(request: TokenError['request']): Gate {
+  const closes = (error: unknown): error is TokenError =>
+    isEnvironmentFailure(error) && error.request === request
+  const breaker = circuitBreaker(handleWhen(closes), {
+    breaker: new ConsecutiveBreaker(3),
+    halfOpenAfter: new ExponentialBackoff({ initialDelay: 1000, maxDelay: 5000 }),
   })
-  return async <T>(call: () => Promise<T>): Promise<T> => {
+  let told: { error: TokenError; until: number } | undefined
+  const patient = async <T>(call: Call<T>): Promise<T> => {
     if (told !== undefined && performance.now() < told.until) throw told.error
     try {
       return await call()
     } catch (error) {
-      const ms = isEnvironmentFailure(error) && error.retryAfterMs
-      if (ms) told = { error, until: performance.now() + ms }
+      const ms = closes(error) && error.retryAfterMs
+      if (ms) told = { error, until: performance.now() + Math.min(ms, longestPauseMs) }
       throw error
     }
   }
+  return call =>
+    breaker
+      .execute(() => patient(call))
+      .catch(error => {
+        throw error instanceof BrokenCircuitError ? unreachable(request) : error
+      })
 }
 
 function perMinute(count: number): PQueue {
@@ -76,10 +111,11 @@ function isEnvironmentFailure(error: unknown): error is TokenError {
   return error instanceof TokenError && error.kind === 'transient' && error.scope === 'environment'
 }
 
-function unreachable(): TokenError {
+function unreachable(request: TokenError['request']): TokenError {
   return new TokenError('the Bluemix environment does not answer', {
     kind: 'transient',
     scope: 'environment',
     code: 'environment_unreachable',
+    request,
   })
 }

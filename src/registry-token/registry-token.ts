@@ -57,6 +57,8 @@ export class TokenError extends Error {
   /** A short code for metrics and logs: `login_refused`, `organization_not_found`, ... */
   readonly code: string
   readonly retryAfterMs: number | undefined
+  /** The request that failed on the way to the one asked for; absent: that one itself. */
+  readonly request: 'login' | 'organizations' | undefined
 
   constructor(
     message: string,
@@ -65,6 +67,7 @@ export class TokenError extends Error {
       scope: TokenErrorScope
       code: string
       retryAfterMs?: number | undefined
+      request?: 'login' | 'organizations' | undefined
     },
   ) {
     super(message)
@@ -72,5 +75,15 @@ export class TokenError extends Error {
     this.scope = details.scope
     this.code = details.code
     this.retryAfterMs = details.retryAfterMs
+    this.request = details.request
+  }
+}
+
+/** The same passing failure, of a request on the way; for `catch`. Others are passed on as they are. */
+export function failedIn(request: 'login' | 'organizations'): (error: unknown) => never {
+  return error => {
+    if (!(error instanceof TokenError) || error.kind !== 'transient' || error.request) throw error
+    const { message, kind, scope, code, retryAfterMs } = error
+    throw new TokenError(message, { kind, scope, code, retryAfterMs, request })
   }
 }

@@ -1,12 +1,17 @@
+import { LRUCache } from 'lru-cache'
+import type { Logger } from 'pino'
+import { clip } from '../clip.ts'
 import { tokenDescription } from './own-tokens.ts'
-import type { TokenIssuer } from './registry-token.ts'
+import type { ListedToken, TokenIssuer } from './registry-token.ts'
 
-/** Whose tokens; the ids are what the Secret's annotations said, for environments that cannot list. */
+/** Whose tokens; the ids are what the Secret's annotations say, and are good for a report only. */
 export interface TokensOfNamespace {
   namespace: string
   organization: string | undefined
   tokenId?: string | undefined
   previousTokenId?: string | undefined
+  /** A list showed tokens of the namespace in this organization. */
+  confirmed?: boolean
 }
 
 export type RevokeTokens = (
@@ -15,33 +20,111 @@ export type RevokeTokens = (
   signal: AbortSignal,
 ) => Promise<void>
 
-/**
- * Revokes every live token of a namespace but those to keep. A token is taken for ours by its
- * description alone, exactly: an annotation is anybody's to edit. Only where the environment
- * cannot list, the ids noted on the Secret have to do.
- *
- * @throws TokenError, or what `assertLeading` throws.
- */
-export function createRevokeTokens(options: {
-  issuer: TokenIssuer
+/** `TokenIssuer.list`, on behalf of one namespace: it counts against the namespace's budget. */
+export type ListFor = (
+  namespace: string,
+  organization: string,
+  signal: AbortSignal,
+) => Promise<ListedToken[] | 'unsupported'>
+
+/** The tokens that this process has minted, for environments that cannot list. */
+export interface MintedTokens {
+  add(namespace: string, organization: string, id: string): void
+  idsOf(namespace: string, organization: string): readonly string[]
+  remove(namespace: string, organization: string, id: string): void
+}
+
+const mostNamespaces = 20_000
+const mostIds = 10
+
+export function createMintedTokens(): MintedTokens {
+  const ids = new LRUCache<string, string[]>({ max: mostNamespaces })
+  const key = (namespace: string, organization: string) => `${namespace}/${organization}`
+  const idsOf = (namespace: string, organization: string) =>
+    ids.get(key(namespace, organization)) ?? []
+  return {
+    idsOf,
+    add: (namespace, organization, id) => {
+      const all = [...idsOf(namespace, organization), id].slice(-mostIds)
+      ids.set(key(namespace, organization), all)
+    },
+    remove: (namespace, organization, id) => {
+      const left = idsOf(namespace, organization).filter(each => each !== id)
+      if (left.length === 0) ids.delete(key(namespace, organization))
+      else ids.set(key(namespace, organization), left)
+    },
+  }
+}
+
+export interface RevokeOptions {
+  issuer: Pick<TokenIssuer, 'revoke'>
+  list: ListFor
+  minted: MintedTokens
+  /** Whether tokens of the namespace can be in the organization: its Secret alone is not believed. */
+  mayHold(namespace: string, organization: string): Promise<boolean>
+  /** UID of kube-system. */
   cluster: string
   assertLeading: () => void
-}): RevokeTokens {
-  const { issuer, cluster, assertLeading } = options
+  logger: Logger
+}
+
+/**
+ * Revokes the live tokens of a namespace but those to keep. Annotations of a Secret are anybody's to
+ * write, so they name no token to revoke and no organization to ask.
+ *
+ * | organization                     | the environment can list | revoked                               |
+ * |----------------------------------|--------------------------|---------------------------------------|
+ * | not one that the namespace uses  |                          | nothing, and nothing is asked         |
+ * | one that it uses or has used     | yes                      | tokens with exactly our description   |
+ * | the same                         | no                       | tokens that this process minted for   |
+ * |                                  |                          | it; others are reported               |
+ *
+ * @throws TokenError, KubernetesError, or what `list` and `assertLeading` throw.
+ */
+export function createRevokeTokens(options: RevokeOptions): RevokeTokens {
+  const { issuer, minted, mayHold, assertLeading } = options
   return async (of, keep, signal) => {
     const { namespace, organization } = of
     if (organization === undefined) return
-    const listed = await issuer.list(organization, signal)
-    const description = tokenDescription(cluster, namespace)
-    const ids =
-      listed === 'unsupported'
-        ? [of.tokenId, of.previousTokenId].filter(id => id !== undefined)
-        : listed
-            .filter(token => token.description === description && !token.revoked)
-            .map(({ id }) => id)
+    if (!of.confirmed && !(await mayHold(namespace, organization))) return
+    const ids = await findLive({ ...of, organization }, keep, options, signal)
     for (const id of ids.filter(id => !keep.includes(id))) {
       assertLeading()
       await issuer.revoke(organization, id, signal)
+      minted.remove(namespace, organization, id)
     }
   }
+}
+
+async function findLive(
+  of: TokensOfNamespace & { organization: string },
+  keep: readonly (string | undefined)[],
+  { list, minted, cluster, logger }: RevokeOptions,
+  signal: AbortSignal,
+): Promise<readonly string[]> {
+  const { namespace, organization } = of
+  const listed = await list(namespace, organization, signal)
+  if (listed === 'unsupported') {
+    const ids = minted.idsOf(namespace, organization)
+    reportLeft(of, [...ids, ...keep], logger)
+    return ids
+  }
+  const description = tokenDescription(cluster, namespace)
+  return listed
+    .filter(token => token.description === description && !token.revoked)
+    .map(({ id }) => id)
+}
+
+/** Says which tokens of a Secret stay live until an administrator revokes them. */
+export function reportLeft(
+  { namespace, organization, tokenId, previousTokenId }: TokensOfNamespace,
+  known: readonly (string | undefined)[],
+  logger: Logger,
+): void {
+  const left = [tokenId, previousTokenId].filter(id => id !== undefined && !known.includes(id))
+  if (left.length === 0) return
+  logger.warn(
+    { namespace, organization, tokens: left.map(id => clip(id ?? '')) },
+    'tokens not revoked: the environment cannot list them, and another process minted them',
+  )
 }

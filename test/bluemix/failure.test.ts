@@ -129,10 +129,10 @@ t.test('Retry-After is a number of seconds, a date or, in 2017, an epoch', async
     ['30', 30_000],
     ['0', 1000],
     ['-5', 1000],
-    ['86400', 600_000],
+    ['86400', 300_000],
     [String(epoch + 42), 42_000],
     [String(epoch - 42), 1000],
-    [String(epoch + 86_400), 600_000],
+    [String(epoch + 86_400), 300_000],
     ['Thu, 02 Nov 2017 12:01:00 GMT', 60_000],
   ]
   for (const [header, expected] of table) {

@@ -86,19 +86,74 @@ t.test('a stray token is revoked, one of another cluster is not', async t => {
   t.ok(live().includes('theirs'))
 })
 
-t.test('a missing right is told once, of the first namespace that it keeps waiting', async t => {
+t.test('a missing right is reported once, and names no namespace', async t => {
   const { cluster, keeper, label, until } = setup(t)
   const grant = 'grant {apiGroups: [""], resources: ["secrets"], verbs: ["patch"]}'
   cluster.refuse = namespace => {
-    const sentence = `User "x" cannot patch resource "secrets" in the namespace "${namespace}"`
+    const sentence = `User "x" cannot patch resource "secrets" in API group "" in the namespace "${namespace}"`
     const message = `cannot apply Secret ${namespace}/pull: HTTP 403: ${sentence}; ${grant}`
-    return new KubernetesError(message, { status: 403 })
+    return new KubernetesError(message, { status: 403, grant })
   }
   for (const name of ['bakery', 'market', 'aviary']) label(name)
   const names = ['aviary', 'bakery', 'market']
   await until(() => names.every(name => keeper.refusal(name)), 'every namespace to be refused')
   const [problem, ...more] = keeper.problems()
-  t.match(problem, 'cannot apply Secret aviary/pull')
-  t.match(problem, grant)
+  const sentence = 'User "x" cannot patch resource "secrets" in API group ""'
+  t.equal(problem, `cannot apply a Secret: HTTP 403: ${sentence}; ${grant}`)
   t.same(more, [])
+})
+
+t.test('tokens of an organization that the settings do not name any more are found', async t => {
+  const { environment, secret, live, until, noted } = setup(t, {
+    organization: 'acme-2',
+    noted: '["acme"]',
+  })
+  const token = { text: 'x', expiresAt: undefined, revoked: false, readOnly: true }
+  environment.tokens.push({ ...token, id: 'former', description: 'pullpass/cluster-1/shop' })
+  environment.homes.set('former', 'acme')
+  await until(() => secret() !== undefined, 'the Secret')
+  await until(() => !live().includes('former'), 'the former token to be revoked')
+  t.strictSame(live(), ['token-1'])
+  await until(() => noted() === '["acme-2"]', 'the former organization to be forgotten')
+})
+
+t.test('an organization that only a Secret names is asked for nothing', async t => {
+  const { environment, cluster, index, secret, until, sweeps } = setup(t)
+  await until(() => secret() !== undefined, 'the Secret')
+  for (const [version, key] of ['organization', 'previous-token-id', 'token-id'].entries()) {
+    const forged = structuredClone(cluster.secrets.get('shop'))
+    if (forged?.metadata?.annotations === undefined) throw new Error('there is no Secret')
+    forged.metadata.annotations[`pullpass.io/${key}`] = 'made-up'
+    forged.metadata.resourceVersion = String(1000 + version)
+    index.secrets.upsert(forged)
+  }
+  await sweeps()
+  t.strictSame([...environment.asked], ['acme'])
+  t.equal(environment.mints, 1)
+})
+
+t.test('a write that a quota refuses beforehand costs no token and no list', async t => {
+  const { environment, cluster, keeper, label, until } = setup(t)
+  cluster.refuseDryRun = namespace =>
+    namespace === 'full' ? new KubernetesError('refused: quota', { status: 403 }) : undefined
+  label('full')
+  await until(() => keeper.refusal('full') !== undefined, 'the failure')
+  t.equal(keeper.refusal('full')?.message, 'refused: quota')
+  t.notOk(environment.tokens.some(({ description }) => description.endsWith('/full')))
+  t.same(keeper.problems(), [])
+})
+
+t.test('a Secret that is changed all the time is written less and less often', async t => {
+  const { cluster, index, keeper, secret, until } = setup(t)
+  await until(() => secret() !== undefined, 'the Secret')
+  const remove = async () => {
+    const found = cluster.secrets.get('shop')
+    if (found !== undefined) index.secrets.remove(found)
+    cluster.secrets.delete('shop')
+    await until(() => secret() !== undefined || keeper.refusal('shop') !== undefined, 'an end')
+  }
+  for (let times = 0; times < 5; times++) await remove()
+  t.match(keeper.refusal('shop')?.message, /^the pull secret is changed too often; next try at /)
+  t.ok(cluster.applies <= 3, `${cluster.applies} writes`)
+  t.same(keeper.problems(), [])
 })

@@ -12,6 +12,10 @@ export const rules = { secretName: 'pullpass-registry', registryHost: 'registry.
 /** What the sandbox's environment does not do: tokens that tell nothing, failures at a set moment. */
 export interface Environment {
   tokens: ListedToken[]
+  /** The organization of a token, by its id; absent: every one. */
+  homes: Map<string, string>
+  /** Every organization that was asked for anything. */
+  asked: Set<string>
   mints: number
   lists: number
   canList: boolean
@@ -26,15 +30,30 @@ export interface Cluster {
   stranger: Record<string, string>
   /** Thrown instead of the next applies. */
   refuse: (namespace: string) => Error | undefined
+  refuseDryRun: (namespace: string) => Error | undefined
 }
 
 /** A keeper that leads, with one opted-in namespace, `shop`, on an API server and environment in memory. */
 export function setup(
   t: { teardown(end: () => Promise<void>): void },
-  times: { rotateAfterMs?: number } = {},
+  times: { rotateAfterMs?: number; organization?: string; noted?: string } = {},
 ) {
-  const environment: Environment = { tokens: [], mints: 0, lists: 0, canList: true, opaque: false }
-  const cluster: Cluster = { secrets: new Map(), applies: 0, stranger: {}, refuse: () => undefined }
+  const environment: Environment = {
+    tokens: [],
+    homes: new Map(),
+    asked: new Set(),
+    mints: 0,
+    lists: 0,
+    canList: true,
+    opaque: false,
+  }
+  const cluster: Cluster = {
+    secrets: new Map(),
+    applies: 0,
+    stranger: {},
+    refuse: () => undefined,
+    refuseDryRun: () => undefined,
+  }
   const index = createPullSecretIndex(rules)
   const shop: V1Namespace = {
     metadata: {
@@ -42,6 +61,13 @@ export function setup(
       uid: 'u',
       resourceVersion: '1',
       labels: { 'pullpass.io/inject': 'enabled' },
+    },
+  }
+  let noted = times.noted
+  const note = {
+    read: async () => noted,
+    write: async (text: string) => {
+      noted = text
     },
   }
   let shift = 0
@@ -53,7 +79,7 @@ export function setup(
     cluster: 'cluster-1',
     rules,
     organizations: {
-      organization: 'acme',
+      organization: times.organization ?? 'acme',
       namespaceOrganizations: {},
       selectableOrganizations: [],
     },
@@ -66,6 +92,7 @@ export function setup(
     sweepMs: 50,
     now: () => new Date(Date.now() + shift),
     tellProblem: async () => {},
+    organizationsNote: note,
     logger: pino({ level: 'silent' }),
     metrics: new Registry(),
   })
@@ -81,6 +108,7 @@ export function setup(
     keeper,
     live,
     secret,
+    noted: () => noted,
     label: (name: string) => {
       index.namespaces.upsert({ metadata: { ...shop.metadata, name } })
     },
@@ -98,18 +126,26 @@ export function setup(
 
 function createIssuer(environment: Environment): TokenIssuer {
   return {
-    mint: async (_organization, description) => {
+    mint: async (organization, description) => {
+      environment.asked.add(organization)
       const id = `token-${++environment.mints}`
       const text = `text-of-${id}`
       const row = { id, description, text, expiresAt: undefined, revoked: false, readOnly: true }
       environment.tokens.push(row)
+      environment.homes.set(id, organization)
       return { text, id: environment.opaque ? undefined : id, expiresAt: undefined }
     },
-    list: async () => {
+    list: async organization => {
+      environment.asked.add(organization)
       environment.lists += 1
-      return environment.canList ? environment.tokens.map(token => ({ ...token })) : 'unsupported'
+      const isThere = ({ id }: ListedToken) =>
+        (environment.homes.get(id) ?? organization) === organization
+      return environment.canList
+        ? environment.tokens.filter(isThere).map(token => ({ ...token }))
+        : 'unsupported'
     },
-    revoke: async (_organization, id) => {
+    revoke: async (organization, id) => {
+      environment.asked.add(organization)
       for (const token of environment.tokens) if (token.id === id) token.revoked = true
     },
     accepts: async () => true,
@@ -134,6 +170,10 @@ function createStore(cluster: Cluster, shop: V1Namespace): SecretStore {
       }
       cluster.secrets.set(metadata?.namespace ?? '', written)
       return written
+    },
+    check: async secret => {
+      const refusal = cluster.refuseDryRun(secret.metadata?.namespace ?? '')
+      if (refusal !== undefined) throw refusal
     },
     remove: async ({ namespace }) => {
       cluster.secrets.delete(namespace)

@@ -27,6 +27,9 @@ const good: PullSecret = {
   expiresAt: undefined,
   previousTokenId: undefined,
   retireAt: undefined,
+  immutable: false,
+  terminating: false,
+  digest: 'd',
 }
 const foreign = { ...good, ours: false }
 
@@ -47,6 +50,38 @@ t.test('the one step that is missing, row by row', async t => {
   ][] = [
     ['an ending namespace is left alone', ending, undefined, 'nothing terminating'],
     ['also with a Secret to mend', ending, { ...good, wellFormed: false }, 'nothing terminating'],
+    [
+      'one that a finalizer holds is left alone',
+      shop,
+      { ...good, wellFormed: false, terminating: true },
+      'nothing terminating',
+    ],
+    [
+      'also where its namespace left',
+      undefined,
+      { ...good, wellFormed: false, terminating: true },
+      'nothing terminating',
+    ],
+    [
+      'an immutable Secret cannot be put right',
+      shop,
+      { ...good, wellFormed: false, immutable: true },
+      'nothing immutable',
+    ],
+    [
+      'nor can its token be renewed',
+      shop,
+      { ...good, expiresAt: ago(hour), immutable: true },
+      'nothing immutable',
+    ],
+    ['while it holds a token it is ready', shop, { ...good, immutable: true }, 'nothing ready'],
+    [
+      'its annotations can change',
+      shop,
+      { ...good, immutable: true, retireAt: ahead(1) },
+      'unmark',
+    ],
+    ['it can be deleted', undefined, { ...good, immutable: true, wellFormed: false }, 'retire'],
     ['a missing Secret is obtained', shop, undefined, 'obtain absent'],
     ['a foreign Secret is left alone', shop, foreign, 'nothing foreign'],
     [

@@ -1,10 +1,12 @@
 import t from 'tap'
+import { KubernetesError } from '../../src/kubernetes/client.ts'
 import { chooseOrganization } from '../../src/pull-secret/organization.ts'
 import {
   pullSecretManifest,
   readCredential,
   readPullSecret,
 } from '../../src/pull-secret/pull-secret.ts'
+import { refusalText, writeFailure } from '../../src/pull-secret/secret-store.ts'
 
 const rules = { secretName: 'pullpass-registry', registryHost: 'registry.d.example.com' }
 const jti = '637b3d8c-a087-5af9-a636-16e7efc70967'
@@ -78,6 +80,9 @@ t.test('what is written is read back, without the credential', async t => {
     expiresAt,
     previousTokenId: 'before',
     retireAt,
+    immutable: false,
+    terminating: false,
+    digest: read.digest,
   })
   t.notMatch(JSON.stringify(read), text)
   t.equal(readCredential(written, rules), text)
@@ -160,4 +165,40 @@ t.test('the organization of a namespace, row by row', async t => {
     const got = 'refused' in choice ? 'refused' : choice.organization
     t.equal(got, expected, `${namespace} asking for ${annotation ?? 'nothing'}`)
   }
+})
+
+t.test('the words of a refusal are shown without anything like a credential', async t => {
+  const quota = 'secrets "pullpass-registry" is forbidden: exceeded quota: few-secrets, used: 0'
+  t.equal(refusalText(quota, false), 'exceeded quota: few-secrets, used: 0')
+  const quoting = `policy says no to ${encode({ auths: {} })}${'A'.repeat(30)}`
+  t.equal(refusalText(quoting, true), 'policy says no to [redacted]')
+  t.equal(refusalText('two\n lines', true), 'two lines')
+  t.equal(refusalText('x'.repeat(20).concat(' ').repeat(50), true).length, 300)
+})
+
+t.test('what a failed write means, row by row', async t => {
+  const rows = [
+    [{ status: 409, causes: ['FieldManagerConflict'] }, 'foreign'],
+    [{ status: 409 }, 'transient'],
+    [{ status: 404 }, 'gone'],
+    [{ status: 403, causes: ['NamespaceTerminating'] }, 'gone'],
+    [{ status: 403, grant: 'grant {...}' }, 'forbidden'],
+    [{ status: 403 }, 'refused'],
+    [{ status: 422 }, 'refused'],
+    [{ status: 503 }, 'transient'],
+    [{}, 'transient'],
+  ] as const
+  for (const [details, expected] of rows) {
+    const causes = 'causes' in details ? [...details.causes] : []
+    t.equal(writeFailure(new KubernetesError('no', { ...details, causes })), expected)
+  }
+})
+
+t.test('an annotation that is longer than any of ours is not read', async t => {
+  const written = manifest()
+  const annotations = Object.fromEntries(
+    Object.keys(written.metadata?.annotations ?? {}).map(key => [key, 'A'.repeat(200_000)]),
+  )
+  const read = readPullSecret({ ...written, metadata: { ...written.metadata, annotations } }, rules)
+  t.match(read, { tokenId: undefined, organization: undefined, mintedAt: undefined })
 })

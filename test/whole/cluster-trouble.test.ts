@@ -95,7 +95,7 @@ t.test('an API server that refuses for its load is asked again when it says so',
 
 t.test('a write whose answer is lost is neither repeated blindly nor minted for again', async t => {
   const isWrite = ({ method, path }: ProxiedRequest) =>
-    method === 'PATCH' && path.includes('/unheard/secrets/')
+    method === 'PATCH' && path.includes('/unheard/secrets/') && !path.includes('dryRun')
   proxy.hooks.after = request => {
     if (isWrite(request)) proxy.reset()
   }
@@ -125,7 +125,7 @@ t.test('a Secret of somebody else that no watch told of is not overwritten eithe
   const { warnings } = await scene.create('theirs', pod('mypod'))
   t.same(warnings, [`pull secret pullpass-registry: ${foreign.message}`])
   t.same(await scene.secret('theirs'), body, 'byte for byte')
-  t.same([scene.mints('theirs').length, scene.liveTokens('theirs').length], [1, 0])
+  t.same(scene.mints('theirs'), [], 'no token is minted that could not be stored')
 })
 
 t.test('watches that are cut, or come to nothing, begin anew and miss nothing', async t => {

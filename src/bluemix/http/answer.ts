@@ -68,7 +68,7 @@ export function redact(text: string, sent: readonly string[]): string {
 }
 
 /**
- * Milliseconds to wait, between a second and ten minutes. Cloud Controllers of 2017 put the same
+ * Milliseconds to wait, between a second and five minutes. Cloud Controllers of 2017 put the same
  * epoch as X-RateLimit-Reset into Retry-After (cloud_controller_ng middleware/rate_limiter.rb);
  * later ones, and the standard, a number of seconds or a date.
  */
@@ -77,7 +77,7 @@ export function retryAfter(answer: Answer, nowMs: number): number | undefined {
   if (typeof header !== 'string' || header === '') return undefined
   const seconds = Number(header)
   const waitMs = Number.isNaN(seconds) ? Date.parse(header) - nowMs : waitFor(seconds, nowMs)
-  return Number.isNaN(waitMs) ? undefined : Math.min(Math.max(waitMs, 1000), 600_000)
+  return Number.isNaN(waitMs) ? undefined : Math.min(Math.max(waitMs, 1000), 300_000)
 }
 
 /** An object as a record; anything else as an empty one, so that reading a field never fails. */

@@ -1,6 +1,6 @@
 import type { Logger } from 'pino'
 import type { Registry } from 'prom-client'
-import type { TokenError } from '../../registry-token/registry-token.ts'
+import { failedIn, type TokenError } from '../../registry-token/registry-token.ts'
 import type { Discovery } from '../endpoints.ts'
 import { type Answer, said } from '../http/answer.ts'
 import { type Ask, type Request, untilAborted } from '../http/request.ts'
@@ -89,9 +89,11 @@ async function authorized(state: State, ask: Ask, signal: AbortSignal): Promise<
 async function accessToken(state: State, signal: AbortSignal): Promise<string> {
   const { held, now } = state
   if (held !== undefined && now() < held.renewAt) return held.accessToken
-  state.flight ??= obtain(state).finally(() => {
-    state.flight = undefined
-  })
+  state.flight ??= obtain(state)
+    .catch(failedIn('login'))
+    .finally(() => {
+      state.flight = undefined
+    })
   return untilAborted(state.flight, signal)
 }
 

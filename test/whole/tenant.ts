@@ -1,0 +1,133 @@
+import { KubeConfig } from '@kubernetes/client-node'
+import type { Test } from 'tap'
+import { waitFor } from '../../sandbox/processes.ts'
+import { type Cluster, reachCluster } from './cluster.ts'
+import type { Scene } from './scene.ts'
+
+/** A user of two namespaces with the built-in role `edit` there, and no other right. */
+export interface Tenant extends Cluster {
+  /** The namespace with the label, and the one without. */
+  open: string
+  plain: string
+}
+
+/** Resolves when the rights are in effect. Both namespaces have no label yet. */
+export async function createTenant(t: Test, scene: Scene, name: string): Promise<Tenant> {
+  const [open, plain] = [`${name}-open`, `${name}-plain`]
+  await scene.namespace(open, {})
+  await scene.namespace(plain, {})
+  await scene.ask('POST', `/api/v1/namespaces/${open}/serviceaccounts`, {
+    metadata: { name: 'tenant' },
+  })
+  for (const namespace of [open, plain]) {
+    const bindings = `/apis/rbac.authorization.k8s.io/v1/namespaces/${namespace}/rolebindings`
+    await scene.ask('POST', bindings, {
+      metadata: { name: 'tenant' },
+      roleRef: { apiGroup: 'rbac.authorization.k8s.io', kind: 'ClusterRole', name: 'edit' },
+      subjects: [{ kind: 'ServiceAccount', name: 'tenant', namespace: open }],
+    })
+  }
+  const file = await scene.controlPlane.kubeconfigFor(open, 'tenant')
+  const kubeConfig = () => {
+    const config = new KubeConfig()
+    config.loadFromFile(file)
+    return config
+  }
+  const cluster = reachCluster({ ...scene.controlPlane, kubeConfig }, scene.hear)
+  t.teardown(() => cluster.close())
+  const mayAct = async () => {
+    const answers = [open, plain].map(each => cluster.ask('GET', secretsOf(each)))
+    return (await Promise.all(answers)).every(({ status }) => status === 200)
+  }
+  await waitFor(mayAct, { withinMs: 20_000, what: 'the rights of the tenant' })
+  return { ...cluster, open, plain }
+}
+
+export const secretsOf = (namespace: string) => `/api/v1/namespaces/${namespace}/secrets`
+export const secretOf = (namespace: string) => `${secretsOf(namespace)}/pullpass-registry`
+
+/** A Secret of our name, label and type that holds no credential; `change` comes on top. */
+export function damaged(annotations: Record<string, string> = {}, change: object = {}) {
+  return {
+    metadata: {
+      name: 'pullpass-registry',
+      labels: { 'app.kubernetes.io/managed-by': 'pullpass' },
+      annotations,
+    },
+    type: 'kubernetes.io/dockerconfigjson',
+    data: { '.dockerconfigjson': Buffer.from('{"auths":{}}').toString('base64') },
+    ...change,
+  }
+}
+
+/** The notes of the events that pullpass wrote in a namespace. */
+export async function notesIn(scene: Scene, namespace: string): Promise<string[]> {
+  const path = `/apis/events.k8s.io/v1/namespaces/${namespace}/events`
+  const { body } = await scene.ask<{ items: { note?: string; reportingController?: string }[] }>(
+    'GET',
+    path,
+  )
+  return body.items
+    .filter(({ reportingController }) => reportingController?.startsWith('pullpass.io/'))
+    .map(({ note = '' }) => note)
+}
+
+export interface Neighbours {
+  /** Time from a new label to the Secret, and to the answer for a pod created right after it. */
+  measure(): Promise<{ secretMs: number; podMs: number }>
+  /** How many were measured. */
+  count(): number
+  /**
+   * Repeats `act` so many times, and for as long as neighbours are measured; fails where one of them
+   * takes more than twice its time on the quiet cluster, or the process ends.
+   */
+  besides(t: Test, act: (round: number) => Promise<unknown>, acts?: number): Promise<void>
+}
+
+/** A busy machine is slower than a quiet one for other reasons too; the faults cost far more. */
+const floorMs = 3000
+const mostActs = 2000
+
+/** Other tenants, each with a namespace that is labelled while something else goes on. */
+export async function createNeighbours(scene: Scene): Promise<Neighbours> {
+  let count = 0
+  const measure = async () => {
+    const name = `neighbour-${count++}`
+    await scene.namespace(name, {})
+    const started = performance.now()
+    await scene.label(name, 'enabled')
+    const container = { name: 'main', image: 'registry.dedicated.example.com/acme/hello:1' }
+    const pod = { metadata: { name: 'first' }, spec: { containers: [container] } }
+    const { status, body } = await scene.create(name, pod)
+    const podMs = performance.now() - started
+    if (status !== 201 || !body.spec?.imagePullSecrets) throw new Error(`the pod of ${name}`)
+    await scene.whenSecret(name, undefined, 120_000)
+    return { secretMs: performance.now() - started, podMs }
+  }
+  const quiet = [await measure(), await measure(), await measure()]
+  const limit = (key: 'secretMs' | 'podMs') =>
+    Math.max(floorMs, 2 * Math.max(...quiet.map(each => each[key])))
+  const besides: Neighbours['besides'] = async (t, act, acts = 150) => {
+    const { pid } = scene.pullpass.process()
+    let measuring = true
+    let rounds = 0
+    const begun = Promise.withResolvers<void>()
+    const acting = (async () => {
+      while (rounds < acts || (measuring && rounds < mostActs)) {
+        await act(rounds++)
+        if (rounds === acts / 2) begun.resolve()
+      }
+    })()
+    await Promise.race([begun.promise, acting])
+    for (let times = 0; times < 3; times++) {
+      const { secretMs, podMs } = await measure()
+      t.ok(secretMs < limit('secretMs'), `the first Secret took ${Math.round(secretMs)} ms`)
+      t.ok(podMs < limit('podMs'), `the first pod took ${Math.round(podMs)} ms`)
+    }
+    measuring = false
+    await acting
+    t.equal(scene.pullpass.process().pid, pid)
+    t.ok(scene.pullpass.process().running(), 'the process goes on')
+  }
+  return { measure, count: () => count, besides }
+}
