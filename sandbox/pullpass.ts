@@ -3,7 +3,13 @@ import { join } from 'node:path'
 import type { BluemixEnvironment } from './bluemix/environment.ts'
 import type { ControlPlane } from './control-plane.ts'
 import { releaseNamespace } from './install.ts'
-import { makeFolder, type RunningProcess, startProcess, waitFor } from './processes.ts'
+import {
+  makeFolder,
+  type Program,
+  type RunningProcess,
+  startProcess,
+  waitFor,
+} from './processes.ts'
 
 /** One pullpass, as a process of its own beside the cluster. */
 export interface Pullpass {
@@ -35,6 +41,8 @@ export interface PullpassOptions {
   apiKey?: string | undefined
   /** The program in one file; absent: its source. */
   program?: string | undefined
+  /** Changes how the process is started: more environment, a memory limit. */
+  launch?: ((program: Program) => Program) | undefined
   /** Merged over the sandbox's own settings, section by section. */
   settings?: Record<string, Record<string, unknown>> | undefined
 }
@@ -43,18 +51,20 @@ const main = join(import.meta.dirname, '..', 'src', 'main.ts')
 
 /** Starts it with the rights of its ServiceAccount; resolves when the process runs. */
 export async function startPullpass(options: PullpassOptions): Promise<Pullpass> {
-  const { environment, ports, program = main } = options
+  const { environment, ports, program = main, launch = same => same } = options
   const folder = await makeFolder('pullpass')
   const files = await writeFiles(folder.path, options)
   const outputs: RunningProcess[] = []
   const start = async () => {
     outputs.push(
-      await startProcess({
-        name: 'pullpass',
-        command: process.execPath,
-        args: [program, 'serve', '--config', files.config],
-        env: { PATH: process.env.PATH, HTTPS_PROXY: environment.gateway },
-      }),
+      await startProcess(
+        launch({
+          name: 'pullpass',
+          command: process.execPath,
+          args: [program, 'serve', '--config', files.config],
+          env: { PATH: process.env.PATH, HTTPS_PROXY: environment.gateway },
+        }),
+      ),
     )
   }
   const current = () => outputs.at(-1) as RunningProcess
