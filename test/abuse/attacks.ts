@@ -42,7 +42,7 @@ export const attacks: Record<string, Attack> = {
   ]),
   chunked,
   'slow headers': slowHeaders,
-  'slow bodies': slowBodies,
+  'slow bodies': slowBodies(),
   'idle connections': async (attacker, lane) => {
     await (await (lane % 2 === 0 ? attacker.tls() : attacker.tcp())).closed()
   },
@@ -116,9 +116,19 @@ async function slowHeaders(attacker: Attacker, lane: number): Promise<void> {
 }
 
 /** All but the end of a body comes as fast as it can. */
-async function slowBodies(attacker: Attacker, lane: number): Promise<void> {
-  const connection = await attacker.tls()
-  const whole = request(large([4 * MIB - KIB, MIB, 12 * MIB][lane % 3] as number))
+function slowBodies(): Attack {
+  let requests: Buffer[] | undefined
+  return async (attacker, lane) => {
+    requests ??= [4 * MIB - KIB, MIB, 12 * MIB].map(size => request(large(size)))
+    await sendSlowly(await attacker.tls(), requests[lane % requests.length] as Buffer, attacker)
+  }
+}
+
+async function sendSlowly(
+  connection: Connection,
+  whole: Buffer,
+  attacker: Attacker,
+): Promise<void> {
   await connection.send(whole.subarray(0, -100))
   for (let at = whole.length - 100; at < whole.length; at++) {
     if (!(await connection.send(whole.subarray(at, at + 1)))) return
