@@ -73,7 +73,7 @@ async function run(parts: Parts, running: Running, state: () => State): Promise<
   await certificate.start()
   const answering = Promise.withResolvers<MutatePod>()
   running.webhook = await openWebhook(parts, {
-    mutatePod: async (...about) => (await answering.promise)(...about),
+    mutatePod: (review, budgetMs) => answering.promise.then(mutate => mutate(review, budgetMs)),
     state: () => (running.keeper === undefined ? 'starting' : state()),
   })
   await Promise.all(watches.map(watch => watch.whenSynced()))

@@ -1,81 +1,241 @@
 import type { Logger } from 'pino'
+import { Counter, type Registry } from 'prom-client'
 import {
   type Decision,
+  type DecisionRules,
   decide,
   decideByNamespace,
   decideByServiceAccount,
+  outcomeOf,
 } from './admission/decision.ts'
-import { addPullSecret } from './admission/patch.ts'
-import { type AdmissionAnswer, allowed, patched } from './admission/response.ts'
+import { type AddOperation, addPullSecret } from './admission/patch.ts'
+import { type AdmissionAnswer, patched } from './admission/response.ts'
 import type { Review } from './admission/review.ts'
+import { framesOf } from './bug.ts'
 import type { IsOptedIn } from './pull-secret/opted-in.ts'
-import type { PullSecretRules } from './pull-secret/pull-secret.ts'
 import type { PullSecretIndex } from './pull-secret/pull-secret-index.ts'
 import type { SecretMissing } from './pull-secret/secret-missing.ts'
 
 export interface MutatePodOptions {
-  index: PullSecretIndex
+  index: Pick<PullSecretIndex, 'serviceAccounts'>
   secretMissing: SecretMissing
   /** By the watch or else by a live read: a review is never believed in this. */
   isOptedIn: IsOptedIn
-  rules: PullSecretRules
+  rules: DecisionRules
   logger: Logger
+  metrics: Registry
 }
 
-export type MutatePod = (
-  review: Review,
-  budgetMs: number,
-) => Promise<{ answer: AdmissionAnswer; outcome: string }>
+export interface MutatedPod {
+  answer: AdmissionAnswer
+  /** One of `outcomes`. */
+  outcome: string
+}
+
+export type MutatePod = (review: Review, budgetMs: number) => Promise<MutatedPod>
+
+/** A step after the decision, and how a pod's owner knows what it looks at. */
+const stages = {
+  namespace: 'the namespace',
+  service_account: 'the ServiceAccount',
+  secret: 'the Secret',
+  log: 'the log',
+} as const
+type Stage = keyof typeof stages
+
+/** A step that overruns the time it was given is left behind this much later. */
+const overrunMs = 10
+/** Enough for the log line of a review: names as long as these are made by attackers. */
+const longestUid = 64
+/** Lines about internal errors; a failure that every review meets would fill the disk. */
+const mostErrorLinesPerSecond = 5
+
+type Pod = Pick<Review, 'uid' | 'namespace' | 'name' | 'dryRun' | 'serviceAccount'>
+
+interface Decided {
+  decision: Decision
+  operations: AddOperation[]
+}
 
 /**
- * The whole admission of a pod: what the review alone decides, what its namespace and its
- * ServiceAccount allow, whether the Secret is there, and the answer. A pod that was not given the
- * reference never heals, so it gets it even where the Secret is still to come.
+ * The whole admission of a pod. `imagePullSecrets` cannot be added later, so the patch is computed
+ * right after the decision, and nothing that comes after it can take it away:
+ *
+ * | step            | it throws, rejects, hangs or returns nonsense                           |
+ * |-----------------|-------------------------------------------------------------------------|
+ * | namespace       | counts as opted in: the API server asks about opted-in namespaces only  |
+ * | service_account | counts as one that does not limit its Secrets                           |
+ * | secret          | the patch without waiting                                               |
+ * | log             | the patch without a line                                                |
+ *
+ * Each failure is a warning in the answer and a count. The pod itself is not kept while a review
+ * waits: it may be large.
  */
 export function createMutatePod(options: MutatePodOptions): MutatePod {
-  const { index, isOptedIn, secretMissing, rules, logger } = options
-  return async (review, budgetMs) => {
-    const { uid, namespace, name, serviceAccount } = review
+  const { rules } = options
+  const reportError = createReportError(options)
+  return (review, budgetMs) => {
     const deadline = performance.now() + budgetMs
-    let decision = decide(review, rules)
-    if (decision.action !== 'leave') {
-      decision = decideByNamespace(decision, await isOptedIn(namespace, budgetMs / 2))
-      const mountable = index.serviceAccounts.get(`${namespace}/${serviceAccount}`)
-      decision = decideByServiceAccount(decision, mountable, rules.secretName)
-    }
-    const missing =
-      decision.action === 'leave'
-        ? undefined
-        : await secretMissing(review, deadline - performance.now())
-    const outcome = outcomeOf(decision, missing)
-    logger.info({ uid, namespace, pod: name, dryRun: review.dryRun, outcome, missing }, 'review')
-    return { answer: answerTo(review, decision, missing, rules.secretName), outcome }
+    const decision = decide(review, rules)
+    const operations =
+      decision.action === 'inject' ? addPullSecret(review.pod, rules.secretName) : []
+    const { uid, namespace, name, dryRun, serviceAccount } = review
+    const pod = { uid, namespace, name, dryRun, serviceAccount }
+    const guard = createGuard((stage, error) => reportError(pod, stage, error))
+    return answerPod(pod, { decision, operations }, { ...options, guard, deadline })
   }
 }
 
-function outcomeOf(decision: Decision, missing: string | undefined): string {
-  if (decision.action === 'leave') return decision.reason
-  const deed = decision.action === 'inject' ? 'injected' : 'named_already'
-  return missing === undefined ? deed : `${deed}_without_secret`
+type Answering = MutatePodOptions & { guard: Guard; deadline: number }
+
+/** Never rejects. */
+async function answerPod(pod: Pod, decided: Decided, answering: Answering): Promise<MutatedPod> {
+  const { guard, rules, logger } = answering
+  const decision = await decideByCluster(pod, decided.decision, answering)
+  const missing = decision.action === 'leave' ? undefined : await findMissing(pod, answering)
+  const outcome = outcomeOf(decision, missing === undefined)
+  guard.now('log', undefined, () => {
+    const { uid, namespace, name, dryRun } = pod
+    const line = { uid: uid.slice(0, longestUid), namespace, pod: name, dryRun, outcome, missing }
+    if (decision.action === 'leave') logger.debug(line, 'review')
+    else logger.info(line, 'review')
+  })
+  const warnings = warningsOf({ decision, missing, failed: guard.failed }, rules.secretName)
+  return { answer: patched(pod.uid, decision, operationsOf(decision, decided), warnings), outcome }
 }
 
-function answerTo(
-  { uid, pod }: Review,
+function operationsOf(decision: Decision, { operations }: Decided): AddOperation[] {
+  return decision.action === 'inject' ? operations : []
+}
+
+async function decideByCluster(
+  { namespace, serviceAccount }: Pod,
   decision: Decision,
-  missing: string | undefined,
+  { guard, index, isOptedIn, rules, deadline }: Answering,
+): Promise<Decision> {
+  if (decision.action === 'leave') return decision
+  const halfMs = leftOf(deadline) / 2
+  const optedIn = await guard.inTime('namespace', Math.floor(halfMs), {
+    run: ms => isOptedIn(namespace, ms),
+    isAnswer: answer => typeof answer === 'boolean',
+    otherwise: true,
+  })
+  const mountable = guard.now('service_account', undefined, () => {
+    const names = index.serviceAccounts.get(`${namespace}/${serviceAccount}`)
+    if (names !== undefined && !Array.isArray(names)) throw new TypeError('not a list of names')
+    return names
+  })
+  return decideByServiceAccount(decideByNamespace(decision, optedIn), mountable, rules.secretName)
+}
+
+function findMissing(
+  { namespace, dryRun }: Pod,
+  { guard, secretMissing, deadline }: Answering,
+): Promise<string | undefined> {
+  return guard.inTime<string | undefined>('secret', leftOf(deadline), {
+    run: ms => secretMissing({ namespace, dryRun }, ms),
+    isAnswer: answer => answer === undefined || typeof answer === 'string',
+    otherwise: 'not checked',
+  })
+}
+
+function warningsOf(
+  found: { decision: Decision; missing: string | undefined; failed: Set<Stage> },
   secretName: string,
-): AdmissionAnswer {
+): string[] {
+  const { decision, missing, failed } = found
   if (decision.action === 'leave') {
-    return allowed(
-      uid,
-      decision,
-      decision.reason === 'mountable_secrets_enforced'
-        ? [`pullpass: the ServiceAccount does not let pods use the pull secret ${secretName}`]
-        : [],
-    )
+    return decision.reason === 'mountable_secrets_enforced'
+      ? [`pullpass: the ServiceAccount does not let pods use the pull secret ${secretName}`]
+      : []
   }
-  const warnings = missing === undefined ? [] : [`pull secret ${secretName}: ${missing}`]
-  return decision.action === 'inject'
-    ? patched(uid, decision, addPullSecret(pod, secretName), warnings)
-    : allowed(uid, decision, warnings)
+  const errors = [...failed].map(
+    stage =>
+      `pull secret ${secretName}: internal error in pullpass (${stages[stage]}), see its log`,
+  )
+  const isKnown = missing !== undefined && !failed.has('secret')
+  return isKnown ? [`pull secret ${secretName}: ${missing}`, ...errors] : errors
+}
+
+interface Step<T> {
+  run(ms: number): Promise<T>
+  isAnswer(answer: T): boolean
+  otherwise: T
+}
+
+/** Runs steps that may fail in any way; `failed` are those that did. */
+interface Guard {
+  failed: Set<Stage>
+  now<T>(stage: Stage, otherwise: T, run: () => T): T
+  inTime<T>(stage: Stage, ms: number, step: Step<T>): Promise<T>
+}
+
+function createGuard(report: (stage: Stage, error: unknown) => void): Guard {
+  const failed = new Set<Stage>()
+  const fail = <T>(stage: Stage, error: unknown, otherwise: T): T => {
+    failed.add(stage)
+    report(stage, error)
+    return otherwise
+  }
+  return {
+    failed,
+    now: (stage, otherwise, run) => {
+      try {
+        return run()
+      } catch (error) {
+        return fail(stage, error, otherwise)
+      }
+    },
+    inTime: async (stage, ms, { run, isAnswer, otherwise }) => {
+      let timer: NodeJS.Timeout | undefined
+      try {
+        const answer = await Promise.race([
+          run(ms),
+          new Promise<never>((_resolve, reject) => {
+            timer = setTimeout(() => reject(new Error('no answer in time')), ms + overrunMs)
+          }),
+        ])
+        return isAnswer(answer) ? answer : fail(stage, new TypeError('nonsense'), otherwise)
+      } catch (error) {
+        return fail(stage, error, otherwise)
+      } finally {
+        clearTimeout(timer)
+      }
+    },
+  }
+}
+
+/** Counts and logs what failed after a decision; never throws, whatever logger and counter do. */
+function createReportError({ logger, metrics }: Pick<MutatePodOptions, 'logger' | 'metrics'>) {
+  const errors = new Counter({
+    name: 'pullpass_admission_internal_errors_total',
+    help: 'Internal errors after the decision about a pod, by step; the pod was answered all the same',
+    labelNames: ['stage'],
+    registers: [metrics],
+  })
+  for (const stage of Object.keys(stages)) errors.inc({ stage }, 0)
+  let second = 0
+  let lines = 0
+  return ({ uid, namespace }: Pod, stage: Stage, error: unknown): void => {
+    const now = Math.floor(performance.now() / 1000)
+    lines = now === second ? lines + 1 : 1
+    second = now
+    try {
+      errors.inc({ stage })
+      if (lines > mostErrorLinesPerSecond) return
+      const at = framesOf(error)
+      logger.error(
+        { uid: uid.slice(0, longestUid), namespace, stage, at },
+        'internal error in a review',
+      )
+    } catch {
+      // The answer matters more than its count or its line.
+    }
+  }
+}
+
+/** In whole milliseconds: Node's timers throw for a fraction. */
+function leftOf(deadline: number): number {
+  const left = Math.floor(deadline - performance.now())
+  return Math.max(left, 0)
 }

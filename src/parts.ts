@@ -97,11 +97,15 @@ export function createKeeperOf(parts: Parts, cluster: string): Keeper {
 
 /** The admission of a pod, on what the watches know and with the keeper to ask. */
 export function createMutatePodOf(parts: Parts, keeper: Keeper): MutatePod {
-  const { waitMs } = parts.config.admission
+  const { config, index, store, rules, logger, metrics } = parts
+  const { waitMs } = config.admission
   return createMutatePod({
-    ...parts,
-    secretMissing: createSecretMissing({ ...parts, keeper, waitMs }),
-    isOptedIn: createIsOptedIn(parts),
+    index,
+    secretMissing: createSecretMissing({ index, keeper, waitMs }),
+    isOptedIn: createIsOptedIn({ index, store }),
+    rules: { ...rules, releaseNamespace: config.kubernetes.namespace },
+    logger,
+    metrics,
   })
 }
 

@@ -22,7 +22,7 @@ const allowed: Record<string, readonly string[]> = {
     'pull-secret',
     'registry-token',
   ],
-  'mutate-pod': ['admission', 'pull-secret'],
+  'mutate-pod': ['admission', 'bug', 'pull-secret'],
   admission: ['image'],
   image: [],
   'pull-secret': ['registry-token', 'kubernetes'],

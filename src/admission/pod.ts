@@ -2,10 +2,10 @@ import { type JsonObject, objectOf, objectsOf, textOf } from './json.ts'
 
 /** What pullpass reads of a pod, from the raw object, so that fields it does not know survive. */
 
-/** On a namespace `enabled` opts in; on a pod `disabled` opts out. */
+/** On a namespace `enabled` or `true` opts in; on a pod `disabled` or `false` opts out. */
 export const INJECT_LABEL = 'pullpass.io/inject'
 
-const MIRROR_ANNOTATION = 'kubernetes.io/config.mirror'
+export const MIRROR_ANNOTATION = 'kubernetes.io/config.mirror'
 
 /**
  * Every image that the kubelet pulls for a pod with the pod's pull secrets, each once:
@@ -39,7 +39,8 @@ export function isMirrorPod(pod: JsonObject): boolean {
 
 /** By its own label, in whatever namespace. */
 export function optsOut(pod: JsonObject): boolean {
-  return objectOf(objectOf(pod.metadata).labels)[INJECT_LABEL] === 'disabled'
+  const label = objectOf(objectOf(pod.metadata).labels)[INJECT_LABEL]
+  return label === 'disabled' || label === 'false'
 }
 
 /** The ServiceAccount's name; the API server has filled it in before it asks us. */

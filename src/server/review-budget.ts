@@ -2,6 +2,8 @@
 
 /** timeoutSeconds where the webhook's configuration does not say (admissionregistration/v1). */
 const DEFAULT_TIMEOUT_MS = 10_000
+/** The longest timeoutSeconds that a webhook may have; a longer one does not come from the API server. */
+const LONGEST_TIMEOUT_MS = 30_000
 /** For the way back, and for dialling, which the API server's clock includes and ours does not. */
 const MARGIN_SHARE = 0.2
 const LONGEST_MARGIN_MS = 1000
@@ -24,7 +26,7 @@ const MS_PER_UNIT: Record<string, number> = {
 /** Milliseconds left for a review, `elapsedMs` after it began to arrive; never below 0. */
 export function reviewBudgetMs(timeout: unknown, elapsedMs: number): number {
   const given = typeof timeout === 'string' ? parseDurationMs(timeout) : undefined
-  const total = given ?? DEFAULT_TIMEOUT_MS
+  const total = Math.min(given ?? DEFAULT_TIMEOUT_MS, LONGEST_TIMEOUT_MS)
   const margin = Math.min(total * MARGIN_SHARE, LONGEST_MARGIN_MS)
   return Math.max(0, Math.floor(total - margin - elapsedMs))
 }

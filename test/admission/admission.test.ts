@@ -10,7 +10,11 @@ import { imagesOf } from '../../src/admission/pod.ts'
 import { allowed, patched, warning } from '../../src/admission/response.ts'
 import { type Review, readReview } from '../../src/admission/review.ts'
 
-const RULES = { registryHost: 'registry.d.example.com', secretName: 'pullpass-registry' }
+const RULES = {
+  registryHost: 'registry.d.example.com',
+  secretName: 'pullpass-registry',
+  releaseNamespace: 'pullpass',
+}
 const OURS = 'registry.d.example.com/acme/web:1'
 const OTHER = 'docker.io/library/nginx'
 
@@ -194,7 +198,17 @@ const DECISIONS: [what: string, object: unknown, request: Fields, decision: unkn
   ],
   ['opted out', pod(one, { labels: { 'pullpass.io/inject': 'disabled' } }), {}, leave('opted_out')],
   ['label enabled', pod(one, { labels: { 'pullpass.io/inject': 'enabled' } }), {}, inject],
-  ['label false', pod(one, { labels: { 'pullpass.io/inject': 'false' } }), {}, inject],
+  ['label false', pod(one, { labels: { 'pullpass.io/inject': 'false' } }), {}, leave('opted_out')],
+  ['label False', pod(one, { labels: { 'pullpass.io/inject': 'False' } }), {}, inject],
+  ...['kube-system', 'kube-node-lease', 'pullpass'].map(
+    (namespace): [string, unknown, Fields, unknown] => [
+      `a pod of ${namespace}`,
+      pod(one),
+      { namespace },
+      leave('namespace_never_served'),
+    ],
+  ),
+  ['a pod of kube-public', pod(one), { namespace: 'kube-public' }, inject],
   [
     'opted out, our Secret named',
     pod(

@@ -271,8 +271,8 @@ t.test('what is no review of a pod is refused with one plain sentence', async t 
     t.equal(reply.status, status, sentence)
     t.ok(reply.text.startsWith(sentence), reply.text)
   }
-  const { status, text } = await webhook.announce((8 << 20) + 1)
-  t.same([status, text], [413, 'the body is larger than 8 MiB\n'])
+  const { status, text } = await webhook.announce((12 << 20) + 1)
+  t.same([status, text], [413, 'the body is larger than 12 MiB, or holds too many values\n'])
 })
 
 t.test('what was decided can be seen in metrics and in the audit log', async t => {
