@@ -3,7 +3,7 @@
 #
 # The program holds the other end of our input and tells, one line each:
 #   process PID   a process group it started      ended PID      it is gone
-#   folder PATH   a folder it made                removed PATH   it is gone
+#   folder PATH   a folder or cgroup it made      removed PATH   it is gone
 # Input ends when the program ends, also by SIGKILL. Then every group still known is killed,
 # and every folder still known is removed.
 
@@ -32,5 +32,6 @@ while alive && [ $tries -gt 0 ]; do
 done
 
 printf '%s\n' "$folders" | while read -r folder; do
-  [ -n "$folder" ] && rm -rf "$folder"
+  # A cgroup goes by rmdir only: the kernel's files in it cannot be removed one by one.
+  [ -n "$folder" ] && { rmdir "$folder" 2>/dev/null || rm -rf "$folder"; }
 done

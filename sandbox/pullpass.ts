@@ -4,7 +4,13 @@ import { nodeFlags } from '../scripts/bundle.ts'
 import type { BluemixEnvironment } from './bluemix/environment.ts'
 import type { ControlPlane } from './control-plane.ts'
 import { releaseNamespace } from './install.ts'
-import { makeFolder, type RunningProcess, startProcess, waitFor } from './processes.ts'
+import {
+  makeFolder,
+  type Program,
+  type RunningProcess,
+  startProcess,
+  waitFor,
+} from './processes.ts'
 import type { ProcessClock } from './replicas/clock.ts'
 
 /** One pullpass, as a process of its own beside the cluster. */
@@ -39,6 +45,8 @@ export interface PullpassOptions {
   program?: string | undefined
   /** Its wall clock; absent: the machine's. */
   clock?: Pick<ProcessClock, 'nodeArguments' | 'env'> | undefined
+  /** Changes how the process is started: more environment, a memory limit. */
+  launch?: ((program: Program) => Program) | undefined
   /** Merged over the sandbox's own settings, section by section. */
   settings?: Record<string, Record<string, unknown>> | undefined
 }
@@ -47,22 +55,24 @@ const main = join(import.meta.dirname, '..', 'src', 'main.ts')
 
 /** Starts it with the rights of its ServiceAccount; resolves when the process runs. */
 export async function startPullpass(options: PullpassOptions): Promise<Pullpass> {
-  const { environment, ports, clock, program = main } = options
+  const { environment, ports, clock, program = main, launch = same => same } = options
   const folder = await makeFolder('pullpass')
   const files = await writeFiles(folder.path, options)
   const outputs: RunningProcess[] = []
   const start = async () => {
     outputs.push(
-      await startProcess({
-        name: 'pullpass',
-        command: process.execPath,
-        args: [
-          ...nodeFlags,
-          ...(clock?.nodeArguments ?? []),
-          ...[program, 'serve', '--config', files.config],
-        ],
-        env: { PATH: process.env.PATH, HTTPS_PROXY: environment.gateway, ...clock?.env },
-      }),
+      await startProcess(
+        launch({
+          name: 'pullpass',
+          command: process.execPath,
+          args: [
+            ...nodeFlags,
+            ...(clock?.nodeArguments ?? []),
+            ...[program, 'serve', '--config', files.config],
+          ],
+          env: { PATH: process.env.PATH, HTTPS_PROXY: environment.gateway, ...clock?.env },
+        }),
+      ),
     )
   }
   const current = () => outputs.at(-1) as RunningProcess

@@ -1,0 +1,241 @@
+import { monitorEventLoopDelay } from 'node:perf_hooks'
+import { setTimeout as sleep } from 'node:timers/promises'
+import type { Test } from 'tap'
+import type { AuditEvent } from '../../sandbox/control-plane.ts'
+import { startProcess } from '../../sandbox/processes.ts'
+import type { AttackOrder, AttackReport } from './attacker.ts'
+import { FIRST, type HonestLoad, type Outcome } from './honest.ts'
+import { startTarget, type Target } from './target.ts'
+
+/** The attacks of one run, in their order. */
+export type Run = Omit<AttackOrder, 'port'>[]
+
+/** When something was measured, by `performance.now`. */
+interface Span {
+  from: number
+  to: number
+}
+
+/** What one attack did, and what it did to the process. */
+interface Attacked extends Span {
+  order: Run[number]
+  report: AttackReport
+  /** The most that was seen. */
+  rssMiB: number
+  /** How late this process was itself, at the 99th percentile: a busy machine makes everything late. */
+  ownDelayMs: number
+  /** How the process ended, where it did. */
+  ended: string | undefined
+}
+
+interface Row {
+  cells: string[]
+  breaches: string[]
+}
+
+const MOST_TIMES_SLOWER = 5
+const MOST_READS_PER_SECOND = 20
+const MOST_RSS_GROWTH_MIB = 20
+/**
+ * A quiet machine answers in 3 ms. Where the API server, the attacker and this process share two cores
+ * with it, some time slices of the kernel (4 ms each) come on top of any answer, with or without attack.
+ */
+const LEAST_BASELINE_MS = 10
+const BASELINE_MS = 15_000
+/** With fewer answers, their p99 is the slowest of them: it is printed and not judged. */
+const FEWEST_FOR_P99 = 90
+/** What an attack leaves behind in the kernel's buffers is read by then. */
+const COOL_DOWN_MS = 300
+
+/**
+ * Runs the attacks on one pullpass as it is shipped, with honest reviews all the time. Prints the table
+ * and asserts each bound. A pullpass that has ended is started again, so that the table is always whole.
+ */
+export async function runTable(t: Test, runs: Run[]): Promise<void> {
+  const target = await startTarget()
+  t.teardown(target.stop)
+  const { load } = target
+  const baseline = await measureBaseline(load)
+  const table = []
+  const settled: number[] = []
+  for (const [index, run] of runs.entries()) {
+    const attacked: Attacked[] = []
+    for (const order of run) attacked.push(await runAttack(target, order))
+    settled.push(await settle(target))
+    // The last reviews of the run may still wait for their answer.
+    await sleep(5000)
+    const reads = await readsOf(target)
+    const rows = attacked.map(each => judge(each, { load, reads, baseline }))
+    for (const { cells, breaches } of rows) {
+      t.strictSame(breaches, [], `run ${index + 1}: ${cells[0]} from ${cells[1]}`)
+    }
+    table.push(HEADINGS, ...rows.map(({ cells }) => cells))
+  }
+  print(table)
+  say(`without attack: p99 ${baseline.p99.toFixed(1)} ms; RSS after each run: ${settled} MiB`)
+  const growth = (settled.at(-1) ?? 0) - (settled[0] ?? 0)
+  t.ok(growth <= MOST_RSS_GROWTH_MIB, `the last run made RSS grow by ${growth} MiB`)
+  t.strictSame(load.unsent, [], 'each honest review could be sent')
+}
+
+type Baseline = Span & { p99: number }
+
+async function measureBaseline(load: HonestLoad): Promise<Baseline> {
+  // Connections are opened and code is compiled before.
+  await sleep(3000)
+  const from = performance.now()
+  await sleep(BASELINE_MS)
+  const span = { from, to: performance.now() }
+  await sleep(1000)
+  const baseline = { ...span, p99: p99(knownOf(load, span)) }
+  say(`without attack: p99 ${baseline.p99.toFixed(1)} ms`)
+  return baseline
+}
+
+async function runAttack(target: Target, order: Run[number]): Promise<Attacked> {
+  const { pullpass, limit } = target
+  const began = { from: performance.now(), oomKills: await limit.oomKills() }
+  const delay = monitorEventLoopDelay({ resolution: 5 })
+  delay.enable()
+  let rssMiB = 0
+  const sampling = setInterval(async () => {
+    rssMiB = Math.max(rssMiB, await target.rssMiB())
+  }, 200)
+  const report = await attack({ ...order, port: target.port })
+  await sleep(COOL_DOWN_MS)
+  clearInterval(sampling)
+  delay.disable()
+  let ended: string | undefined
+  if (!pullpass.process().running()) {
+    const { code, signal } = await pullpass.process().ended
+    const killed = (await limit.oomKills()) > began.oomKills ? ', out of memory' : ''
+    ended = `ended (${signal ?? code}${killed})`
+    await pullpass.restart()
+  }
+  const ownDelayMs = delay.percentile(99) / 1e6
+  const attacked = { ...began, to: performance.now(), order, report, rssMiB, ownDelayMs, ended }
+  const about = `${order.attack} from ${order.connections}`
+  say(`${about}: ${megabytes(report)} MB, RSS ${rssMiB} MiB, ${ended ?? 'running'}`)
+  return attacked
+}
+
+const attacker = new URL('attacker.ts', import.meta.url).pathname
+
+async function attack(order: AttackOrder): Promise<AttackReport> {
+  const started = await startProcess({
+    name: `attack ${order.attack}`,
+    command: process.execPath,
+    args: [attacker, JSON.stringify(order)],
+  })
+  const late = setTimeout(() => started.signal('SIGKILL'), order.seconds * 1000 + 10_000)
+  await started.ended
+  clearTimeout(late)
+  const [last = ''] = started.output().trim().split('\n').slice(-1)
+  if (!last.startsWith('{')) throw new Error(`the attack failed:\n${started.output()}`)
+  return JSON.parse(last)
+}
+
+/** Waits until the attack's connections are gone and two readings are the same, for 20 s at most. */
+async function settle(target: Target): Promise<number> {
+  let before = 0
+  for (let reading = 0; reading < 10; reading++) {
+    await sleep(2000)
+    const rssMiB = await target.rssMiB()
+    if (Math.abs(rssMiB - before) <= 1 && (await target.openFiles()) < 100) return rssMiB
+    before = rssMiB
+  }
+  return before
+}
+
+/** When pullpass has read something of the API server that no honest review needs, by `performance.now`. */
+async function readsOf({ controlPlane }: Target): Promise<number[]> {
+  const isRead = ({ verb, stage, user, objectRef }: AuditEvent) =>
+    (verb === 'get' || verb === 'list') &&
+    stage === 'ResponseComplete' &&
+    user.username === 'system:serviceaccount:pullpass:pullpass' &&
+    !objectRef?.namespace?.startsWith(FIRST) &&
+    !objectRef?.name?.startsWith(FIRST)
+  const events = await controlPlane.audit()
+  return events
+    .filter(isRead)
+    .map(event => Date.parse(event.requestReceivedTimestamp) - performance.timeOrigin)
+}
+
+function judge(
+  attacked: Attacked,
+  { load, reads, baseline }: { load: HonestLoad; reads: number[]; baseline: Baseline },
+): Row {
+  const { order, report, rssMiB, ownDelayMs, ended } = attacked
+  const asked = load.outcomes.filter(outcome => inside(attacked, timeOf(outcome)))
+  const lost = asked.flatMap(outcome => outcome.lost ?? [])
+  const known = knownOf(load, attacked)
+  const slowest = p99(known)
+  const ratio = slowest / Math.max(baseline.p99, LEAST_BASELINE_MS)
+  const more = rate(reads, attacked) - rate(reads, baseline)
+  const late = known.length >= FEWEST_FOR_P99 && ratio > MOST_TIMES_SLOWER
+  const breaches = [
+    ...(ended === undefined ? [] : [ended]),
+    ...(lost.length > 0
+      ? [`${lost.length} lost: ${[...new Set(lost)].slice(0, 3).join('; ')}`]
+      : []),
+    ...(late ? [`p99 ${ratio.toFixed(1)} times as long`] : []),
+    ...(more > MOST_READS_PER_SECOND ? [`${more.toFixed(0)} API reads a second`] : []),
+  ]
+  const statuses = Object.entries(report.statuses).map(([status, count]) => `${status}:${count}`)
+  const cells = [
+    ...[order.attack, `${order.connections}`, `${order.seconds}`, megabytes(report)],
+    ...[`${report.connections}`, statuses.join(' '), `${asked.length - lost.length}`],
+    ...[`${lost.length}`, slowest.toFixed(0), ratio.toFixed(1), ownDelayMs.toFixed(0)],
+    ...[more.toFixed(1), `${rssMiB}`, breaches.join('; ') || 'ok'],
+  ]
+  return { cells, breaches }
+}
+
+const HEADINGS = [
+  ...['attack', 'from', 's', 'MB', 'opened', 'answers', 'honest', 'lost', 'p99 ms', 'times'],
+  ...['own ms', 'reads/s', 'RSS MiB', 'verdict'],
+]
+
+/** A review belongs to the attack in which it was sent; one that was cut off, to the one that cut it. */
+function timeOf({ sentAt, endedAt, lost }: Outcome): number {
+  return lost === undefined || lost === 'no answer in time' ? sentAt : endedAt
+}
+
+/** How long the answered reviews of known namespaces took, in milliseconds. */
+function knownOf({ outcomes }: HonestLoad, span: Span): number[] {
+  return outcomes
+    .filter(
+      ({ pod, sentAt, lost }) => pod === 'known' && lost === undefined && inside(span, sentAt),
+    )
+    .map(({ sentAt, endedAt }) => endedAt - sentAt)
+}
+
+function inside({ from, to }: Span, time: number): boolean {
+  return time >= from && time < to
+}
+
+function p99(times: number[]): number {
+  return times.toSorted((a, b) => a - b)[Math.ceil(times.length * 0.99) - 1] ?? 0
+}
+
+function rate(times: number[], span: Span): number {
+  const within = times.filter(time => inside(span, time))
+  return (within.length * 1000) / (span.to - span.from)
+}
+
+function megabytes({ sentBytes }: AttackReport): string {
+  return (sentBytes / 1e6).toFixed(1)
+}
+
+function print(table: string[][]): void {
+  const widths = HEADINGS.map((_, column) =>
+    Math.max(...table.map(row => row[column]?.length ?? 0)),
+  )
+  for (const row of table) {
+    say(row.map((cell, column) => cell.padEnd(widths[column] ?? 0)).join('  '))
+  }
+}
+
+function say(line: string): void {
+  process.stderr.write(`${line.trimEnd()}\n`)
+}

@@ -1,0 +1,114 @@
+import { readdir, readFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import type { V1Secret } from '@kubernetes/client-node'
+import { parse } from 'yaml'
+import {
+  type BluemixEnvironment,
+  startBluemixEnvironment,
+} from '../../sandbox/bluemix/environment.ts'
+import { type ControlPlane, startControlPlane } from '../../sandbox/control-plane.ts'
+import { installBeside, releaseNamespace } from '../../sandbox/install.ts'
+import { limitMemory, type MemoryLimit } from '../../sandbox/memory-limit.ts'
+import { type Parts, startParts } from '../../sandbox/parts.ts'
+import { onFreePorts } from '../../sandbox/ports.ts'
+import { makeFolder } from '../../sandbox/processes.ts'
+import { type Pullpass, startPullpass } from '../../sandbox/pullpass.ts'
+import { bundle } from '../../scripts/bundle.ts'
+import { type Cluster, reachCluster } from '../whole/cluster.ts'
+import { type HonestLoad, KNOWN, startHonestLoad } from './honest.ts'
+
+/** One pullpass as it is shipped, in the chart's memory limit, and the honest reviews that it answers. */
+export interface Target {
+  readonly pullpass: Pullpass
+  /** Of its webhook, on 127.0.0.1. */
+  readonly port: number
+  readonly limit: MemoryLimit
+  readonly controlPlane: ControlPlane
+  readonly load: HonestLoad
+  /** Of its process; 0 where it has ended. */
+  rssMiB(): Promise<number>
+  openFiles(): Promise<number>
+  stop(): Promise<void>
+}
+
+const root = join(import.meta.dirname, '..', '..')
+
+/** Starts all of it; resolves when honest reviews are being sent. */
+export async function startTarget(): Promise<Target> {
+  return startParts(async parts => {
+    const memoryMiB = await readMemoryLimit()
+    const limit = await parts.begun(limitMemory(memoryMiB << 20))
+    const environment = await parts.begun(startBluemixEnvironment())
+    const controlPlane = await parts.begun(startControlPlane())
+    const { pullpass, port } = await startShipped(parts, {
+      environment,
+      controlPlane,
+      limit,
+      memoryMiB,
+    })
+    const cluster = reachCluster(controlPlane, () => {})
+    await parts.begun(Promise.resolve({ stop: cluster.close }))
+    for (const name of KNOWN) await cluster.namespace(name)
+    for (const name of KNOWN) await cluster.whenSecret(name)
+    const url = `https://127.0.0.1:${port}/mutate`
+    const load = await parts.begun(
+      Promise.resolve(startHonestLoad(cluster, { url, ca: await readAuthority(cluster) })),
+    )
+    const processFolder = () => `/proc/${pullpass.process().pid}`
+    return {
+      ...{ pullpass, port, limit, controlPlane, load, stop: parts.stop },
+      rssMiB: async () => {
+        const status = await readFile(`${processFolder()}/status`, 'utf8').catch(() => '')
+        return Math.round(Number(/^VmRSS:\s+(\d+) kB/m.exec(status)?.[1] ?? 0) / 1024)
+      },
+      openFiles: async () => (await readdir(`${processFolder()}/fd`).catch(() => [])).length,
+    }
+  })
+}
+
+async function startShipped(
+  { begun }: Parts,
+  options: {
+    environment: BluemixEnvironment
+    controlPlane: ControlPlane
+    limit: MemoryLimit
+    memoryMiB: number
+  },
+): Promise<{ pullpass: Pullpass; port: number }> {
+  const { environment, controlPlane, limit, memoryMiB } = options
+  const folder = await makeFolder('bundle')
+  await begun(Promise.resolve({ stop: folder.remove }))
+  const program = join(folder.path, 'pullpass.mjs')
+  await bundle(join(root, 'src', 'main.ts'), program)
+  // As the image and the chart's Deployment have it: the heap gets three quarters of the memory.
+  const NODE_OPTIONS = `--max-old-space-size=${Math.floor((memoryMiB * 3) / 4)}`
+  const shipped = { NODE_ENV: 'production', NODE_OPTIONS }
+  return onFreePorts(async (webhook, operations) => {
+    const { domain } = environment
+    const webhookUrl = `https://127.0.0.1:${webhook}/mutate`
+    await installBeside(controlPlane, { domain, webhookUrl, failurePolicy: 'Ignore' })
+    const pullpass = await begun(
+      startPullpass({
+        ...{ environment, controlPlane, program, ports: { webhook, operations } },
+        launch: started => limit.hold({ ...started, env: { ...started.env, ...shipped } }),
+      }),
+    )
+    await pullpass.whenReady()
+    return { pullpass, port: webhook }
+  })
+}
+
+/** The chart's own, in MiB. */
+async function readMemoryLimit(): Promise<number> {
+  const values = parse(await readFile(join(root, 'charts/pullpass/values.yaml'), 'utf8'))
+  const [, mebibytes] = /^(\d+)Mi$/.exec(values.resources.limits.memory) ?? []
+  if (mebibytes === undefined) throw new Error('the memory limit of the chart is not in Mi')
+  return Number(mebibytes)
+}
+
+/** What the API server is given to trust. */
+async function readAuthority(cluster: Cluster): Promise<string> {
+  const path = `/api/v1/namespaces/${releaseNamespace}/secrets/pullpass-ca`
+  const { body } = await cluster.ask<V1Secret>('GET', path)
+  return Buffer.from(body.data?.['ca.crt'] ?? '', 'base64').toString()
+}
