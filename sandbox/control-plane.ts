@@ -1,3 +1,4 @@
+import { cp, rm } from 'node:fs/promises'
 import { type Access, openAccess, writeKubeconfig } from './control-plane/access.ts'
 import { type AuditEvent, readAudit } from './control-plane/audit.ts'
 import {
@@ -26,6 +27,11 @@ export interface ControlPlane extends Access {
   startApiserver(): Promise<void>
   /** Both. */
   restart(graceMs?: number): Promise<void>
+  /**
+   * Copies etcd's data, with etcd and the API server at rest. The function that it resolves with puts
+   * the copy back: to everybody the API server has then gone back in time.
+   */
+  backUp(): Promise<() => Promise<void>>
   /** Ends everything and removes every file. */
   stop(): Promise<void>
 }
@@ -73,6 +79,25 @@ async function startOn(ports: Layout['ports'], programs: Programs): Promise<Cont
     await running.apiserver?.stop(graceMs)
   }
 
+  async function atRest(change: () => Promise<void>): Promise<void> {
+    await stopApiserver()
+    await running.etcd?.stop()
+    await change()
+    running.etcd = await startEtcd(programs.etcd, layout)
+    await apiserver()
+  }
+
+  async function backUp(): Promise<() => Promise<void>> {
+    const data = layout.file('etcd')
+    const copy = layout.file('etcd-backup')
+    await atRest(() => cp(data, copy, { recursive: true }))
+    return () =>
+      atRest(async () => {
+        await rm(data, { recursive: true })
+        await cp(copy, data, { recursive: true })
+      })
+  }
+
   // Nothing here is worth an orderly end.
   async function stop(): Promise<void> {
     await Promise.all(Object.values(running).map(started => started.stop(0)))
@@ -100,6 +125,7 @@ async function startOn(ports: Layout['ports'], programs: Programs): Promise<Cont
         await stopApiserver(graceMs)
         await apiserver()
       },
+      backUp,
       stop,
     }
   } catch (error) {
