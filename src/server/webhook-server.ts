@@ -117,18 +117,14 @@ function takeBodies(server: HttpsServer, connections: Connections, limits: Webho
 }
 
 function refuseErrors(server: HttpsServer, logError: LogError, { count }: ReviewMetrics): void {
-  server.setErrorHandler((error: FastifyError, request, reply) => {
+  server.setErrorHandler((error: FastifyError, _request, reply) => {
     const status = error.statusCode ?? 500
-    count(isCutOff(request) ? 'cut_off' : outcomeOf(status))
+    count(outcomeOf(status))
     if (status >= 500) logError({ at: framesOf(error) }, 'a request could not be answered')
     if (status === 429) reply.header('retry-after', '1')
     if (status > 400) reply.header('connection', 'close')
     return refuse(reply, status, SENTENCES[status] ?? 'the request could not be answered')
   })
-}
-
-function isCutOff({ raw }: FastifyRequest): boolean {
-  return raw.destroyed && !raw.complete
 }
 
 interface Answering {
@@ -214,6 +210,7 @@ const SENTENCES: Record<number, string> = {
 }
 
 function outcomeOf(status: number): string {
+  if (status === 408) return 'cut_off'
   if (status === 413) return 'too_large'
   if (status === 429) return 'too_many'
   return status < 500 ? 'unusable_review' : 'bug'
