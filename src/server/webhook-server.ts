@@ -26,7 +26,9 @@ export type WebhookLimits = ConnectionLimits & ReviewLimits
 
 /**
  * An API server opens a connection for each review that it waits for, some hundreds at worst. With
- * all of these used up, memory is 25 MB of connections, 32 MiB of bodies, and one that is parsed.
+ * all of these used up, memory is 40 MB of connections, 32 MiB of bodies, and one that is parsed.
+ * The queue is as long as connections allow: a refusal would cost another handshake, which is more
+ * than an answer.
  */
 export const webhookLimits: WebhookLimits = {
   connections: 256,
@@ -40,8 +42,8 @@ export const webhookLimits: WebhookLimits = {
   bytesInAll: 32 << 20,
   bytesPerSecond: 1_000_000,
   slowAfterMs: 2000,
-  queuedPerAddress: 256,
-  queuedInAll: 512,
+  queuedPerAddress: 512,
+  queuedInAll: 768,
 }
 
 /** Once closing, for what may be under way on a connection that was not used yet. */
