@@ -32,5 +32,5 @@ USER 65532:65532
 EXPOSE 8443 8081
 # No source map: it costs 100 MB of memory at every start. `scripts/frames.ts` names the lines of a stack afterwards.
 # SIGUSR1 would open a debugger to everybody in the pod.
-ENTRYPOINT ["/usr/local/bin/node", "--disable-sigusr1", "/app/pullpass.mjs"]
+ENTRYPOINT ["/usr/local/bin/node", "--disable-sigusr1", "--max-semi-space-size=2", "/app/pullpass.mjs"]
 CMD ["serve", "--config", "/etc/pullpass/config/config.yaml"]

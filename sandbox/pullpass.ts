@@ -39,6 +39,8 @@ export interface PullpassOptions {
   program?: string | undefined
   /** Its wall clock; absent: the machine's. */
   clock?: Pick<ProcessClock, 'nodeArguments' | 'env'> | undefined
+  /** Further environment variables, as the chart's deployment sets them. */
+  env?: Record<string, string> | undefined
   /** Merged over the sandbox's own settings, section by section. */
   settings?: Record<string, Record<string, unknown>> | undefined
 }
@@ -61,7 +63,12 @@ export async function startPullpass(options: PullpassOptions): Promise<Pullpass>
           ...(clock?.nodeArguments ?? []),
           ...[program, 'serve', '--config', files.config],
         ],
-        env: { PATH: process.env.PATH, HTTPS_PROXY: environment.gateway, ...clock?.env },
+        env: {
+          PATH: process.env.PATH,
+          HTTPS_PROXY: environment.gateway,
+          ...options.env,
+          ...clock?.env,
+        },
       }),
     )
   }
