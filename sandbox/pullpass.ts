@@ -47,6 +47,8 @@ export interface PullpassOptions {
   clock?: Pick<ProcessClock, 'nodeArguments' | 'env'> | undefined
   /** Changes how the process is started: more environment, a memory limit. */
   launch?: ((program: Program) => Program) | undefined
+  /** Further environment variables, as the chart's deployment sets them. */
+  env?: Record<string, string> | undefined
   /** Merged over the sandbox's own settings, section by section. */
   settings?: Record<string, Record<string, unknown>> | undefined
 }
@@ -70,7 +72,12 @@ export async function startPullpass(options: PullpassOptions): Promise<Pullpass>
             ...(clock?.nodeArguments ?? []),
             ...[program, 'serve', '--config', files.config],
           ],
-          env: { PATH: process.env.PATH, HTTPS_PROXY: environment.gateway, ...clock?.env },
+          env: {
+            PATH: process.env.PATH,
+            HTTPS_PROXY: environment.gateway,
+            ...options.env,
+            ...clock?.env,
+          },
         }),
       ),
     )

@@ -26,7 +26,7 @@ export interface Replicas {
   stop(): Promise<void>
 }
 
-export interface ReplicasOptions extends Pick<PullpassOptions, 'apiKey' | 'settings'> {
+export interface ReplicasOptions extends Pick<PullpassOptions, 'apiKey' | 'env' | 'settings'> {
   count: number
   /** Each reaches the API server through a proxy of its own, which can fail. */
   proxied?: boolean
