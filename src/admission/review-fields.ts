@@ -64,7 +64,7 @@ const DEEPEST = 10_000
  */
 const MOST_ENTRIES = 200_000
 /** Bytes between two pauses: a few milliseconds where every byte is a token. */
-const SLICE = 16 << 10
+const SLICE = 8 << 10
 
 /** Thrown for a body that no pod of a cluster can have. */
 export class TooManyValues extends Error {

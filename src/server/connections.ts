@@ -73,6 +73,7 @@ export function watchConnections(
   count: (reason: CloseReason) => void,
 ): Connections {
   const rows = new Map<string, Row>()
+  const bySocket = new WeakMap<Socket, Connection>()
   const close = (row: Row, reason: CloseReason) => {
     if (row.socket.destroyed) return
     count(reason)
@@ -91,15 +92,16 @@ export function watchConnections(
     if (victim) close(victim, 'too_many_connections')
   })
   server.on('secureConnection', socket => {
-    const row = rows.get(keyOf(socket))
-    if (row) row.isSecure = true
+    const row = rows.get(keyOf(socket)) ?? createRow(socket)
+    row.isSecure = true
+    bySocket.set(
+      socket,
+      connectionOf(row, reason => close(row, reason)),
+    )
   })
   sweepEvery(server, () => sweep(rows.values(), limits, close))
   return {
-    of: ({ socket }) => {
-      const row = rows.get(keyOf(socket)) ?? createRow(socket)
-      return connectionOf(row, reason => close(row, reason))
-    },
+    of: ({ socket }) => bySocket.get(socket) ?? unknownConnection(socket),
     closeUnused: () => {
       for (const { socket, isUsed } of rows.values()) if (!isUsed) socket.destroy()
     },
@@ -127,6 +129,11 @@ function connectionOf(row: Row, close: (reason: CloseReason) => void): Connectio
     },
     close,
   }
+}
+
+/** Of a request that came without a network, as tests inject it. */
+function unknownConnection(socket: Socket): Connection {
+  return connectionOf(createRow(socket), () => socket.destroy())
 }
 
 function createRow(socket: Socket): Row {

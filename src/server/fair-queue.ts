@@ -37,8 +37,8 @@ export interface FairQueue {
   add(address: string, run: () => void): boolean
 }
 
-/** Between two pauses, in which the event loop reads what arrived meanwhile. */
-const mostAtATime = 4
+/** Between two pauses, in which the event loop reads what arrived meanwhile: about a millisecond. */
+const mostAtATime = 16
 
 /** Work on requests whose body is there: a few at a time, the addresses in turn. */
 export function createFairQueue(most: { perAddress: number; inAll: number }): FairQueue {

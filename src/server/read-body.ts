@@ -25,8 +25,8 @@ export interface BodyLimits {
 
 /** Why a body was not read to its end. */
 export class BodyRefused extends Error {
-  readonly statusCode: 413 | 415 | 400
-  constructor(statusCode: 413 | 415 | 400) {
+  readonly statusCode: 408 | 413 | 415
+  constructor(statusCode: 408 | 413 | 415) {
     super(`refused with ${statusCode}`)
     this.statusCode = statusCode
   }
@@ -85,8 +85,8 @@ const CHUNK_BYTES = 256
  * | is one too many bytes for all unfinished ones       | of the address that holds most bytes,   |
  * |                                                     | the one that began first is closed      |
  *
- * While a large body waits its socket is not read. Rejects with BodyRefused, 400 where the client
- * went away.
+ * While a large body waits its socket is not read. Rejects with BodyRefused, 408 where the
+ * connection ended before.
  */
 export function createBodyReader(limits: BodyLimits) {
   const state: State = {
@@ -142,9 +142,9 @@ function readBody(payload: IncomingMessage, connection: Connection, state: State
       release: () => release(reading, state),
     })
   })
-  payload.once('error', () => reading.end(new BodyRefused(400)))
+  payload.once('error', () => reading.end(new BodyRefused(408)))
   payload.once('close', () => {
-    if (!reading.isWhole) reading.end(new BodyRefused(400))
+    if (!reading.isWhole) reading.end(new BodyRefused(408))
   })
   return promise
 }
@@ -155,7 +155,7 @@ function receive(reading: Reading, chunk: Buffer, state: State): void {
   reading.bytes += chunk.length
   reading.held += chunk.length + CHUNK_BYTES
   state.bytesInAll += chunk.length + CHUNK_BYTES
-  reading.structure += structureOf(chunk)
+  countStructure(reading, chunk, limits)
   if (reading.bytes > limits.bytes || reading.structure > limits.structure) {
     reading.payload.pause()
     reading.end(new BodyRefused(413))
@@ -164,6 +164,13 @@ function receive(reading: Reading, chunk: Buffer, state: State): void {
   const isLarge = reading.bytes > limits.smallBytes || reading.structure > limits.smallStructure
   if (isLarge && !reading.isLarge) becomeLarge(reading, state)
   while (state.bytesInAll > limits.bytesInAll) makeRoom(state)
+}
+
+/** A body of few bytes has few of anything: most reviews need no count. */
+function countStructure(reading: Reading, chunk: Buffer, { smallStructure }: BodyLimits): void {
+  if (reading.bytes <= smallStructure) return
+  const isFirst = reading.bytes - chunk.length <= smallStructure
+  for (const each of isFirst ? reading.chunks : [chunk]) reading.structure += structureOf(each)
 }
 
 function structureOf(chunk: Uint8Array): number {
@@ -216,7 +223,7 @@ function makeRoom({ unfinished }: State): void {
 
 function cut(reading: Reading, reason: 'too_many_bytes' | 'large_body_too_slow'): void {
   reading.connection.close(reason)
-  reading.end(new BodyRefused(400))
+  reading.end(new BodyRefused(408))
 }
 
 /** What it held is free at once, also where its reader still has the body. */

@@ -35,7 +35,7 @@ export function createTakeReview(limits: ReviewLimits) {
       const read = body.isLarge ? await parseLarge(body) : undefined
       const { chunks, release, isClosed } = body
       const work = () => {
-        if (isClosed() && read === undefined) done(new BodyRefused(400))
+        if (isClosed() && read === undefined) done(new BodyRefused(408))
         else answerWith(read ?? (() => readReview(pickFields(parseSmall(chunks)))), release, done)
       }
       if (!queue.add(connection.address, work)) throw new TooManyRequests('too many requests wait')
@@ -72,7 +72,7 @@ async function parseLarge({ chunks, isClosed, release }: Body): Promise<() => Re
       release()
       return () => review
     }
-    if (isClosed()) throw new BodyRefused(400)
+    if (isClosed()) throw new BodyRefused(408)
     await nextTurn()
   }
 }

@@ -26,7 +26,9 @@ export type WebhookLimits = ConnectionLimits & ReviewLimits
 
 /**
  * An API server opens a connection for each review that it waits for, some hundreds at worst. With
- * all of these used up, memory is 25 MB of connections, 32 MiB of bodies, and one that is parsed.
+ * all of these used up, memory is 40 MB of connections, 32 MiB of bodies, and one that is parsed.
+ * The queue is as long as connections allow: a refusal would cost another handshake, which is more
+ * than an answer.
  */
 export const webhookLimits: WebhookLimits = {
   connections: 256,
@@ -40,8 +42,8 @@ export const webhookLimits: WebhookLimits = {
   bytesInAll: 32 << 20,
   bytesPerSecond: 1_000_000,
   slowAfterMs: 2000,
-  queuedPerAddress: 256,
-  queuedInAll: 512,
+  queuedPerAddress: 512,
+  queuedInAll: 768,
 }
 
 /** Once closing, for what may be under way on a connection that was not used yet. */
@@ -117,18 +119,14 @@ function takeBodies(server: HttpsServer, connections: Connections, limits: Webho
 }
 
 function refuseErrors(server: HttpsServer, logError: LogError, { count }: ReviewMetrics): void {
-  server.setErrorHandler((error: FastifyError, request, reply) => {
+  server.setErrorHandler((error: FastifyError, _request, reply) => {
     const status = error.statusCode ?? 500
-    count(isCutOff(request) ? 'cut_off' : outcomeOf(status))
+    count(outcomeOf(status))
     if (status >= 500) logError({ at: framesOf(error) }, 'a request could not be answered')
     if (status === 429) reply.header('retry-after', '1')
     if (status > 400) reply.header('connection', 'close')
     return refuse(reply, status, SENTENCES[status] ?? 'the request could not be answered')
   })
-}
-
-function isCutOff({ raw }: FastifyRequest): boolean {
-  return raw.destroyed && !raw.complete
 }
 
 interface Answering {
@@ -214,6 +212,7 @@ const SENTENCES: Record<number, string> = {
 }
 
 function outcomeOf(status: number): string {
+  if (status === 408) return 'cut_off'
   if (status === 413) return 'too_large'
   if (status === 429) return 'too_many'
   return status < 500 ? 'unusable_review' : 'bug'

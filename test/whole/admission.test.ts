@@ -95,6 +95,7 @@ const table: [pod: V1Pod, references: (string | undefined)[], where?: string][] 
   [pod('case', { containers: [container('Registry.dedicated.example.com/a:1')] }), []],
   [pod('broken-image', { containers: [container(`${environment.hosts.registry}/A B`)] }), []],
   [pod('opted-out', {}, { labels: { 'pullpass.io/inject': 'disabled' } }), []],
+  [pod('opted-out-false', {}, { labels: { 'pullpass.io/inject': 'false' } }), []],
   [pod('mirror', { nodeName: 'node' }, mirror), []],
   [pod('not-labelled'), [], 'quiet'],
 ]
@@ -163,6 +164,22 @@ t.test('a pod as large as the API server takes is injected', async t => {
   const large = pod('large', { containers: [{ ...container(image), env }] })
   const { status, body } = await scene.create('shop', large)
   t.same([status, references(body)], [201, ['pullpass-registry']])
+})
+
+t.test('a pod whose texts the API server writes six times as long is injected', async t => {
+  const env = Array.from({ length: 88 }, (_, index) => ({
+    name: `E${index}`,
+    value: '<'.repeat(16_000),
+  }))
+  const large = pod('escaped', { containers: [{ ...container(image), env }] })
+  const { status, body } = await scene.create('shop', large)
+  t.same([status, references(body)], [201, ['pullpass-registry']])
+})
+
+t.test('kube-system is not served, whatever label it has', async t => {
+  const review = reviewOf('kube-system', pod('direct'))
+  const { status, response } = await webhook.post(review)
+  t.same([status, response?.allowed, response?.patch], [200, true, undefined])
 })
 
 t.test('a ServiceAccount that enforces its mountable secrets: left alone, and said', async t => {
