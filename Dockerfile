@@ -27,6 +27,10 @@ COPY --from=build /build/dist/node /usr/local/bin/node
 # The ending tells Node that it is a module: there is no package.json beside it.
 COPY --from=build /build/dist/pullpass.js /app/pullpass.mjs
 ENV NODE_ENV=production
+# Buffers and TLS connections are glibc's memory, which by default it keeps in many arenas once it has grown.
+ENV MALLOC_ARENA_MAX=2
+ENV MALLOC_MMAP_THRESHOLD_=65536
+ENV MALLOC_TRIM_THRESHOLD_=131072
 # By number, so that Kubernetes can see that it is not root.
 USER 65532:65532
 EXPOSE 8443 8081

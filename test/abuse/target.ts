@@ -80,9 +80,9 @@ async function startShipped(
   await begun(Promise.resolve({ stop: folder.remove }))
   const program = join(folder.path, 'pullpass.mjs')
   await bundle(join(root, 'src', 'main.ts'), program)
-  // As the image and the chart's Deployment have it: the heap gets three quarters of the memory.
+  // As the chart's Deployment has it: the heap gets three quarters of the memory.
   const NODE_OPTIONS = `--max-old-space-size=${Math.floor((memoryMiB * 3) / 4)}`
-  const shipped = { NODE_ENV: 'production', NODE_OPTIONS }
+  const shipped = { ...(await readImageEnvironment()), NODE_OPTIONS }
   return onFreePorts(async (webhook, operations) => {
     const { domain } = environment
     const webhookUrl = `https://127.0.0.1:${webhook}/mutate`
@@ -104,6 +104,13 @@ async function readMemoryLimit(): Promise<number> {
   const [, mebibytes] = /^(\d+)Mi$/.exec(values.resources.limits.memory) ?? []
   if (mebibytes === undefined) throw new Error('the memory limit of the chart is not in Mi')
   return Number(mebibytes)
+}
+
+/** What the last stage of the Dockerfile sets: a variable in each `ENV` line. */
+async function readImageEnvironment(): Promise<Record<string, string>> {
+  const stages = (await readFile(join(root, 'Dockerfile'), 'utf8')).split(/^FROM /m)
+  const lines = stages.at(-1)?.matchAll(/^ENV (\w+)=(\S+)$/gm) ?? []
+  return Object.fromEntries([...lines].map(([, name, value]) => [name, value]))
 }
 
 /** What the API server is given to trust. */
