@@ -13,6 +13,7 @@ import { type AdmissionAnswer, patched } from './admission/response.ts'
 import type { Review } from './admission/review.ts'
 import { framesOf } from './bug.ts'
 import { clip } from './clip.ts'
+import { createLineLimit } from './line-limit.ts'
 import type { IsOptedIn } from './pull-secret/opted-in.ts'
 import type { PullSecretIndex } from './pull-secret/pull-secret-index.ts'
 import type { SecretMissing } from './pull-secret/secret-missing.ts'
@@ -50,6 +51,8 @@ const overrunMs = 10
 const longestUid = 64
 /** Lines about internal errors; a failure that every review meets would fill the disk. */
 const mostErrorLinesPerSecond = 5
+/** One line for each review that adds a reference, but for what somebody sends in masses. */
+const mostReviewLinesPerSecond = 100
 
 type Pod = Pick<Review, 'uid' | 'namespace' | 'name' | 'dryRun' | 'serviceAccount'>
 
@@ -75,6 +78,7 @@ interface Decided {
 export function createMutatePod(options: MutatePodOptions): MutatePod {
   const { rules } = options
   const reportError = createReportError(options)
+  const mayWriteLine = createLineLimit(mostReviewLinesPerSecond)
   return (review, budgetMs) => {
     const deadline = performance.now() + budgetMs
     const decision = decide(review, rules)
@@ -83,15 +87,19 @@ export function createMutatePod(options: MutatePodOptions): MutatePod {
     const { uid, namespace, name, dryRun, serviceAccount } = review
     const pod = { uid, namespace, name, dryRun, serviceAccount }
     const guard = createGuard((stage, error) => reportError(pod, stage, error))
-    return answerPod(pod, { decision, operations }, { ...options, guard, deadline })
+    return answerPod(pod, { decision, operations }, { ...options, guard, deadline, mayWriteLine })
   }
 }
 
-type Answering = MutatePodOptions & { guard: Guard; deadline: number }
+type Answering = MutatePodOptions & {
+  guard: Guard
+  deadline: number
+  mayWriteLine: () => boolean
+}
 
 /** Never rejects. */
 async function answerPod(pod: Pod, decided: Decided, answering: Answering): Promise<MutatedPod> {
-  const { guard, rules, logger } = answering
+  const { guard, rules, logger, mayWriteLine } = answering
   const decision = await decideByCluster(pod, decided.decision, answering)
   const missing = decision.action === 'leave' ? undefined : await findMissing(pod, answering)
   const outcome = outcomeOf(decision, missing === undefined)
@@ -106,7 +114,7 @@ async function answerPod(pod: Pod, decided: Decided, answering: Answering): Prom
       missing,
     }
     if (decision.action === 'leave') logger.debug(line, 'review')
-    else logger.info(line, 'review')
+    else if (mayWriteLine()) logger.info(line, 'review')
   })
   const warnings = warningsOf({ decision, missing, failed: guard.failed }, rules.secretName)
   return { answer: patched(pod.uid, decision, operationsOf(decision, decided), warnings), outcome }
@@ -222,15 +230,11 @@ function createReportError({ logger, metrics }: Pick<MutatePodOptions, 'logger' 
     registers: [metrics],
   })
   for (const stage of Object.keys(stages)) errors.inc({ stage }, 0)
-  let second = 0
-  let lines = 0
+  const mayWrite = createLineLimit(mostErrorLinesPerSecond)
   return ({ uid, namespace }: Pod, stage: Stage, error: unknown): void => {
-    const now = Math.floor(performance.now() / 1000)
-    lines = now === second ? lines + 1 : 1
-    second = now
     try {
       errors.inc({ stage })
-      if (lines > mostErrorLinesPerSecond) return
+      if (!mayWrite()) return
       const at = framesOf(error)
       logger.error(
         { uid: uid.slice(0, longestUid), namespace, stage, at },

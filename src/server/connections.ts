@@ -63,9 +63,10 @@ const youngMs = 1000
  * | sends a request before the former one is answered    | closed: the API server never does      |
  * | one too many                                         | accepted, another one gives way        |
  *
- * The one that gives way: of the connections without a whole request being answered, of the address
- * that has the most of them, the one that has waited longest. So a client that opens many closes its
- * own, not those that the API server keeps idle.
+ * The one that gives way: of the address that has the most connections, the one that has waited
+ * longest without a whole request. So a client that opens many closes its own, not those that the API
+ * server keeps idle. Where all of that address are being answered, none gives way: there are no more
+ * of these than the queue and the waits for a Secret allow.
  */
 export function watchConnections(
   server: Server,
@@ -155,12 +156,11 @@ function keyOf({ remoteAddress, remotePort }: Socket): string {
 
 function chooseVictim(rows: Iterable<Row>, newest: Row, olderMs: number): Row | undefined {
   const latest = performance.now() - olderMs
-  const candidates = [...rows].filter(
-    row => row !== newest && !row.isAnswering && !row.socket.destroyed && row.since <= latest,
-  )
-  const byAddress = Map.groupBy(candidates, ({ address }) => address)
+  const open = [...rows].filter(row => row !== newest && !row.socket.destroyed)
+  const byAddress = Map.groupBy(open, ({ address }) => address)
   const most = maximum([...byAddress.values()], ({ length }) => length) ?? []
-  return maximum(most, ({ since }) => -since)
+  const idle = most.filter(row => !row.isAnswering && row.since <= latest)
+  return maximum(idle, ({ since }) => -since)
 }
 
 /** The first with the largest. */

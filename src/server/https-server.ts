@@ -1,5 +1,6 @@
 import { constants } from 'node:crypto'
-import type { Server } from 'node:https'
+import type { IncomingMessage, ServerResponse } from 'node:http'
+import { createServer, type Server } from 'node:https'
 import Fastify, { type FastifyInstance } from 'fastify'
 
 /** PEM. */
@@ -22,19 +23,28 @@ const CHECK_MS = 1000
 /** They hold for a new certificate too. A renegotiation costs us ten times what it costs a client. */
 const TLS = { minVersion: 'TLSv1.2', secureOptions: constants.SSL_OP_NO_RENEGOTIATION } as const
 
-/** A server with limits made for the API server as its client; takes no body yet; no routes. */
-export function createHttpsServer({ key, cert }: Certificate): HttpsServer {
-  const server = Fastify({
-    https: {
-      key,
-      cert,
-      ...TLS,
-      handshakeTimeout: HANDSHAKE_MS,
-      headersTimeout: HEADERS_MS,
-      connectionsCheckingInterval: CHECK_MS,
-    },
-    keepAliveTimeout: KEEP_ALIVE_MS,
+/**
+ * A server with limits made for the API server as its client; takes no body yet; no routes. `admit` is
+ * asked of each request first, before anything is done for it; one that it refuses gets no answer.
+ */
+export function createHttpsServer(
+  { key, cert }: Certificate,
+  admit: (request: IncomingMessage, response: ServerResponse) => boolean,
+): HttpsServer {
+  const options = {
+    ...TLS,
+    ...{ key, cert },
+    handshakeTimeout: HANDSHAKE_MS,
+    headersTimeout: HEADERS_MS,
     requestTimeout: REQUEST_MS,
+    keepAliveTimeout: KEEP_ALIVE_MS,
+    connectionsCheckingInterval: CHECK_MS,
+  }
+  const server = Fastify<Server>({
+    serverFactory: handle =>
+      createServer(options, (request, response) => {
+        if (admit(request, response)) handle(request, response)
+      }),
     // While closing, what still arrives on a live connection is answered, not refused.
     return503OnClosing: false,
     forceCloseConnections: 'idle',

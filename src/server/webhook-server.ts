@@ -4,6 +4,7 @@ import type { Registry } from 'prom-client'
 import type { AdmissionAnswer } from '../admission/response.ts'
 import { type Review, readReview } from '../admission/review.ts'
 import { framesOf } from '../bug.ts'
+import { createLineLimit } from '../line-limit.ts'
 import { type ConnectionLimits, type Connections, watchConnections } from './connections.ts'
 import { type Certificate, createHttpsServer, type HttpsServer } from './https-server.ts'
 import { reviewBudgetMs } from './review-budget.ts'
@@ -75,7 +76,12 @@ export function buildWebhookServer(
   options: WebhookServerOptions,
   limits: WebhookLimits = webhookLimits,
 ): HttpsServer {
-  const server = createHttpsServer(options.certificate)
+  const server: HttpsServer = createHttpsServer(options.certificate, (request, response) => {
+    const connection = connections.of(request)
+    const isAlone = connection.begin(response)
+    if (!isAlone) connection.close('pipelined')
+    return isAlone
+  })
   const metrics = createReviewMetrics(options.metrics)
   const { mutatePod, state, logger } = options
   const logError = createLogError(logger)
@@ -104,15 +110,9 @@ export function buildWebhookServer(
   return server
 }
 
-/** Bodies are read by us, in turn; a second request on a connection must wait for the answer. */
+/** Bodies are read by us, in turn. */
 function takeBodies(server: HttpsServer, connections: Connections, limits: WebhookLimits): void {
   const takeReview = createTakeReview(limits)
-  server.addHook('onRequest', (request, reply, done) => {
-    const connection = connections.of(request.raw)
-    if (connection.begin(reply.raw)) return done()
-    reply.hijack()
-    connection.close('pipelined')
-  })
   server.addContentTypeParser('application/json', (request, _payload, done) => {
     void takeReview(request, connections.of(request.raw), done)
   })
@@ -185,13 +185,9 @@ type LogError = (about: object, message: string) => void
 
 /** Bounded, as everything that a client can cause; an error of the logger itself is dropped. */
 function createLogError(logger: Logger): LogError {
-  let second = 0
-  let lines = 0
+  const mayWrite = createLineLimit(ERROR_LINES_PER_SECOND)
   return (about, message) => {
-    const now = Math.floor(performance.now() / 1000)
-    lines = now === second ? lines + 1 : 1
-    second = now
-    if (lines <= ERROR_LINES_PER_SECOND) quietly(() => logger.error(about, message))
+    if (mayWrite()) quietly(() => logger.error(about, message))
   }
 }
 
