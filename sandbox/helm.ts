@@ -8,7 +8,7 @@ import { kubectl, releaseNamespace } from './install.ts'
 import { startClusterEgress } from './node/network/cluster-egress.ts'
 import { type SandboxNode, startNode } from './node/node.ts'
 import { type Parts, startParts } from './parts.ts'
-import { type Surroundings, startSurroundings } from './surroundings.ts'
+import { startTestbed, type Testbed } from './testbed.ts'
 
 export type { HelmVersion, Said } from './helm/helm-command.ts'
 export type { Values } from './helm/values.ts'
@@ -17,7 +17,8 @@ export type { Values } from './helm/values.ts'
  * A cluster with a node for the release namespace, a Bluemix Dedicated environment with its
  * registry, and Helm: what runs of pullpass is what the chart makes.
  */
-export interface HelmSandbox extends Surroundings {
+export interface HelmSandbox
+  extends Pick<Testbed<true>, 'controlPlane' | 'environment' | 'registry'> {
   readonly node: SandboxNode
   /** What the chart must be told here, with `more` on top, section by section. */
   values(more?: Values): Values
@@ -44,8 +45,15 @@ export async function startHelmSandbox(options: {
   const { version, tell = () => {} } = options
   return startParts(async parts => {
     const { begun, stop } = parts
-    const surroundings = await startSurroundings(parts, tell)
-    const { controlPlane, environment } = surroundings
+    const testbed = await begun(
+      startTestbed({
+        registry: true,
+        controllerManager: true,
+        pullpass: undefined,
+        progress: tell,
+      }),
+    )
+    const { controlPlane, environment, registry } = testbed
     tell('a node for the pods of the release, and the network between it and the API server')
     const image = await begun(buildImage())
     const node = await startRealm(controlPlane, image.programs, parts)
@@ -57,7 +65,7 @@ export async function startHelmSandbox(options: {
     const values: HelmSandbox['values'] = more => merged(ownValues(environment, image.value), more)
     const pods = () => podsOf(controlPlane)
     return {
-      ...{ ...surroundings, node, values, helm, pods, stop },
+      ...{ controlPlane, environment, registry, node, values, helm, pods, stop },
       install: more => deploy(helm, 'install', values(more)),
       upgrade: more => deploy(helm, 'upgrade', values(more)),
       whenLed: () => whenLed(pods),

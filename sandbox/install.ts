@@ -11,8 +11,9 @@ const chart = join(import.meta.dirname, '..', 'charts', 'pullpass')
 const templates = ['rbac.yaml', 'secrets-policy.yaml', 'webhook.yaml']
 
 /**
- * Installs of the chart what a pullpass needs that runs beside the cluster: its ServiceAccount with
- * its rights and the policy on its Secrets, and the webhook's configuration, which sends pods to `webhookUrl`.
+ * Installs what a pullpass process beside the cluster needs of the chart: its ServiceAccount with
+ * its rights, the policy on its Secrets, and the webhook configuration, which sends pods to
+ * `webhookUrl`. Can be repeated with another URL.
  */
 export async function installBeside(
   controlPlane: ControlPlane,
@@ -27,13 +28,14 @@ export async function installBeside(
     const values = join(folder.path, 'values.json')
     const manifests = join(folder.path, 'manifests.yaml')
     await writeFile(values, JSON.stringify(valuesFor({ domain, webhookUrl, failurePolicy })))
-    await writeFile(manifests, await render(values))
-    await kubectl(controlPlane, 'create', 'namespace', releaseNamespace)
+    await writeFile(manifests, `${JSON.stringify(namespace)}\n---\n${await render(values)}`)
     await kubectl(controlPlane, 'apply', '-f', manifests)
   } finally {
     await folder.remove()
   }
 }
+
+const namespace = { apiVersion: 'v1', kind: 'Namespace', metadata: { name: releaseNamespace } }
 
 function valuesFor({ domain, webhookUrl, failurePolicy }: Record<string, string>) {
   return {

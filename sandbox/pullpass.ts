@@ -1,10 +1,13 @@
 import { mkdir, rename, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import { KubeConfig } from '@kubernetes/client-node'
 import { nodeFlags } from '../scripts/bundle.ts'
 import type { BluemixEnvironment } from './bluemix/environment.ts'
 import type { ControlPlane } from './control-plane.ts'
+import type { FaultProxy } from './fault-proxy.ts'
 import { releaseNamespace } from './install.ts'
 import {
+  type Folder,
   makeFolder,
   type Program,
   type RunningProcess,
@@ -38,8 +41,8 @@ export interface PullpassOptions {
   environment: BluemixEnvironment
   /** Where its webhook listens on 127.0.0.1, and its probes and metrics. */
   ports: { webhook: number; operations: number }
-  /** The API server as it shall reach it; absent: directly. */
-  server?: string | undefined
+  /** Its way to the API server; absent: directly. */
+  proxy?: Pick<FaultProxy, 'kubeconfig'> | undefined
   apiKey?: string | undefined
   /** The program in one file; absent: its source. */
   program?: string | undefined
@@ -53,10 +56,22 @@ export interface PullpassOptions {
 
 const main = join(import.meta.dirname, '..', 'src', 'main.ts')
 
-/** Starts it with the rights of its ServiceAccount; resolves when the process runs. */
+/**
+ * Starts it with the rights of its ServiceAccount. Resolves when the process runs; if it cannot be
+ * started, its files are removed.
+ */
 export async function startPullpass(options: PullpassOptions): Promise<Pullpass> {
-  const { environment, ports, clock, program = main, launch = same => same } = options
   const folder = await makeFolder('pullpass')
+  try {
+    return await startIn(folder, options)
+  } catch (error) {
+    await folder.remove()
+    throw error
+  }
+}
+
+async function startIn(folder: Folder, options: PullpassOptions): Promise<Pullpass> {
+  const { environment, ports, clock, program = main, launch = same => same } = options
   const files = await writeFiles(folder.path, options)
   const outputs: RunningProcess[] = []
   const start = async () => {
@@ -100,7 +115,7 @@ export async function startPullpass(options: PullpassOptions): Promise<Pullpass>
 }
 
 async function writeFiles(folder: string, options: PullpassOptions) {
-  const { controlPlane, environment, ports, server, settings = {} } = options
+  const { environment, ports, settings = {} } = options
   const credentialsDirectory = join(folder, 'credentials')
   const apiKey = join(credentialsDirectory, 'api-key')
   await mkdir(credentialsDirectory)
@@ -110,9 +125,7 @@ async function writeFiles(folder: string, options: PullpassOptions) {
     admission: { address: '127.0.0.1', port: ports.webhook },
     operations: { address: '127.0.0.1', port: ports.operations },
     certificate: { names: ['127.0.0.1'] },
-    kubernetes: {
-      kubeconfig: await controlPlane.kubeconfigFor(releaseNamespace, 'pullpass', server),
-    },
+    kubernetes: { kubeconfig: await writeKubeconfig(folder, options) },
     shutdown: { drainMs: 500 },
   }
   for (const [section, values] of Object.entries(settings)) {
@@ -121,6 +134,20 @@ async function writeFiles(folder: string, options: PullpassOptions) {
   const config = join(folder, 'config.yaml')
   await writeFile(config, JSON.stringify({ domain: environment.domain, ...own }))
   return { config, apiKey }
+}
+
+/** The path of the kubeconfig of its ServiceAccount, through the proxy if there is one. */
+async function writeKubeconfig(
+  folder: string,
+  { controlPlane, proxy }: PullpassOptions,
+): Promise<string> {
+  const direct = await controlPlane.kubeconfigFor(releaseNamespace, 'pullpass')
+  if (proxy === undefined) return direct
+  const config = new KubeConfig()
+  config.loadFromFile(direct)
+  const file = join(folder, 'kubeconfig')
+  await writeFile(file, proxy.kubeconfig(config))
+  return file
 }
 
 async function writeSwapped(file: string, text: string): Promise<void> {

@@ -28,9 +28,9 @@ export interface Registry {
 export async function startRegistry(auth: RegistryAuth): Promise<Registry> {
   const command = await tool('registry')
   const folder = await makeFolder('registry')
-  const rootcertbundle = join(folder.path, 'tokens.crt')
-  await writeFile(rootcertbundle, auth.rootCertificate)
   try {
+    const rootcertbundle = join(folder.path, 'tokens.crt')
+    await writeFile(rootcertbundle, auth.rootCertificate)
     return await onFreePorts(async port => {
       const url = `http://127.0.0.1:${port}`
       const { realm, service, issuer } = auth

@@ -15,8 +15,8 @@ export interface Access {
   kubeConfig(): KubeConfig
   /** A real token of a ServiceAccount that exists, by TokenRequest; `seconds` >= 600, default 3600. */
   token(namespace: string, serviceAccount: string, seconds?: number): Promise<string>
-  /** File of a kubeconfig with such a token; `server` may lead through a proxy. */
-  kubeconfigFor(namespace: string, serviceAccount: string, server?: string): Promise<string>
+  /** The path of a kubeconfig with such a token. */
+  kubeconfigFor(namespace: string, serviceAccount: string): Promise<string>
   /** Runs kubectl as the administrator to its end; a refusal is an answer, not a rejection. */
   kubectl(...args: string[]): Promise<{ stdout: string; stderr: string; code: number | null }>
 }
@@ -50,8 +50,8 @@ export async function openAccess(layout: Layout, kubectl: string): Promise<Acces
     kubeconfigFile,
     kubeConfig,
     token,
-    kubeconfigFor: async (namespace, serviceAccount, server = url) =>
-      writeKubeconfig(layout, server, await token(namespace, serviceAccount)),
+    kubeconfigFor: async (namespace, serviceAccount) =>
+      writeKubeconfig(layout, url, await token(namespace, serviceAccount)),
     kubectl: async (...args) =>
       run({
         command: kubectl,

@@ -1,6 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { FaultProxy } from '../fault-proxy.ts'
-import type { Pullpass } from '../pullpass.ts'
+import type { Part } from '../parts.ts'
+import { type Pullpass, type PullpassOptions, startPullpass } from '../pullpass.ts'
 import type { Backend } from './balancer.ts'
 import type { ProcessClock } from './clock.ts'
 
@@ -23,7 +24,31 @@ export interface Replica extends Backend {
   restart(): Promise<void>
 }
 
-export function asReplica(parts: {
+/** Starts pullpass as one of several. Resolves when it is ready; if it does not become ready, it is stopped. */
+export async function startReplica(
+  options: PullpassOptions & {
+    name: string
+    proxy: FaultProxy | undefined
+    clock: ProcessClock | undefined
+  },
+): Promise<Replica & Part> {
+  const { name, proxy, clock, ports } = options
+  const pullpass = await startPullpass(options)
+  const replica = asReplica({ name, pullpass, proxy, clock, port: ports.webhook })
+  const stop = async () => {
+    replica.resume()
+    await pullpass.stop()
+  }
+  try {
+    await pullpass.whenReady()
+  } catch (error) {
+    await stop()
+    throw error
+  }
+  return { ...replica, stop }
+}
+
+function asReplica(parts: {
   name: string
   pullpass: Pullpass
   proxy: FaultProxy | undefined

@@ -1,15 +1,9 @@
 import { readFile } from 'node:fs/promises'
-import { join } from 'node:path'
 import t from 'tap'
 import { Agent, fetch } from 'undici'
-import { startBluemixEnvironment } from '../../sandbox/bluemix/environment.ts'
-import { startControlPlane } from '../../sandbox/control-plane.ts'
-import { installBeside, kubectl } from '../../sandbox/install.ts'
+import { kubectl } from '../../sandbox/install.ts'
 import { startParts } from '../../sandbox/parts.ts'
-import { onFreePorts } from '../../sandbox/ports.ts'
-import { makeFolder } from '../../sandbox/processes.ts'
-import { startPullpass } from '../../sandbox/pullpass.ts'
-import { bundle } from '../../scripts/bundle.ts'
+import { onlyReplica, startTestbed } from '../../sandbox/testbed.ts'
 import { reachCluster } from './cluster.ts'
 import { pod, references } from './pods.ts'
 
@@ -81,28 +75,28 @@ function large(name: string): object {
 /** The shipped program with the chart's heap, beside a cluster. */
 async function startAll() {
   return startParts(async ({ begun, stop }) => {
-    const folder = await makeFolder('bundle')
-    await begun(Promise.resolve({ stop: folder.remove }))
-    const program = join(folder.path, 'pullpass.mjs')
-    await bundle('src/main.ts', program)
-    const environment = await begun(startBluemixEnvironment())
-    const controlPlane = await begun(startControlPlane())
+    const testbed = await begun(
+      startTestbed({
+        registry: false,
+        controllerManager: false,
+        pullpass: {
+          count: 1,
+          program: 'bundle',
+          balanced: false,
+          proxied: false,
+          clocks: false,
+          failurePolicy: 'Fail',
+          apiKey: undefined,
+          settings: undefined,
+          launch: given => ({ ...given, env: { ...given.env, NODE_OPTIONS } }),
+        },
+        progress: () => {},
+      }),
+    )
+    const { controlPlane } = testbed
     const cluster = reachCluster(controlPlane, () => {})
     await begun(Promise.resolve({ stop: cluster.close }))
-    const pullpass = await onFreePorts(async (webhook, operations) => {
-      const { domain } = environment
-      const webhookUrl = `https://127.0.0.1:${webhook}/mutate`
-      await installBeside(controlPlane, { domain, webhookUrl, failurePolicy: 'Fail' })
-      const started = await begun(
-        startPullpass({
-          ...{ environment, controlPlane, program, ports: { webhook, operations } },
-          launch: given => ({ ...given, env: { ...given.env, NODE_OPTIONS } }),
-        }),
-      )
-      await started.whenReady()
-      return started
-    })
-    return { cluster, controlPlane, pullpass, stop }
+    return { cluster, controlPlane, pullpass: onlyReplica(testbed).pullpass, stop }
   })
 }
 

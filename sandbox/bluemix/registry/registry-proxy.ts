@@ -18,7 +18,7 @@ const hopByHop = [
 export interface RegistryProxy {
   handle: Handler
   setUpstream(url: string | undefined): void
-  close(): Promise<void>
+  stop(): Promise<void>
 }
 
 /**
@@ -33,7 +33,7 @@ export function createRegistryProxy(world: World, certificate: string): Registry
     setUpstream: url => {
       upstream = url
     },
-    close: () => agent.destroy(),
+    stop: () => agent.destroy(),
     handle: received =>
       upstream === undefined
         ? emptyRegistry(received, world.hosts.registry, certificate)

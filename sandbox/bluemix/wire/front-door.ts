@@ -23,7 +23,7 @@ interface Door {
 
 export interface FrontDoor {
   port: number
-  close(): Promise<void>
+  stop(): Promise<void>
 }
 
 /**
@@ -47,7 +47,7 @@ export async function openFrontDoor(
   await once(server, 'listening')
   return {
     port: (server.address() as AddressInfo).port,
-    close: async () => {
+    stop: async () => {
       closing.abort()
       server.close()
       server.closeAllConnections()

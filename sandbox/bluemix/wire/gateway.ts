@@ -10,7 +10,7 @@ export interface Gateway {
   /** Resets the client whose tunnel has this local port; false where there is none. */
   reset(tunnelPort: number | undefined): boolean
   resetAll(): void
-  close(): Promise<void>
+  stop(): Promise<void>
 }
 
 /**
@@ -51,7 +51,7 @@ export async function openGateway(hostNames: string[], isDown: () => boolean): P
       return found !== undefined
     },
     resetAll,
-    close: async () => {
+    stop: async () => {
       server.close()
       resetAll()
       server.closeAllConnections()
