@@ -14,6 +14,8 @@ export interface Replicas extends Pick<Testbed, 'controlPlane' | 'environment' |
 
 export interface ReplicasOptions extends Pick<PullpassOptions, 'apiKey' | 'settings'> {
   count: number
+  /** Additional environment variables, as the chart's Deployment sets them. */
+  env?: Record<string, string>
   /** Each reaches the API server through a fault proxy of its own. */
   proxied?: boolean
   /** Each has a wall clock of its own, which can be set. */
@@ -34,7 +36,7 @@ export async function startReplicas(options: ReplicasOptions): Promise<Replicas>
       failurePolicy: 'Fail',
       apiKey: options.apiKey,
       settings: options.settings,
-      launch: undefined,
+      launch: program => ({ ...program, env: { ...program.env, ...options.env } }),
     },
     progress: () => {},
   })

@@ -19,6 +19,8 @@ export interface ListWatchOptions<T> extends Watched {
   name: string
   /** How long one watch lives; absent: 50 to 70 s. */
   watchSeconds?: number
+  /** After so long a list is due although nothing asks for it; absent: 20 to 40 minutes. */
+  relistSeconds?: number
 }
 
 export interface ListWatch {
@@ -36,7 +38,8 @@ export interface ListWatch {
  * Lists, then watches, then watches on, until stopped: no failure ends it (watch-pace.ts has the
  * table). Each list replaces the whole set, so a deletion that was missed is made up for. A list that
  * is older than what was seen means that the API server went back in time: nothing that was known
- * counts any more. An object that is too large to be read counts as absent (size-limits.ts). Objects
+ * counts any more. Where its versions have passed those that were seen by the time it is asked again,
+ * nothing shows that: a list now and then puts that right. An object that is too large to be read counts as absent (size-limits.ts). Objects
  * are the API's JSON: timestamps are strings.
  */
 export function createListWatch<T extends WatchedObject>(options: ListWatchOptions<T>): ListWatch {
@@ -54,6 +57,7 @@ export function createListWatch<T extends WatchedObject>(options: ListWatchOptio
     version: undefined,
     newest: 0n,
     silentWatches: 0,
+    relistAt: Number.POSITIVE_INFINITY,
     synced: false,
     failures: 0,
     problem: undefined,
@@ -84,6 +88,8 @@ interface State<T> extends ListWatchOptions<T> {
   /** The newest version that the API server has named so far. */
   newest: bigint
   silentWatches: number
+  /** By performance.now(). */
+  relistAt: number
   synced: boolean
   failures: number
   problem: string | undefined
@@ -113,7 +119,8 @@ async function listThenWatch<T extends WatchedObject>(state: State<T>): Promise<
     return { error, ...life, silentWatches: state.silentWatches }
   }
   try {
-    const version = state.version ?? (await list(state))
+    const isDue = performance.now() >= state.relistAt
+    const version = (isDue ? undefined : state.version) ?? (await list(state))
     since = performance.now()
     await watchFrom<T>({ ...state, version, seconds }, state.stopping.signal, {
       contact: () => {
@@ -150,6 +157,8 @@ async function list<T extends WatchedObject>(state: State<T>): Promise<string> {
   state.version = version
   state.newest = numberOf(version)
   state.silentWatches = 0
+  const relistSeconds = state.relistSeconds ?? 1200 + Math.random() * 1200
+  state.relistAt = performance.now() + relistSeconds * 1000
   logger.info({ items }, state.synced ? 'synced again' : 'synced')
   state.synced = true
   state.firstList.arrived()

@@ -48,7 +48,7 @@ export function createObjectTable<T extends KubernetesObject, V>(options: {
         complete: (listVersion, anew) => {
           const version = versionOf({ metadata: { resourceVersion: listVersion } })
           if (anew) state.removed.clear()
-          complete(state, listed, row => anew || row.version <= version)
+          complete(state, listed, known => anew || known.version <= version)
         },
       }
     },
@@ -79,25 +79,20 @@ function set<V>(state: State<V>, key: string, version: bigint, value: V | undefi
   if (before !== undefined || value !== undefined) state.changed?.(key, before?.value, value)
 }
 
-/** `decides`: the list is not older than this row. */
+/** `decides`: the list is not older than this row, or this removal. */
 function complete<V>(
   state: State<V>,
   listed: Map<string, Row<V>>,
-  decides: (row: Row<V>) => boolean,
+  decides: (known: { version: bigint }) => boolean,
 ): void {
-  const { rows } = state
+  const { rows, removed } = state
   for (const [key, row] of rows) {
     if (!listed.has(key) && decides(row)) drop(state, key, row)
   }
   for (const [key, row] of listed) {
-    const before = rows.get(key)
-    const counts = before ? decides(before) : !isRemoved(state, key, row)
-    if (counts) take(state, key, row)
+    const known = rows.get(key) ?? removed.get(key)
+    if (known === undefined || known.version <= row.version || decides(known)) take(state, key, row)
   }
-}
-
-function isRemoved<V>({ removed }: State<V>, key: string, row: Row<V>): boolean {
-  return row.version < (removed.get(key)?.version ?? 0n)
 }
 
 function drop<V>({ rows, changed }: State<V>, key: string, row: Row<V>): void {

@@ -56,7 +56,6 @@ export async function runTable(t: Test, runs: Run[]): Promise<void> {
   t.teardown(target.stop)
   const { load } = target
   const baseline = await measureBaseline(load)
-  const table = []
   const settled: number[] = []
   for (const [index, run] of runs.entries()) {
     const attacked: Attacked[] = []
@@ -69,9 +68,8 @@ export async function runTable(t: Test, runs: Run[]): Promise<void> {
     for (const { cells, breaches } of rows) {
       t.strictSame(breaches, [], `run ${index + 1}: ${cells[0]} from ${cells[1]}`)
     }
-    table.push(HEADINGS, ...rows.map(({ cells }) => cells))
+    print([HEADINGS, ...rows.map(({ cells }) => cells)])
   }
-  print(table)
   say(`without attack: p99 ${baseline.p99.toFixed(1)} ms; RSS after each run: ${settled} MiB`)
   const growth = (settled.at(-1) ?? 0) - (settled[0] ?? 0)
   t.ok(growth <= MOST_RSS_GROWTH_MIB, `the last run made RSS grow by ${growth} MiB`)

@@ -6,7 +6,8 @@ import type { ControlPlane } from '../../sandbox/control-plane.ts'
 import { releaseNamespace } from '../../sandbox/install.ts'
 import { limitMemory, type MemoryLimit } from '../../sandbox/memory-limit.ts'
 import { startParts } from '../../sandbox/parts.ts'
-import type { Pullpass, PullpassOptions } from '../../sandbox/pullpass.ts'
+import type { Program } from '../../sandbox/processes.ts'
+import type { Pullpass } from '../../sandbox/pullpass.ts'
 import { onlyReplica, startTestbed } from '../../sandbox/testbed.ts'
 import { type Cluster, reachCluster } from '../whole/cluster.ts'
 import { type HonestLoad, KNOWN, startHonestLoad } from './honest.ts'
@@ -45,7 +46,7 @@ export async function startTarget(): Promise<Target> {
           failurePolicy: 'Ignore',
           apiKey: undefined,
           settings: undefined,
-          launch: shippedIn(limit, memoryMiB),
+          launch: await readLaunch(limit, memoryMiB),
         },
         progress: () => {},
       }),
@@ -72,11 +73,11 @@ export async function startTarget(): Promise<Target> {
   })
 }
 
-/** As the image and the chart's Deployment have it: the heap gets three quarters of the memory. */
-function shippedIn(limit: MemoryLimit, memoryMiB: number): NonNullable<PullpassOptions['launch']> {
+/** As the chart's Deployment has it: the heap gets three quarters of the memory. */
+async function readLaunch(limit: MemoryLimit, memoryMiB: number) {
   const NODE_OPTIONS = `--max-old-space-size=${Math.floor((memoryMiB * 3) / 4)}`
-  const shipped = { NODE_ENV: 'production', NODE_OPTIONS }
-  return started => limit.hold({ ...started, env: { ...started.env, ...shipped } })
+  const shipped = { ...(await readImageEnvironment()), NODE_OPTIONS }
+  return (started: Program) => limit.hold({ ...started, env: { ...started.env, ...shipped } })
 }
 
 /** The chart's own, in MiB. */
@@ -85,6 +86,13 @@ async function readMemoryLimit(): Promise<number> {
   const [, mebibytes] = /^(\d+)Mi$/.exec(values.resources.limits.memory) ?? []
   if (mebibytes === undefined) throw new Error('the memory limit of the chart is not in Mi')
   return Number(mebibytes)
+}
+
+/** What the last stage of the Dockerfile sets: a variable in each `ENV` line. */
+async function readImageEnvironment(): Promise<Record<string, string>> {
+  const stages = (await readFile(join(root, 'Dockerfile'), 'utf8')).split(/^FROM /m)
+  const lines = stages.at(-1)?.matchAll(/^ENV (\w+)=(\S+)$/gm) ?? []
+  return Object.fromEntries([...lines].map(([, name, value]) => [name, value]))
 }
 
 /** What the API server is given to trust. */

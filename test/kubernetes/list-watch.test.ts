@@ -151,6 +151,7 @@ t.test('against a real API server', async t => {
       kubeConfig?: KubeConfig
       query?: Record<string, string>
       watchSeconds?: number
+      relistSeconds?: number
       upsert?: () => void
     } = {},
   ) {
@@ -306,6 +307,18 @@ t.test('against a real API server', async t => {
     await waitFor(() => known.size === 0, { withinMs: 5_000, what: 'the empty list' })
     await create('lie-3', 'lie')
     await knows('lie-3')
+  })
+
+  t.test('a list comes now and then although nothing asks for it', async t => {
+    const options = { watchSeconds: 1, relistSeconds: 2 }
+    const { watch, proxy, knows } = await keepUp(t, 'now-and-then', options)
+    await create('now-and-then-1', 'now-and-then')
+    watch.start()
+    await knows('now-and-then-1')
+    const isList = ({ path }: { path: string }) => path.includes('limit=')
+    const lists = () => proxy.requests.filter(isList).length
+    await waitFor(() => lists() > 2, { withinMs: 20_000, what: 'two more lists' })
+    await knows('now-and-then-1')
   })
 
   t.test('a half-open connection is given up', async t => {

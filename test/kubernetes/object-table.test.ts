@@ -86,6 +86,17 @@ t.test('a list decides about every object that is not newer than the list', asyn
   t.equal(table.get('a'), '80', 'a version that the API server does not have any more')
 })
 
+t.test('a list decides about every removal that is not newer than the list', async t => {
+  const { table, at, replace } = setup()
+  table.upsert(at('a', '80'))
+  table.remove(at('a', '90'))
+  replace([at('a', '80')], '100')
+  t.equal(table.get('a'), '80', 'a removal that the API server does not know any more')
+  table.remove(at('a', '110'))
+  replace([at('a', '80')], '100')
+  t.equal(table.get('a'), undefined, 'a removal that is newer than the list')
+})
+
 t.test('a list that never becomes complete changes nothing', async t => {
   const { table, at } = setup()
   table.upsert(at('a', '1'))

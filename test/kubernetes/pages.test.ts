@@ -67,7 +67,7 @@ function streamOf(text: string, until: AbortSignal | undefined) {
 }
 
 t.test('a list that is too large for one page is read in smaller pages', async t => {
-  const objects = Array.from({ length: 40 }, (_, n) => account(`kept-${n}`, 'x'.repeat(1 << 20)))
+  const objects = Array.from({ length: 40 }, (_, n) => account(`kept-${n}`, 'x'.repeat(1 << 18)))
   const { watch, table, limits, skipped } = keepUp(t, objects)
   await watch.whenSynced()
   t.equal([...table.keys()].length, 40)

@@ -20,6 +20,11 @@ t.test('the caches follow an API server whose etcd was restored from a backup', 
   for (const name of ['after-1', 'after-2', 'after-3']) await scene.namespace(name)
   for (const name of ['after-1', 'after-2', 'after-3']) await scene.whenSecret(name)
   t.equal(await optedIn(), before + 2)
+  // A backup is hours old: until then much else was written.
+  for (let change = 0; change < 1000; change++) {
+    const metadata = { annotations: { change: String(change) } }
+    await scene.ask('PATCH', '/api/v1/namespaces/default', { metadata })
+  }
 
   await restore()
   await waitFor(async () => (await optedIn()) === before, {

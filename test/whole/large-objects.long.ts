@@ -1,106 +1,129 @@
-import { readFile } from 'node:fs/promises'
-import t from 'tap'
+import { readFileSync } from 'node:fs'
+import t, { type Test } from 'tap'
 import { Agent, fetch } from 'undici'
 import { kubectl } from '../../sandbox/install.ts'
-import { startParts } from '../../sandbox/parts.ts'
-import { onlyReplica, startTestbed } from '../../sandbox/testbed.ts'
+import { waitFor } from '../../sandbox/processes.ts'
+import { startReplicas } from '../../sandbox/replicas.ts'
 import { reachCluster } from './cluster.ts'
 import { pod, references } from './pods.ts'
 
-/* A tenant with the role `edit` in one namespace stores 300 ServiceAccounts of 1 MB there. */
+/** The memory limit of the chart, and what it gives the heap. */
+const limitMiB = 256
+const env = { NODE_OPTIONS: '--max-old-space-size=192' }
+const count = 300
 
-const ACCOUNTS = 300
-/** Of the chart: the memory limit, and three quarters of it for Node's heap. */
-const LIMIT_MIB = 256
-const NODE_OPTIONS = `--max-old-space-size=${(LIMIT_MIB * 3) / 4}`
-
-t.test('a tenant who stores 300 MB of ServiceAccounts does not fill the memory', async t => {
-  const { cluster, controlPlane, pullpass, stop } = await startAll()
-  t.teardown(stop)
-  await cluster.namespace('crowded', {})
-  await kubectl(controlPlane, 'create', 'serviceaccount', 'tenant', '-n', 'crowded')
-  const grant = ['rolebinding', 'tenant', '--clusterrole=edit', '--serviceaccount=crowded:tenant']
-  await kubectl(controlPlane, 'create', ...grant, '-n', 'crowded')
-  const token = await controlPlane.token('crowded', 'tenant')
-  const dispatcher = new Agent({ connect: { ca: controlPlane.ca } })
-  t.teardown(() => dispatcher.close())
-  const write = async (method: string, path: string, body: object) => {
-    const type = method === 'PATCH' ? 'application/merge-patch+json' : 'application/json'
-    const response = await fetch(`${controlPlane.url}${path}`, {
-      method,
-      headers: { authorization: `Bearer ${token}`, 'content-type': type },
-      body: JSON.stringify(body),
-      dispatcher,
-    })
-    await response.arrayBuffer()
-    return response.status
-  }
-
-  const accounts = '/api/v1/namespaces/crowded/serviceaccounts'
-  for (let index = 0; index < ACCOUNTS; index++) {
-    t.equal(await write('POST', accounts, large(`large-${index}`)), 201)
-  }
-  await served('created')
-  for (let index = 0; index < 50; index++) {
-    const metadata = { annotations: { changed: 'yes' } }
-    t.equal(await write('PATCH', `${accounts}/large-${index}`, { metadata }), 200)
-  }
-  await served('changed')
-  await pullpass.process().stop()
-  await pullpass.restart()
-  await served('restarted')
-
-  /** A new namespace is served, by the same process, within the memory limit. */
-  async function served(name: string): Promise<void> {
-    await cluster.namespace(name)
-    await cluster.whenSecret(name)
-    const { status, body } = await cluster.create(name, pod('mypod'))
-    t.same([status, references(body)], [201, ['pullpass-registry']], name)
-    t.ok(pullpass.process().running(), `${name}: the process runs`)
-    const peak = await peakMiB(pullpass.process().pid)
-    t.comment(`${name}: at most ${peak} MiB`)
-    t.ok(peak < LIMIT_MIB, `${name}: ${peak} MiB`)
-  }
+const replicas = await startReplicas({ count: 1, env })
+t.teardown(replicas.stop)
+const { controlPlane, all } = replicas
+const replica = all[0] as (typeof all)[0]
+const { pullpass } = replica
+const cluster = reachCluster(controlPlane, () => {})
+const tenant = await reachTenant()
+t.teardown(async () => {
+  await Promise.all([cluster.close(), tenant.close()])
 })
 
-/** Most of it are names of Secrets that its pods may use; ours is not among them. */
-function large(name: string): object {
-  const imagePullSecrets = Array.from({ length: 4000 }, (_, index) => ({
-    name: `${index}-`.padEnd(240, 'x'),
+/** A megabyte of names that pods of this ServiceAccount may use; of each size a third. */
+function largeAccount(index: number): object {
+  const length = [9000, 1000, 240][index % 3] as number
+  const names = Array.from({ length: Math.floor(1_000_000 / (length + 11)) }, (_, at) => ({
+    name: String(at).padEnd(length, 'x'),
   }))
-  const annotations = { 'kubernetes.io/enforce-mountable-secrets': 'T' }
-  return { metadata: { name, annotations }, imagePullSecrets }
+  return {
+    metadata: {
+      name: `large-${index}`,
+      annotations: { 'kubernetes.io/enforce-mountable-secrets': 'T' },
+    },
+    imagePullSecrets: names,
+  }
 }
 
-/** The shipped program with the chart's heap, beside a cluster. */
-async function startAll() {
-  return startParts(async ({ begun, stop }) => {
-    const testbed = await begun(
-      startTestbed({
-        registry: false,
-        controllerManager: false,
-        pullpass: {
-          count: 1,
-          program: 'bundle',
-          balanced: false,
-          proxied: false,
-          clocks: false,
-          failurePolicy: 'Fail',
-          apiKey: undefined,
-          settings: undefined,
-          launch: given => ({ ...given, env: { ...given.env, NODE_OPTIONS } }),
-        },
-        progress: () => {},
-      }),
-    )
-    const { controlPlane } = testbed
-    const cluster = reachCluster(controlPlane, () => {})
-    await begun(Promise.resolve({ stop: cluster.close }))
-    return { cluster, controlPlane, pullpass: onlyReplica(testbed).pullpass, stop }
+t.test('300 MB of ServiceAccounts arrive by the watch and do not end the process', async t => {
+  for (let index = 0; index < count; index += 5) {
+    const made = [0, 1, 2, 3, 4].map(more => tenant.ask('POST', '', largeAccount(index + more)))
+    t.same(await Promise.all(made), Array(5).fill(201))
+  }
+  await servesAndInjects(t, 'watched')
+})
+
+t.test('a start with 300 MB of ServiceAccounts stays within the memory limit', async t => {
+  await startAgain()
+  await servesAndInjects(t, 'started')
+})
+
+t.test('it enforces what the large ServiceAccounts ask for', async t => {
+  await cluster.label('crowded', 'enabled')
+  await cluster.whenSecret('crowded')
+  const strict = pod('strict', { serviceAccountName: 'large-299' })
+  const { status, body, warnings } = await cluster.create('crowded', strict)
+  t.same([status, references(body).includes('pullpass-registry')], [201, false])
+  t.match(warnings.join(), /does not let pods use the pull secret/)
+})
+
+t.test('changes to 50 of them do not take the process over the memory limit', async t => {
+  for (let index = 0; index < 50; index += 5) {
+    const patch = { metadata: { labels: { changed: 'yes' } } }
+    const made = [0, 1, 2, 3, 4].map(more => tenant.ask('PATCH', `/large-${index + more}`, patch))
+    t.same(await Promise.all(made), Array(5).fill(200))
+  }
+  await servesAndInjects(t, 'changed')
+})
+
+t.test('a second start stays within the memory limit', async t => {
+  await startAgain()
+  await servesAndInjects(t, 'started-again')
+})
+
+async function startAgain(): Promise<void> {
+  await pullpass.process().stop(20_000)
+  const from = performance.now()
+  await replica.restart()
+  t.comment(`ready after ${Math.round(performance.now() - from)} ms`)
+}
+
+async function servesAndInjects(t: Test, namespace: string): Promise<void> {
+  await cluster.namespace(namespace)
+  await cluster.whenSecret(namespace, undefined, 60_000)
+  const isInjected = async () => {
+    const { status, body } = await cluster.create(namespace, pod('web'), '?dryRun=All')
+    return status === 201 && references(body).includes('pullpass-registry')
+  }
+  await waitFor(isInjected, { withinMs: 60_000, what: 'a pod to be injected' })
+  t.equal((await pullpass.readyz()).ready, true)
+  t.equal(pullpass.process().running(), true)
+  const MiB = peakMiB(pullpass.process().pid)
+  t.comment(`peak of resident memory: ${MiB} MiB`)
+  t.ok(MiB < limitMiB, `${MiB} MiB of ${limitMiB}`)
+}
+
+function peakMiB(pid: number): number {
+  const [, kiB] = /^VmHWM:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8')) ?? []
+  return Math.round(Number(kiB) / 1024)
+}
+
+/** A user with the role `edit` in one namespace, and what it does with ServiceAccounts there. */
+async function reachTenant() {
+  await cluster.namespace('crowded', {})
+  await cluster.ask('POST', '/api/v1/namespaces/crowded/serviceaccounts', {
+    metadata: { name: 'tenant' },
   })
-}
-
-async function peakMiB(pid: number): Promise<number> {
-  const status = await readFile(`/proc/${pid}/status`, 'utf8')
-  return Math.round(Number(/^VmHWM:\s+(\d+) kB/m.exec(status)?.[1]) / 1024)
+  const binding = ['--clusterrole=edit', '--serviceaccount=crowded:tenant']
+  await kubectl(controlPlane, 'create', 'rolebinding', '-n', 'crowded', 'tenant', ...binding)
+  const token = await controlPlane.token('crowded', 'tenant')
+  const dispatcher = new Agent({ connect: { ca: controlPlane.ca } })
+  const accounts = `${controlPlane.url}/api/v1/namespaces/crowded/serviceaccounts`
+  return {
+    ask: async (method: string, path: string, body: object): Promise<number> => {
+      const type = method === 'PATCH' ? 'application/merge-patch+json' : 'application/json'
+      const response = await fetch(accounts + path, {
+        method,
+        headers: { authorization: `Bearer ${token}`, 'content-type': type },
+        body: JSON.stringify(body),
+        dispatcher,
+      })
+      await response.arrayBuffer()
+      return response.status
+    },
+    close: () => dispatcher.close(),
+  }
 }

@@ -1,12 +1,15 @@
 import { KubernetesError } from '../errors.ts'
 import { get, translated, type Watched, within } from './requests.ts'
 import {
+  createTextRoom,
   HEAD_BYTES,
   isTooDense,
   MOST_BYTES,
+  MOST_PAGE_BYTES,
   type ObjectHead,
   readAtMost,
   readHead,
+  type TextRoom,
 } from './size-limits.ts'
 
 const PAGE_SIZE = 500
@@ -16,12 +19,14 @@ const PAGE_TIMEOUT_MS = 30_000
 export interface PageSize {
   now: number
   readonly most: number
+  /** One page after the other is read into it. */
+  readonly room: TextRoom
 }
 
 /** `limit` of the query, where it is given, is the most. */
 export function createPageSize({ limit }: Record<string, string>): PageSize {
   const most = Number(limit ?? PAGE_SIZE)
-  return { now: most, most }
+  return { now: most, most, room: createTextRoom() }
 }
 
 /**
@@ -30,8 +35,8 @@ export function createPageSize({ limit }: Record<string, string>): PageSize {
  *
  * | the page                                    | the next request                              |
  * |---------------------------------------------|-----------------------------------------------|
- * | is larger than MOST_BYTES, or too dense     | the same page with half as many objects       |
- * | the same, and it holds one object           | the page behind it; `on.skipped` gets the head |
+ * | is larger than MOST_PAGE_BYTES, or dense    | the same page with half as many objects       |
+ * | holds one object, larger than MOST_BYTES    | the page behind it; `on.skipped` gets the head |
  * | is smaller than a quarter of that           | the next page, with twice as many objects     |
  * | else                                        | the next page                                 |
  *
@@ -71,9 +76,9 @@ async function nextPage<T>(
 ): Promise<{ page: Page<T>; skipped?: ObjectHead | undefined }> {
   for (;;) {
     const query = { ...watched.query, limit: String(size.now), ...(next && { continue: next }) }
-    const { page, bytes, beginning } = await readPage<T>({ ...watched, query }, stop)
+    const { page, bytes, beginning } = await readPage<T>({ ...watched, query }, size, stop)
     if (page !== undefined) {
-      if (bytes < MOST_BYTES / 4) size.now = Math.min(size.most, size.now * 2)
+      if (bytes < MOST_PAGE_BYTES / 4) size.now = Math.min(size.most, size.now * 2)
       return { page }
     }
     if (size.now === 1) return skipObject(watched.path, beginning)
@@ -84,14 +89,16 @@ async function nextPage<T>(
 /** A page; where it is too large, only the beginning of its text. */
 async function readPage<T>(
   watched: Watched,
+  { now, room }: PageSize,
   stop: AbortSignal,
 ): Promise<{ page?: Page<T>; bytes: number; beginning: string }> {
   const action = `list ${watched.path}`
+  const most = now === 1 ? MOST_BYTES : MOST_PAGE_BYTES
   return translated(action, () =>
     within(PAGE_TIMEOUT_MS, stop, async signal => {
       const { body } = await get(action, watched, signal)
-      const text = await readAtMost(body, MOST_BYTES)
-      if (text.length <= MOST_BYTES && !isTooDense(text)) {
+      const text = await readAtMost(body, most, room)
+      if (text.length <= most && !isTooDense(text)) {
         return { page: JSON.parse(text.toString()), bytes: text.length, beginning: '' }
       }
       return { bytes: text.length, beginning: text.subarray(0, HEAD_BYTES).toString() }

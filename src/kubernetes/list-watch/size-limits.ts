@@ -31,16 +31,60 @@ export function isTooDense(text: Uint8Array): boolean {
   return structure > MOST_STRUCTURE
 }
 
-/** The text of a stream, to its end or until it is longer than `bytes`. */
-export async function readAtMost(body: AsyncIterable<Uint8Array>, bytes: number): Promise<Buffer> {
-  const chunks: Uint8Array[] = []
+/**
+ * A page of several objects that is larger than this is read again in smaller pages, so that only
+ * an object that is itself larger needs more room.
+ */
+export const MOST_PAGE_BYTES = 1 << 20
+
+/** Room for one text at a time. It is used again for the next text, which overwrites it. */
+export interface TextRoom {
+  readonly length: number
+  /** Valid until `clear`. */
+  text(): Buffer
+  append(part: Uint8Array): void
+  clear(): void
+}
+
+/**
+ * Memory outside of the JavaScript heap is given back late, and a list of large objects would fill
+ * the container with buffers that are not needed any more. That is why one buffer is used for all.
+ */
+export function createTextRoom(): TextRoom {
+  let buffer = Buffer.allocUnsafeSlow(64 << 10)
   let length = 0
-  for await (const chunk of body) {
-    chunks.push(chunk)
-    length += chunk.length
-    if (length > bytes) break
+  return {
+    get length() {
+      return length
+    },
+    text: () => buffer.subarray(0, length),
+    append(part) {
+      if (length + part.length > buffer.length) {
+        const larger = Buffer.allocUnsafeSlow(Math.max(2 * buffer.length, length + part.length))
+        buffer.copy(larger, 0, 0, length)
+        buffer = larger
+      }
+      buffer.set(part, length)
+      length += part.length
+    },
+    clear() {
+      length = 0
+    },
   }
-  return Buffer.concat(chunks)
+}
+
+/** The text of a stream, to its end or until it is longer than `bytes`. */
+export async function readAtMost(
+  body: AsyncIterable<Uint8Array>,
+  bytes: number,
+  room = createTextRoom(),
+): Promise<Buffer> {
+  room.clear()
+  for await (const chunk of body) {
+    room.append(chunk)
+    if (room.length > bytes) break
+  }
+  return room.text()
 }
 
 /** The first part of a text, which holds the beginning of an object's metadata. */

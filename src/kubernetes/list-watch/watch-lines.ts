@@ -1,4 +1,12 @@
-import { HEAD_BYTES, isTooDense, MOST_BYTES, type ObjectHead, readHead } from './size-limits.ts'
+import {
+  createTextRoom,
+  HEAD_BYTES,
+  isTooDense,
+  MOST_BYTES,
+  type ObjectHead,
+  readHead,
+  type TextRoom,
+} from './size-limits.ts'
 
 /** An object as the API's JSON has it: timestamps are strings. */
 export interface WatchedObject {
@@ -36,39 +44,34 @@ export async function* watchEvents<T>(
   chunks: AsyncIterable<Uint8Array>,
   longestLine = MOST_BYTES,
 ): AsyncGenerator<WatchEvent<T>> {
-  let line = newLine()
+  const line: Line = { room: createTextRoom(), length: 0 }
   for await (const chunk of chunks) {
     let start = 0
     for (let end = chunk.indexOf(NEWLINE); end >= 0; end = chunk.indexOf(NEWLINE, start)) {
       lengthen(line, chunk.subarray(start, end), longestLine)
       const event = eventOf<T>(line, longestLine)
+      line.room.clear()
+      line.length = 0
       if (event !== undefined) yield event
-      line = newLine()
       start = end + 1
     }
     lengthen(line, chunk.subarray(start), longestLine)
   }
 }
 
+/** `length` counts also what is not held. */
 interface Line {
-  parts: Uint8Array[]
+  readonly room: TextRoom
   length: number
 }
-
-const newLine = (): Line => ({ parts: [], length: 0 })
 
 function lengthen(line: Line, part: Uint8Array, longest: number): void {
   const before = line.length
   line.length += part.length
-  if (line.length <= longest) line.parts.push(part)
-  else if (before <= longest) line.parts = [beginningOf([...line.parts, part])]
-}
-
-/** Of what is not an event not even the end is waited for. */
-function beginningOf(parts: Uint8Array[]): Buffer {
-  const beginning = Buffer.from(Buffer.concat(parts).subarray(0, HEAD_BYTES))
-  oversized(beginning)
-  return beginning
+  if (before > longest) return
+  line.room.append(part)
+  // Of what is not an event not even the end is waited for.
+  if (line.length > longest) oversized(line.room.text())
 }
 
 function oversized(text: Uint8Array): WatchEvent<never> {
@@ -78,8 +81,8 @@ function oversized(text: Uint8Array): WatchEvent<never> {
   return { type: 'OVERSIZED', object }
 }
 
-function eventOf<T>({ parts, length }: Line, longest: number): WatchEvent<T> | undefined {
-  const text = Buffer.concat(parts)
+function eventOf<T>({ room, length }: Line, longest: number): WatchEvent<T> | undefined {
+  const text = room.text()
   if (length > longest || isTooDense(text)) return oversized(text)
   const line = text.toString('utf8')
   return line.trim() === '' ? undefined : parsed(line)
