@@ -4,7 +4,7 @@ import type { ControlPlane } from './control-plane.ts'
 import { makeFolder, run } from './processes.ts'
 import { tool } from './tools.ts'
 
-/** Where pullpass's own things are, as the chart names them. */
+/** The namespace of the release. */
 export const releaseNamespace = 'pullpass'
 
 const chart = join(import.meta.dirname, '..', 'charts', 'pullpass')
@@ -60,7 +60,7 @@ async function render(values: string): Promise<string> {
   return stdout
 }
 
-/** Runs kubectl, which must work; resolves with what it says. */
+/** Runs kubectl and resolves with its output. Rejects if it fails. */
 export async function kubectl(controlPlane: ControlPlane, ...args: string[]): Promise<string> {
   const { code, stdout, stderr } = await controlPlane.kubectl(...args)
   if (code !== 0) throw new Error(`kubectl ${args.join(' ')}: ${stderr}`)

@@ -16,22 +16,22 @@ import {
 } from './processes.ts'
 import type { ProcessClock } from './replicas/clock.ts'
 
-/** One pullpass, as a process of its own beside the cluster. */
+/** pullpass as a process beside the cluster. */
 export interface Pullpass {
-  /** Its process at this moment; another one after `restart`. */
+  /** Its current process; a different one after `restart`. */
   process(): RunningProcess
-  /** Everything that all its processes have written. */
+  /** The output of all its processes. */
   output(): string
-  /** Its lines of one message, parsed. */
+  /** Its log lines with this message, parsed. */
   lines(message: string): Record<string, unknown>[]
-  /** The text of /metrics, or one value of it; series as Prometheus writes them. */
+  /** The text of /metrics, or the value of one series, named as Prometheus writes it. */
   metrics(): Promise<string>
   metric(series: string): Promise<number>
   readyz(): Promise<{ status: number; ready: boolean; problems: string[]; notes: string[] }>
   whenReady(): Promise<void>
-  /** Replaces the API key, as the kubelet does: by renaming a new file into its place. */
+  /** Replaces the API key by renaming a new file, as the kubelet does. */
   writeApiKey(key: string): Promise<void>
-  /** Starts it again, after it has ended or been killed; resolves when it is ready. */
+  /** Starts it again after it has ended; resolves when it is ready. */
   restart(): Promise<void>
   stop(): Promise<void>
 }
@@ -39,18 +39,18 @@ export interface Pullpass {
 export interface PullpassOptions {
   controlPlane: Pick<ControlPlane, 'kubeconfigFor'>
   environment: BluemixEnvironment
-  /** Where its webhook listens on 127.0.0.1, and its probes and metrics. */
+  /** Ports on 127.0.0.1 for the webhook, and for probes and metrics. */
   ports: { webhook: number; operations: number }
-  /** Its way to the API server; absent: directly. */
+  /** Proxy to the API server; absent: none. */
   proxy?: Pick<FaultProxy, 'kubeconfig'> | undefined
   apiKey?: string | undefined
-  /** The program in one file; absent: its source. */
+  /** Path of the bundle; absent: the source is run. */
   program?: string | undefined
-  /** Its wall clock; absent: the machine's. */
+  /** Its wall clock; absent: that of the machine. */
   clock?: Pick<ProcessClock, 'nodeArguments' | 'env'> | undefined
   /** Changes how the process is started: more environment, a memory limit. */
   launch?: ((program: Program) => Program) | undefined
-  /** Merged over the sandbox's own settings, section by section. */
+  /** Settings that override those of the sandbox, section by section. */
   settings?: Record<string, Record<string, unknown>> | undefined
 }
 

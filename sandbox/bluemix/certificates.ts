@@ -59,7 +59,7 @@ function root(commonName: string) {
   })
 }
 
-/** selfsigned signs with SHA-1 unless told otherwise, and starts validity at this very moment. */
+/** By default, selfsigned signs with SHA-1 and starts validity at the present time. */
 function validity() {
   return {
     keyType: 'ec',

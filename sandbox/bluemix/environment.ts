@@ -25,7 +25,7 @@ export interface BluemixEnvironment {
   readonly domain: string
   /** `api.<domain>`, `login.<domain>`, ...: all speak HTTPS on port 443, through the gateway. */
   readonly hosts: Hosts
-  /** An HTTP CONNECT proxy (`http://127.0.0.1:PORT`) that plays DNS for `hosts`. */
+  /** An HTTP CONNECT proxy (`http://127.0.0.1:PORT`) that resolves `hosts`. */
   readonly gateway: string
   /** The private CA of the environment's TLS: PEM text, and the same as a file. */
   readonly ca: string
@@ -40,9 +40,9 @@ export interface BluemixEnvironment {
   }
   /** The default user: member of `acme`, `acme-shop` and of the organizations with odd names. */
   readonly user: User
-  /** Its API key as it is now. */
+  /** Its current API key. */
   readonly apiKey: string
-  /** Another user, alone in the organization `hidden`. */
+  /** Another user, the only member of the organization `hidden`. */
   readonly stranger: User
   addUser(input: UserInput): User
   addOrganization(input: OrganizationInput): Organization
@@ -53,13 +53,13 @@ export interface BluemixEnvironment {
   readonly clock: ClockControl
   readonly faults: FaultSwitches
   readonly ledger: LedgerView
-  /** From now on the access tokens issued so far are expired for the registry, or everywhere. */
+  /** Makes the access tokens issued so far expire, for the registry or everywhere. */
   expireAccessTokens(where: 'registry' | 'everywhere'): void
   /** Refuses all refresh tokens issued so far. */
   revokeRefreshTokens(): void
-  /** Listens; returns how to stop listening. See hooks.ts for what each event tells. */
+  /** Adds a listener; returns a function that removes it. hooks.ts describes the events. */
   on(event: EventName, listener: Listener): () => void
-  /** Where `/v2/*` of the registry host goes: `http://127.0.0.1:PORT`; without: 401 or 200. */
+  /** Target of `/v2/*` of the registry host, `http://127.0.0.1:PORT`; without one: 401 or 200. */
   setRegistryUpstream(url: string | undefined): void
   /** Every secret text ever issued or accepted; for the leak scan. */
   issued(): string[]
@@ -116,7 +116,7 @@ export async function startBluemixEnvironment(
   })
 }
 
-/** What the environment shows of its state. */
+/** The part of the state that tests can use. */
 function viewOf({ hosts, settings, clock, ledger, directory, sessions, secrets }: World) {
   return {
     domain: hosts.api.slice('api.'.length),

@@ -9,22 +9,22 @@ import type { ProcessClock } from './clock.ts'
 export interface Replica extends Backend {
   readonly name: string
   readonly pullpass: Pullpass
-  /** Its way to the API server, where one was asked for. */
+  /** Its fault proxy to the API server, if it has one. */
   readonly proxy: FaultProxy | undefined
-  /** Its wall clock, where one was asked for. */
+  /** Its wall clock, if it has its own. */
   readonly clock: ProcessClock | undefined
-  /** Whether it says so; one that is dead or stands still says nothing. */
+  /** Whether it reports to be the leader; false if it has ended or is paused. */
   leads(): Promise<boolean>
-  /** Ends it at once, as a node that loses power; resolves when it has ended. */
+  /** Kills it, as when a node loses power; resolves when it has ended. */
   kill(): Promise<void>
-  /** Lets it stand still, and go on. */
+  /** Suspends the process, and continues it. */
   pause(): void
   resume(): void
-  /** Starts it again after its end; resolves when it is ready. */
+  /** Starts it again after it has ended; resolves when it is ready. */
   restart(): Promise<void>
 }
 
-/** Starts pullpass as one of several. Resolves when it is ready; if it does not become ready, it is stopped. */
+/** Resolves when the process is ready. If it does not become ready, it is stopped. */
 export async function startReplica(
   options: PullpassOptions & {
     name: string
@@ -53,13 +53,13 @@ function asReplica(parts: {
   pullpass: Pullpass
   proxy: FaultProxy | undefined
   clock: ProcessClock | undefined
-  /** Of its webhook. */
+  /** The port of its webhook. */
   port: number
 }): Replica {
   const { pullpass } = parts
   let paused = false
   const answers = () => pullpass.process().running() && !paused
-  // It may come to stand still while it is asked.
+  // It can be paused during the request.
   const leads = () => pullpass.metric('pullpass_leader').catch(() => 0)
   return {
     ...parts,

@@ -22,9 +22,9 @@ export interface RegistryProxy {
 }
 
 /**
- * `registry/v2/*`: hands everything on to the real registry, bodies as streams, and says under
- * which name it was asked, so that the registry's `Location` headers name this host. Without a
- * registry behind it: the challenge, or 200 for `/v2/` with a good bearer token.
+ * `registry/v2/*`: forwards everything to the real registry, bodies as streams, with the requested
+ * host name, so that the registry's `Location` headers name this host. Without a registry behind it:
+ * the challenge, or 200 for `/v2/` with a valid bearer token.
  */
 export function createRegistryProxy(world: World, certificate: string): RegistryProxy {
   const agent = new Agent({ bodyTimeout: 0 })
