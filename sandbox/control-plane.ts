@@ -17,22 +17,22 @@ export type { AuditEvent } from './control-plane/audit.ts'
 export interface ControlPlane extends Access {
   readonly url: string
   readonly apiserverPort: number
-  /** Where the API server asks for the way to a Service; see startClusterEgress. */
+  /** The socket through which the API server reaches Services; see startClusterEgress. */
   readonly egressSocket: string
-  /** What was done, on the objects that `AUDIT_POLICY` names. */
+  /** The requests for objects that `AUDIT_POLICY` names. */
   audit(): Promise<AuditEvent[]>
-  /** Ends the API server and nothing else: in order, or like a crash with `graceMs` 0. */
+  /** Stops only the API server: gracefully, or like a crash with `graceMs` 0. */
   stopApiserver(graceMs?: number): Promise<void>
-  /** Starts it again on its port, and resolves when it is ready. */
+  /** Starts it again on its port; resolves when it is ready. */
   startApiserver(): Promise<void>
-  /** Both. */
+  /** Stops it and starts it again. */
   restart(graceMs?: number): Promise<void>
   /**
-   * Copies etcd's data, with etcd and the API server at rest. The function that it resolves with puts
-   * the copy back: to everybody the API server has then gone back in time.
+   * Copies the data of etcd while etcd and the API server are stopped. Resolves with a function that
+   * restores the copy: the API server then has an earlier state, with lower resource versions.
    */
   backUp(): Promise<() => Promise<void>>
-  /** Ends everything and removes every file. */
+  /** Stops everything and removes every file. */
   stop(): Promise<void>
 }
 
@@ -44,10 +44,10 @@ interface Programs {
 }
 
 /**
- * Starts etcd, kube-apiserver and, where asked for, kube-controller-manager, on ports of their own
- * and in a folder of their own. Ready means: /readyz is ok, the namespace `default` is there and,
- * with the controller manager, its ServiceAccount `default` too. Webhooks with a `url` on 127.0.0.1
- * are called.
+ * Starts etcd, kube-apiserver and optionally kube-controller-manager, on their own ports and in
+ * their own folder. Resolves when /readyz is ok, the namespace `default` exists and, with the
+ * controller manager, its ServiceAccount `default` exists. Webhooks with a `url` on 127.0.0.1 are
+ * called.
  */
 export async function startControlPlane(
   options: { controllerManager?: boolean; version?: KubernetesVersion } = {},
@@ -98,7 +98,7 @@ async function startOn(ports: Layout['ports'], programs: Programs): Promise<Cont
       })
   }
 
-  // Nothing here is worth an orderly end.
+  // Nothing here needs a graceful stop.
   async function stop(): Promise<void> {
     await Promise.all(Object.values(running).map(started => started.stop(0)))
     await folder.remove()

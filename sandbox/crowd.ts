@@ -3,27 +3,27 @@ import { CoreV1Api, type V1Pod } from '@kubernetes/client-node'
 import { Agent, fetch } from 'undici'
 import type { ControlPlane } from './control-plane.ts'
 
-/** Pods that are created all the time, whatever happens. */
+/** Creates pods at a constant rate, whether or not earlier ones succeeded. */
 export interface Crowd {
-  /** What became of all of them, by what the API server has written down. */
+  /** The results so far, from the audit log of the API server. */
   count(): Promise<CrowdCount>
-  /** No further pod; resolves when each has its answer. */
+  /** Creates no more pods; resolves when every request has its response. */
   stop(): Promise<void>
 }
 
 export interface CrowdCount {
   created: number
-  /** What the API server said, one entry for each pod that it refused or gave no answer about. */
+  /** One entry for each pod that was refused or that got no response. */
   refused: string[]
-  /** The names of those that are there and do not name the pull secret. */
+  /** The names of created pods without the pull secret. */
   withoutReference: string[]
-  /** Of the longest creation. */
+  /** Duration of the slowest creation. */
   slowestMs: number
 }
 
 /**
- * Creates `perSecond` pods a second in the namespace, at even distances and without waiting for the
- * answers. Nothing runs them.
+ * Creates `perSecond` pods a second in the namespace, at even intervals and without waiting for the
+ * responses. No node runs them.
  */
 export function startCrowd(options: {
   controlPlane: ControlPlane

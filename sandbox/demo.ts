@@ -14,7 +14,7 @@ npm run demo -- --keep          the same, and it goes on running afterwards`
 
 const tell = (what: string) => say(`starting ${what}`)
 
-/** Tells the story of one pull secret on real parts; ends with 0 where it came true. */
+/** Runs the demo of one pull secret on real parts; exits with 0 if every statement holds. */
 async function main(args: string[]): Promise<void> {
   const { helm, keep } = readArguments(args)
   const start = (): Promise<Sandbox | HelmSandbox> =>
@@ -32,7 +32,7 @@ async function main(args: string[]): Promise<void> {
 
 function readArguments(args: string[]): { helm: HelmVersion | undefined; keep: boolean } {
   const options = { keep: { type: 'boolean' }, helm: { type: 'string' } } as const
-  // `--helm` alone is a question of the version too.
+  // `--helm` without a version means Helm 4.
   const { values } = parseArgs({
     options,
     args: args.map(arg => (arg === '--helm' ? '--helm=4' : arg)),

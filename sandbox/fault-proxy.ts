@@ -12,37 +12,37 @@ export interface FaultProxy extends Pick<ProxyState, 'requests' | 'hooks'> {
   /** The proxy's own CA, PEM. */
   readonly ca: string
   /**
-   * The text of a kubeconfig like `base`, but with its way through the proxy. Tokens only: TLS ends
-   * here.
+   * The text of a kubeconfig like `base` that goes through the proxy. The proxy terminates TLS, so
+   * only tokens work.
    */
   kubeconfig(base: KubeConfig): string
   /**
-   * The next `times` (default: all) requests that match get the fault. Returns what takes it back.
+   * The next `times` (default: all) matching requests get the fault. Returns a function that removes it.
    */
   fault(match: Match, fault: Fault, times?: number): () => void
   /** Each request waits this long before it is passed on. */
   latency(ms: number): void
-  /** Cuts every connection. */
+  /** Closes every connection. */
   reset(): void
   /**
-   * The connections of this moment stay open, but nothing comes out of them any more: half-open.
+   * The present connections stay open, but no more data arrives from them: they are half-open.
    */
   freeze(): void
-  /** Writes an event into the matching watches that are open; returns their number. */
+  /** Writes an event into the open watches that match; returns their number. */
   inject(match: Match, event: { type: string; object: unknown }): number
   /**
-   * As an API server that is not there: everything is cut and connections are refused, until `up`.
+   * Behaves like an API server that is down: connections are closed and refused until `up`.
    */
   down(): Promise<void>
   up(): Promise<void>
-  /** Connections open at this moment. */
+  /** The number of open connections. */
   connections(): number
   stop(): Promise<void>
 }
 
 /**
- * Starts a TLS proxy on 127.0.0.1 in front of the API server at `target`; passes everything on
- * until told otherwise.
+ * Starts a TLS proxy on 127.0.0.1 in front of the API server at `target`. It forwards everything
+ * until a fault is set.
  */
 export async function startFaultProxy(target: { url: string; ca: string }): Promise<FaultProxy> {
   const { cert, private: key } = await ownCertificate()

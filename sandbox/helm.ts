@@ -8,44 +8,52 @@ import { kubectl, releaseNamespace } from './install.ts'
 import { startClusterEgress } from './node/network/cluster-egress.ts'
 import { type SandboxNode, startNode } from './node/node.ts'
 import { type Parts, startParts } from './parts.ts'
-import { type Surroundings, startSurroundings } from './surroundings.ts'
+import { startTestbed, type Testbed } from './testbed.ts'
 
 export type { HelmVersion, Said } from './helm/helm-command.ts'
 export type { Values } from './helm/values.ts'
 
 /**
  * A cluster with a node for the release namespace, a Bluemix Dedicated environment with its
- * registry, and Helm: what runs of pullpass is what the chart makes.
+ * registry, and Helm. pullpass runs as the chart installs it.
  */
-export interface HelmSandbox extends Surroundings {
+export interface HelmSandbox
+  extends Pick<Testbed<true>, 'controlPlane' | 'environment' | 'registry'> {
   readonly node: SandboxNode
-  /** What the chart must be told here, with `more` on top, section by section. */
+  /** The chart values that this sandbox needs, merged with `more` section by section. */
   values(more?: Values): Values
   /**
-   * Runs helm for the release namespace; a refusal is an answer. `values` as a file of values.
+   * Runs helm in the release namespace. Resolves also if helm fails. `values` is passed as a file.
    */
   helm(args: string[], values?: Values): Promise<Said>
-  /** Installs or upgrades the release `pullpass` with `values(more)` and waits. Must work. */
+  /** Installs or upgrades the release `pullpass` with `values(more)` and waits. Rejects if helm fails. */
   install(more?: Values): Promise<string>
   upgrade(more?: Values): Promise<string>
-  /** The pods of the Deployment, those that are being deleted left out. */
+  /** The pods of the Deployment, without those that are being deleted. */
   pods(): Promise<V1Pod[]>
-  /** Waits until one of them leads; resolves with that pod. */
+  /** Waits until one of them is the leader; resolves with that pod. */
   whenLed(): Promise<V1Pod>
   stop(): Promise<void>
 }
 
-/** Starts all of it but the release itself. */
+/** Starts everything except the release. */
 export async function startHelmSandbox(options: {
   version: HelmVersion
-  /** Called before each part is started, for people who wait. */
+  /** Called before each part is started, with its name. */
   tell?: (what: string) => void
 }): Promise<HelmSandbox> {
   const { version, tell = () => {} } = options
   return startParts(async parts => {
     const { begun, stop } = parts
-    const surroundings = await startSurroundings(parts, tell)
-    const { controlPlane, environment } = surroundings
+    const testbed = await begun(
+      startTestbed({
+        registry: true,
+        controllerManager: true,
+        pullpass: undefined,
+        progress: tell,
+      }),
+    )
+    const { controlPlane, environment, registry } = testbed
     tell('a node for the pods of the release, and the network between it and the API server')
     const image = await begun(buildImage())
     const node = await startRealm(controlPlane, image.programs, parts)
@@ -57,7 +65,7 @@ export async function startHelmSandbox(options: {
     const values: HelmSandbox['values'] = more => merged(ownValues(environment, image.value), more)
     const pods = () => podsOf(controlPlane)
     return {
-      ...{ ...surroundings, node, values, helm, pods, stop },
+      ...{ controlPlane, environment, registry, node, values, helm, pods, stop },
       install: more => deploy(helm, 'install', values(more)),
       upgrade: more => deploy(helm, 'upgrade', values(more)),
       whenLed: () => whenLed(pods),
@@ -67,7 +75,7 @@ export async function startHelmSandbox(options: {
 
 const createSecret = ['create', 'secret', 'generic', 'bluemix', '-n', releaseNamespace]
 
-/** Where the release is going to live: its namespace, the node of that, and the way there. */
+/** Creates the release namespace, and starts its node and the network to it. */
 async function startRealm(
   controlPlane: ControlPlane,
   programs: Parameters<typeof startNode>[0]['programs'],

@@ -4,15 +4,16 @@ import type { ControlPlane } from './control-plane.ts'
 import { makeFolder, run } from './processes.ts'
 import { tool } from './tools.ts'
 
-/** Where pullpass's own things are, as the chart names them. */
+/** The namespace of the release. */
 export const releaseNamespace = 'pullpass'
 
 const chart = join(import.meta.dirname, '..', 'charts', 'pullpass')
 const templates = ['rbac.yaml', 'secrets-policy.yaml', 'webhook.yaml']
 
 /**
- * Installs of the chart what a pullpass needs that runs beside the cluster: its ServiceAccount with
- * its rights and the policy on its Secrets, and the webhook's configuration, which sends pods to `webhookUrl`.
+ * Installs what a pullpass process beside the cluster needs of the chart: its ServiceAccount with
+ * its rights, the policy on its Secrets, and the webhook configuration, which sends pods to
+ * `webhookUrl`. Can be repeated with another URL.
  */
 export async function installBeside(
   controlPlane: ControlPlane,
@@ -27,13 +28,14 @@ export async function installBeside(
     const values = join(folder.path, 'values.json')
     const manifests = join(folder.path, 'manifests.yaml')
     await writeFile(values, JSON.stringify(valuesFor({ domain, webhookUrl, failurePolicy })))
-    await writeFile(manifests, await render(values))
-    await kubectl(controlPlane, 'create', 'namespace', releaseNamespace)
+    await writeFile(manifests, `${JSON.stringify(namespace)}\n---\n${await render(values)}`)
     await kubectl(controlPlane, 'apply', '-f', manifests)
   } finally {
     await folder.remove()
   }
 }
+
+const namespace = { apiVersion: 'v1', kind: 'Namespace', metadata: { name: releaseNamespace } }
 
 function valuesFor({ domain, webhookUrl, failurePolicy }: Record<string, string>) {
   return {
@@ -58,7 +60,7 @@ async function render(values: string): Promise<string> {
   return stdout
 }
 
-/** Runs kubectl, which must work; resolves with what it says. */
+/** Runs kubectl and resolves with its output. Rejects if it fails. */
 export async function kubectl(controlPlane: ControlPlane, ...args: string[]): Promise<string> {
   const { code, stdout, stderr } = await controlPlane.kubectl(...args)
   if (code !== 0) throw new Error(`kubectl ${args.join(' ')}: ${stderr}`)

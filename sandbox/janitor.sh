@@ -1,11 +1,11 @@
 #!/bin/sh
-# Ends what a program left behind, however the program itself ended.
+# Removes what a program left behind, whatever ended the program.
 #
-# The program holds the other end of our input and tells, one line each:
-#   process PID   a process group it started      ended PID      it is gone
-#   folder PATH   a folder or cgroup it made      removed PATH   it is gone
-# Input ends when the program ends, also by SIGKILL. Then every group still known is killed,
-# and every folder still known is removed.
+# The program writes to our standard input, one line each:
+#   process PID   a process group was started     ended PID      it has ended
+#   folder PATH   a folder or cgroup was made     removed PATH   it was removed
+# The input is closed when the program ends, also by SIGKILL. Then every group that has not ended is
+# killed, and every folder that was not removed is removed.
 
 groups=' '
 folders=''
@@ -32,6 +32,6 @@ while alive && [ $tries -gt 0 ]; do
 done
 
 printf '%s\n' "$folders" | while read -r folder; do
-  # A cgroup goes by rmdir only: the kernel's files in it cannot be removed one by one.
+  # Only rmdir removes a cgroup: the kernel's files in it cannot be removed one by one.
   [ -n "$folder" ] && { rmdir "$folder" 2>/dev/null || rm -rf "$folder"; }
 done

@@ -5,9 +5,9 @@ import { fileURLToPath } from 'node:url'
 let janitor: Writable | undefined
 
 /**
- * Tells the janitor of this process what to end and remove should this process end without doing so
- * itself; the lines are described in janitor.sh. There is one janitor for the life of a process: its
- * input ends when the process ends, and that is the whole signal.
+ * Sends a line to the janitor of this process; janitor.sh describes the lines. If this process ends
+ * without cleaning up, the janitor ends its programs and removes its folders. There is one janitor
+ * for each process. Its input is closed when the process ends; no other signal is needed.
  */
 export function tellJanitor(line: string): void {
   janitor ??= startJanitor()
@@ -18,7 +18,7 @@ function startJanitor(): Writable {
   const script = fileURLToPath(new URL('janitor.sh', import.meta.url))
   const child = spawn('/bin/sh', [script], {
     stdio: ['pipe', 'ignore', 'ignore'],
-    // A session of its own, so that Ctrl-C does not reach it.
+    // Its own session, so that Ctrl-C does not reach it.
     detached: true,
     cwd: '/',
   })

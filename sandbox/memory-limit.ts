@@ -38,7 +38,7 @@ const VERSIONS = {
 
 /**
  * Makes a memory cgroup with a limit in the cgroup of this process, or in the closest one above it
- * that can have one. Rejects where that is not possible: it needs root on Linux. The janitor removes
+ * that can have one. Rejects if that is not possible: it needs root on Linux. The janitor removes
  * it if this process crashes.
  */
 export async function limitMemory(bytes: number): Promise<MemoryLimit> {
@@ -72,7 +72,7 @@ export async function limitMemory(bytes: number): Promise<MemoryLimit> {
 async function makeCgroup(bytes: number): Promise<{ path: string; version: 1 | 2 }> {
   const { own, version } = memoryCgroupOf(await readFile('/proc/self/cgroup', 'utf8'))
   const { mount, limits } = VERSIONS[version]
-  let problem: unknown = new Error(`${join(mount, own)} is not there`)
+  let problem: unknown = new Error(`${join(mount, own)} does not exist`)
   for (let parent = own; ; parent = dirname(parent)) {
     const path = join(mount, parent, `pullpass-${process.pid}-${Date.now()}`)
     try {
@@ -104,11 +104,11 @@ async function fill(
   return { path, version }
 }
 
-/** `4:memory:/a/b` is version 1; where no line names memory, `0::/a/b` is version 2. */
+/** `4:memory:/a/b` is version 1; if no line names memory, `0::/a/b` is version 2. */
 function memoryCgroupOf(text: string): { own: string; version: 1 | 2 } {
   const lines = text.split('\n').map(line => line.split(':'))
   const first = lines.find(([, controllers = '']) => controllers.split(',').includes('memory'))
   const line = first ?? lines.find(([number]) => number === '0')
-  if (line === undefined) throw new Error('/proc/self/cgroup names no cgroup')
+  if (line === undefined) throw new Error('/proc/self/cgroup contains no cgroup')
   return { own: line.slice(2).join(':'), version: first === undefined ? 2 : 1 }
 }

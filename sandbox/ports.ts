@@ -1,11 +1,11 @@
 import { createServer } from 'node:net'
 
-/** As many as any of the sandbox's programs listens on. */
+/** No program of the sandbox listens on more. */
 type Ports = [number, number, number]
 
 /**
- * Starts something on ports of 127.0.0.1 that are free now; with others, up to five times, where
- * another program was quicker to take one (the failed start says so in its message).
+ * Calls `start` with ports of 127.0.0.1 that are free now. If another program takes one of them first
+ * (the error message says so), tries again with other ports, up to five times.
  */
 export async function onFreePorts<T>(start: (...ports: Ports) => Promise<T>): Promise<T> {
   for (let attempt = 1; ; attempt++) {
@@ -18,9 +18,8 @@ export async function onFreePorts<T>(start: (...ports: Ports) => Promise<T>): Pr
   }
 }
 
-// Below the range from which systems give outgoing connections their ports (32768 and up): a
-// program that is stopped and started again finds its port free, and clients that dial it in
-// between are never connected to themselves.
+// Below the range of ports for outgoing connections (32768 and up): a program that is restarted finds
+// its port free, and clients that connect in between are never connected to themselves.
 const FIRST_PORT = 12_000
 const LAST_PORT = 32_000
 

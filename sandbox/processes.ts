@@ -8,21 +8,21 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { tellJanitor } from './janitor.ts'
 
 export interface Program {
-  /** How messages call it, e.g. `kube-apiserver`; the command where absent. */
+  /** Its name in messages, e.g. `kube-apiserver`; default: the command. */
   name?: string
   command: string
   args?: string[]
-  /** The whole environment of the child; absent: that of this process. */
+  /** The complete environment of the child; default: that of this process. */
   env?: NodeJS.ProcessEnv
   cwd?: string
 }
 
 export interface RunningProcess {
   readonly pid: number
-  /** All it has written to stdout and stderr, in the order it came. */
+  /** Its output on stdout and stderr, in order of arrival. */
   output(): string
   running(): boolean
-  /** Resolves when it has ended, however it ended; never rejects. */
+  /** Resolves when it has ended, for whatever reason; never rejects. */
   readonly ended: Promise<Ending>
   signal(signal: NodeJS.Signals): void
   /** SIGTERM, and SIGKILL after `graceMs` (default 5000; 0 = SIGKILL at once). Resolves when it has ended. */
@@ -35,10 +35,10 @@ export interface Ending {
 }
 
 /**
- * Starts a long-running program and resolves when `ready` says so (asked every 50 ms). Rejects with
- * the end of its output where it ends before, or is not ready after `readyWithinMs` (default 60 s;
- * then it is killed). Output goes to `outputFile` (appended) or is kept in memory.
- * It ends at the latest when this process ends, also by SIGKILL.
+ * Starts a long-running program and resolves when `ready` returns true (called every 50 ms). Rejects
+ * with the last lines of its output if it ends earlier, or if it is not ready after `readyWithinMs`
+ * (default 60 s; then it is killed). Output is appended to `outputFile` or kept in memory. The
+ * program is killed at the latest when this process ends, also by SIGKILL.
  */
 export async function startProcess(
   program: Program & {
@@ -62,13 +62,13 @@ export async function startProcess(
   } catch (error) {
     await started.stop(0)
     const tail = started.output().trimEnd().split('\n').slice(-20).join('\n')
-    throw new Error(`${(error as Error).message}; its last words:\n${tail}`, { cause: error })
+    throw new Error(`${(error as Error).message}; last output:\n${tail}`, { cause: error })
   }
 }
 
 /**
- * Runs a program to its end and resolves with what it wrote, whatever its exit code. Rejects only
- * where the program could not be started. A program killed by a signal has `code` null.
+ * Runs a program until it ends and resolves with its output, for any exit code. Rejects only if the
+ * program cannot be started. A program that was killed by a signal has `code` null.
  */
 export async function run(
   program: Program & { input?: string },
@@ -77,7 +77,7 @@ export async function run(
   const ended = ending(child)
   const stdout = collect(child.stdout)
   const stderr = collect(child.stderr)
-  // A program that does not read its input closes it early; its exit code tells the rest.
+  // A program that does not read its input closes it early; its exit code shows whether that matters.
   child.stdin?.on('error', () => {})
   child.stdin?.end(program.input ?? '')
   const { code } = await ended
@@ -90,8 +90,8 @@ export interface Folder {
 }
 
 /**
- * Makes a new folder, in the system's folder for temporary ones unless told otherwise. It is removed
- * at the latest when this process ends.
+ * Makes a new folder, by default in the temporary folder of the system. It is removed at the latest
+ * when this process ends.
  */
 export async function makeFolder(purpose: string, within = tmpdir()): Promise<Folder> {
   const path = await mkdtemp(join(within, `pullpass-${purpose}-`))
@@ -106,8 +106,8 @@ export async function makeFolder(purpose: string, within = tmpdir()): Promise<Fo
 }
 
 /**
- * Asks `condition` every 50 ms until it holds. Rejects with `waited 5 s for <what>` when the time is
- * over; a rejection of the condition ends the waiting too.
+ * Checks `condition` every 50 ms until it is true. Rejects with `waited 5 s for <what>` after
+ * `withinMs`, and if the condition rejects.
  */
 export async function waitFor(
   condition: () => boolean | Promise<boolean>,
@@ -156,8 +156,8 @@ function asRunningProcess(child: ChildProcess, output: () => string): RunningPro
   }
 }
 
-// The child waits at a gate until the janitor knows of it: it must not run unknown, not even for
-// the moment in which this process could be killed.
+// The child waits until the janitor has its process ID: otherwise it would stay if this process were
+// killed in between.
 const GATE = 'read -r go <&3 && exec "$@" 3<&-'
 
 function spawnWatched(
@@ -179,7 +179,7 @@ function spawnWatched(
   gate.on('error', () => {})
   gate.end('go\n')
   child.once('exit', () => {
-    // What it started itself goes with it.
+    // The processes that it started end too.
     killGroup(child.pid, 'SIGKILL')
     tellJanitor(`ended ${child.pid}`)
   })
@@ -202,6 +202,6 @@ function killGroup(pid: number | undefined, signal: NodeJS.Signals): void {
   try {
     if (pid !== undefined) process.kill(-pid, signal)
   } catch {
-    // It is gone already.
+    // It has ended already.
   }
 }

@@ -1,10 +1,13 @@
 import { mkdir, rename, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import { KubeConfig } from '@kubernetes/client-node'
 import { nodeFlags } from '../scripts/bundle.ts'
 import type { BluemixEnvironment } from './bluemix/environment.ts'
 import type { ControlPlane } from './control-plane.ts'
+import type { FaultProxy } from './fault-proxy.ts'
 import { releaseNamespace } from './install.ts'
 import {
+  type Folder,
   makeFolder,
   type Program,
   type RunningProcess,
@@ -13,22 +16,22 @@ import {
 } from './processes.ts'
 import type { ProcessClock } from './replicas/clock.ts'
 
-/** One pullpass, as a process of its own beside the cluster. */
+/** pullpass as a process beside the cluster. */
 export interface Pullpass {
-  /** Its process at this moment; another one after `restart`. */
+  /** Its current process; a different one after `restart`. */
   process(): RunningProcess
-  /** Everything that all its processes have written. */
+  /** The output of all its processes. */
   output(): string
-  /** Its lines of one message, parsed. */
+  /** Its log lines with this message, parsed. */
   lines(message: string): Record<string, unknown>[]
-  /** The text of /metrics, or one value of it; series as Prometheus writes them. */
+  /** The text of /metrics, or the value of one series, named as Prometheus writes it. */
   metrics(): Promise<string>
   metric(series: string): Promise<number>
   readyz(): Promise<{ status: number; ready: boolean; problems: string[]; notes: string[] }>
   whenReady(): Promise<void>
-  /** Replaces the API key, as the kubelet does: by renaming a new file into its place. */
+  /** Replaces the API key by renaming a new file, as the kubelet does. */
   writeApiKey(key: string): Promise<void>
-  /** Starts it again, after it has ended or been killed; resolves when it is ready. */
+  /** Starts it again after it has ended; resolves when it is ready. */
   restart(): Promise<void>
   stop(): Promise<void>
 }
@@ -36,29 +39,39 @@ export interface Pullpass {
 export interface PullpassOptions {
   controlPlane: Pick<ControlPlane, 'kubeconfigFor'>
   environment: BluemixEnvironment
-  /** Where its webhook listens on 127.0.0.1, and its probes and metrics. */
+  /** Ports on 127.0.0.1 for the webhook, and for probes and metrics. */
   ports: { webhook: number; operations: number }
-  /** The API server as it shall reach it; absent: directly. */
-  server?: string | undefined
+  /** Proxy to the API server; absent: none. */
+  proxy?: Pick<FaultProxy, 'kubeconfig'> | undefined
   apiKey?: string | undefined
-  /** The program in one file; absent: its source. */
+  /** Path of the bundle; absent: the source is run. */
   program?: string | undefined
-  /** Its wall clock; absent: the machine's. */
+  /** Its wall clock; absent: that of the machine. */
   clock?: Pick<ProcessClock, 'nodeArguments' | 'env'> | undefined
   /** Changes how the process is started: more environment, a memory limit. */
   launch?: ((program: Program) => Program) | undefined
-  /** Further environment variables, as the chart's deployment sets them. */
-  env?: Record<string, string> | undefined
-  /** Merged over the sandbox's own settings, section by section. */
+  /** Settings that override those of the sandbox, section by section. */
   settings?: Record<string, Record<string, unknown>> | undefined
 }
 
 const main = join(import.meta.dirname, '..', 'src', 'main.ts')
 
-/** Starts it with the rights of its ServiceAccount; resolves when the process runs. */
+/**
+ * Starts it with the rights of its ServiceAccount. Resolves when the process runs; if it cannot be
+ * started, its files are removed.
+ */
 export async function startPullpass(options: PullpassOptions): Promise<Pullpass> {
-  const { environment, ports, clock, program = main, launch = same => same } = options
   const folder = await makeFolder('pullpass')
+  try {
+    return await startIn(folder, options)
+  } catch (error) {
+    await folder.remove()
+    throw error
+  }
+}
+
+async function startIn(folder: Folder, options: PullpassOptions): Promise<Pullpass> {
+  const { environment, ports, clock, program = main, launch = same => same } = options
   const files = await writeFiles(folder.path, options)
   const outputs: RunningProcess[] = []
   const start = async () => {
@@ -72,12 +85,7 @@ export async function startPullpass(options: PullpassOptions): Promise<Pullpass>
             ...(clock?.nodeArguments ?? []),
             ...[program, 'serve', '--config', files.config],
           ],
-          env: {
-            PATH: process.env.PATH,
-            HTTPS_PROXY: environment.gateway,
-            ...options.env,
-            ...clock?.env,
-          },
+          env: { PATH: process.env.PATH, HTTPS_PROXY: environment.gateway, ...clock?.env },
         }),
       ),
     )
@@ -107,7 +115,7 @@ export async function startPullpass(options: PullpassOptions): Promise<Pullpass>
 }
 
 async function writeFiles(folder: string, options: PullpassOptions) {
-  const { controlPlane, environment, ports, server, settings = {} } = options
+  const { environment, ports, settings = {} } = options
   const credentialsDirectory = join(folder, 'credentials')
   const apiKey = join(credentialsDirectory, 'api-key')
   await mkdir(credentialsDirectory)
@@ -117,9 +125,7 @@ async function writeFiles(folder: string, options: PullpassOptions) {
     admission: { address: '127.0.0.1', port: ports.webhook },
     operations: { address: '127.0.0.1', port: ports.operations },
     certificate: { names: ['127.0.0.1'] },
-    kubernetes: {
-      kubeconfig: await controlPlane.kubeconfigFor(releaseNamespace, 'pullpass', server),
-    },
+    kubernetes: { kubeconfig: await writeKubeconfig(folder, options) },
     shutdown: { drainMs: 500 },
   }
   for (const [section, values] of Object.entries(settings)) {
@@ -128,6 +134,20 @@ async function writeFiles(folder: string, options: PullpassOptions) {
   const config = join(folder, 'config.yaml')
   await writeFile(config, JSON.stringify({ domain: environment.domain, ...own }))
   return { config, apiKey }
+}
+
+/** The path of the kubeconfig of its ServiceAccount, through the proxy if there is one. */
+async function writeKubeconfig(
+  folder: string,
+  { controlPlane, proxy }: PullpassOptions,
+): Promise<string> {
+  const direct = await controlPlane.kubeconfigFor(releaseNamespace, 'pullpass')
+  if (proxy === undefined) return direct
+  const config = new KubeConfig()
+  config.loadFromFile(direct)
+  const file = join(folder, 'kubeconfig')
+  await writeFile(file, proxy.kubeconfig(config))
+  return file
 }
 
 async function writeSwapped(file: string, text: string): Promise<void> {

@@ -4,33 +4,33 @@ import { onFreePorts } from './ports.ts'
 import { type Folder, makeFolder, run, startProcess } from './processes.ts'
 import { tool } from './tools.ts'
 
-/** Whose tokens a registry takes (distribution docs/content/about/configuration.md, auth.token). */
+/** The issuer whose tokens a registry accepts (distribution docs/content/about/configuration.md, auth.token). */
 export interface RegistryAuth {
-  /** Where its clients are sent for a token, e.g. `https://registry.<domain>/oauth/token`. */
+  /** The URL at which its clients get tokens, e.g. `https://registry.<domain>/oauth/token`. */
   realm: string
   /** Must be the tokens' `aud`. */
   service: string
   /** Must be the tokens' `iss`. */
   issuer: string
-  /** PEM; what signs the tokens. */
+  /** The certificate of the key that signs the tokens, PEM. */
   rootCertificate: string
 }
 
 export interface Registry {
   readonly port: number
   readonly url: string
-  /** What it has logged. */
+  /** Its log. */
   output(): string
   stop(): Promise<void>
 }
 
-/** Starts a distribution registry, empty, on plain HTTP at 127.0.0.1: TLS is before it. */
+/** Starts an empty distribution registry on plain HTTP at 127.0.0.1; the environment terminates TLS. */
 export async function startRegistry(auth: RegistryAuth): Promise<Registry> {
   const command = await tool('registry')
   const folder = await makeFolder('registry')
-  const rootcertbundle = join(folder.path, 'tokens.crt')
-  await writeFile(rootcertbundle, auth.rootCertificate)
   try {
+    const rootcertbundle = join(folder.path, 'tokens.crt')
+    await writeFile(rootcertbundle, auth.rootCertificate)
     return await onFreePorts(async port => {
       const url = `http://127.0.0.1:${port}`
       const { realm, service, issuer } = auth
@@ -38,7 +38,7 @@ export async function startRegistry(auth: RegistryAuth): Promise<Registry> {
         version: '0.1',
         log: { level: 'info' },
         storage: { filesystem: { rootdirectory: join(folder.path, 'storage') } },
-        // It does not know the name that its clients call it by, so it names none.
+        // It does not know the host name that its clients use, so it returns relative URLs.
         http: { addr: `127.0.0.1:${port}`, relativeurls: true },
         auth: { token: { realm, service, issuer, rootcertbundle } },
       })
@@ -66,7 +66,7 @@ export async function startRegistry(auth: RegistryAuth): Promise<Registry> {
   }
 }
 
-/** The way to a registry that only a gateway knows, and whose certificate only `caFile` vouches for. */
+/** How clients reach a registry whose name only the gateway resolves. Its CA is in `caFile`. */
 export interface Route {
   /** An HTTP proxy, `http://127.0.0.1:PORT`. */
   gateway: string
@@ -97,8 +97,8 @@ export async function pushTestImage(
 }
 
 /**
- * Pulls an image with crane, manifest and layers, having no credential but those of
- * `dockerConfigJson` (the text in a pull secret; absent: none). `output` is what crane says.
+ * Pulls an image with crane, manifest and layers, with the credentials of `dockerConfigJson` only
+ * (the text in a pull secret; absent: none). `output` is that of crane.
  */
 export async function pullImage(
   reference: string,
@@ -125,7 +125,7 @@ async function withCrane<T>(
   const folder = await makeFolder('crane')
   try {
     await writeFile(join(folder.path, 'config.json'), dockerConfigJson)
-    // Nothing of the user's own: neither credentials nor proxies nor exceptions from them.
+    // Without the credentials and proxy settings of the user who runs this.
     const env = {
       PATH: process.env.PATH,
       HOME: folder.path,

@@ -1,9 +1,9 @@
 import type { Socket } from 'node:net'
 
 /**
- * Resets a connection, where that can be done: a unix socket has no reset, and a socket that is
- * being shut down refuses it (libuv, uv_tcp_close_reset: EINVAL), after which Node takes it for
- * closed, leaves it open and does not end any more.
+ * Resets a connection if that is possible. A unix socket cannot be reset. A socket that is being shut
+ * down refuses it (libuv, uv_tcp_close_reset: EINVAL); Node then regards it as closed, leaves it
+ * open, and does not exit.
  */
 export function reset(socket: Socket): void {
   if (socket.remoteFamily === undefined || socket.writableEnded) socket.destroy()

@@ -16,9 +16,10 @@ export type ToolName = (typeof KUBERNETES_TOOLS)[number] | (typeof OTHER_TOOLS)[
 const USUAL: readonly ToolName[] = [...KUBERNETES_TOOLS, ...OTHER_TOOLS]
 
 /**
- * The Go packages that the tools are. `folder` is the module under `tools/` that pins the package,
- * `module` the one that gives it its version, `stamp` what its own release build writes into it,
- * `takes` a first build on two cores. `kubernetes` stands for the module of the version asked for.
+ * The Go packages of the tools. `folder` is the module under `tools/` that pins the package, `module`
+ * is the module that defines its version, `stamp` are the variables that its release build sets, and
+ * `takes` is the duration of a first build on two cores. `kubernetes` stands for the module of the
+ * requested version.
  */
 const SOURCES: Record<ToolName, Source> = {
   etcd: {
@@ -57,7 +58,7 @@ const SOURCES: Record<ToolName, Source> = {
     folder: 'helm3',
     module: 'helm.sh/helm/v3',
     path: 'cmd/helm',
-    // The version of Kubernetes that `helm template` supposes where it is not told one.
+    // The default Kubernetes version of `helm template`.
     stamp: pinned => ({
       'helm.sh/helm/v3/internal/version.version': pinned('helm.sh/helm/v3'),
       'helm.sh/helm/v3/pkg/chartutil.k8sVersionMajor': '1',
@@ -76,12 +77,11 @@ const SOURCES: Record<ToolName, Source> = {
 }
 
 /**
- * Absolute path of a tool, built first where it is not in the cache yet (progress on stderr).
+ * Absolute path of a tool. If it is not in the cache, it is built first (progress on stderr).
  *
- * `version` is that of Kubernetes and concerns its tools only; default PULLPASS_KUBERNETES, else the
- * newest. Where no version is asked for, etcd, kube-apiserver and kubectl come from the folder
- * KUBEBUILDER_ASSETS where that is set, as in envtest. Rejects with a ToolError, whose message is
- * made for people.
+ * `version` is that of Kubernetes and applies only to its tools; default: PULLPASS_KUBERNETES, or the
+ * newest. Without `version`, etcd, kube-apiserver and kubectl come from the folder KUBEBUILDER_ASSETS
+ * if that is set, as in envtest. Rejects with a ToolError, whose message is for the user.
  */
 export async function tool(
   name: ToolName,
@@ -114,7 +114,7 @@ function minor(version: string): string {
   return version.split('.')[1] ?? ''
 }
 
-/** PULLPASS_KUBERNETES; undefined where it is not set: the newest. Throws a ToolError where it names none. */
+/** PULLPASS_KUBERNETES; undefined if it is not set, which means the newest. Throws a ToolError if it is not supported. */
 export function askedVersion(env: NodeJS.ProcessEnv): KubernetesVersion | undefined {
   const asked = env.PULLPASS_KUBERNETES
   if (!asked) return undefined
@@ -131,7 +131,7 @@ function given(assets: string, name: ToolName): string {
   throw new ToolError(`KUBEBUILDER_ASSETS is ${assets}, but there is no ${name} in it`)
 }
 
-/** `node sandbox/tools.ts [tool]...` builds what is named, else the usual ones. */
+/** `node sandbox/tools.ts [tool]...` builds the named tools, by default the usual ones. */
 async function main(args: string[]): Promise<void> {
   for (const name of args.length > 0 ? args.map(named) : USUAL) console.log(await tool(name))
 }

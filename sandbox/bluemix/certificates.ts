@@ -1,7 +1,6 @@
 import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { generate } from 'selfsigned'
-import { makeFolder } from '../processes.ts'
 
 const hourMs = 3_600_000
 const yearMs = 365 * 24 * hourMs
@@ -35,14 +34,13 @@ export async function createCertificates(hostNames: string[]): Promise<Certifica
   }
 }
 
-/** The certificates that programs are given as files, in a new folder. */
-export async function writeCertificates(certificates: Certificates) {
-  const folder = await makeFolder('bluemix')
-  const caFile = join(folder.path, 'ca.crt')
-  const rootCertificateFile = join(folder.path, 'registry-tokens.crt')
+/** Writes the certificates that programs read from files. */
+export async function writeCertificates(folder: string, certificates: Certificates) {
+  const caFile = join(folder, 'ca.crt')
+  const rootCertificateFile = join(folder, 'registry-tokens.crt')
   await writeFile(caFile, certificates.ca)
   await writeFile(rootCertificateFile, certificates.tokenSigner.cert)
-  return { folder, caFile, rootCertificateFile }
+  return { caFile, rootCertificateFile }
 }
 
 function root(commonName: string) {
@@ -61,7 +59,7 @@ function root(commonName: string) {
   })
 }
 
-/** selfsigned signs with SHA-1 unless told otherwise, and starts validity at this very moment. */
+/** By default, selfsigned signs with SHA-1 and starts validity at the present time. */
 function validity() {
   return {
     keyType: 'ec',

@@ -1,4 +1,4 @@
-/** Says for one request after the other whether a fault strikes it. */
+/** Decides for each request whether it fails. */
 export function chance(fault: {
   seed?: number
   times?: number

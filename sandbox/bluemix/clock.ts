@@ -1,7 +1,7 @@
-/** The environment's clock: the machine's, moved by hand. All times are epoch milliseconds. */
+/** The environment's clock: that of the machine plus an offset. All times are epoch milliseconds. */
 export interface ClockControl {
   now(): number
-  /** Lets the environment's time pass; the machine's stays. */
+  /** Advances the environment's clock; that of the machine does not change. */
   advance(milliseconds: number): void
 }
 

@@ -5,13 +5,13 @@ export interface User {
   readonly id: string
   /** Also the e-mail address. */
   readonly name: string
-  /** Changing it kills the refresh tokens. */
+  /** A change makes the refresh tokens invalid. */
   password: string
-  /** Any of these logs in. */
+  /** Each of these can be used to log in. */
   apiKeys: string[]
-  /** One-time codes: each logs in once. */
+  /** One-time codes: each can be used once. */
   passcodes: string[]
-  /** May not use a password (an API key or a code still works). */
+  /** Cannot log in with a password (an API key or a code works). */
   federated: boolean
   passwordExpired: boolean
 }
@@ -38,7 +38,7 @@ export interface OrganizationInput {
   members: User[]
   /** Default: made from the name. */
   namespace?: string
-  /** Lets a second organization have a name that is taken (the same but for case). */
+  /** Allows a name that another organization has (ignoring case). */
   duplicate?: boolean
 }
 
@@ -51,13 +51,13 @@ export interface Directory {
   /** Uses the code up. */
   userByPasscode(code: string): User | undefined
   organization(name: string): Organization
-  /** What this user sees, in the order of creation. */
+  /** The organizations that this user sees, in order of creation. */
   organizationsOf(user: User): Organization[]
-  /** Every password, key and code as they are now. */
+  /** Every current password, key and code. */
   credentials(): string[]
 }
 
-/** Who is there. Names of users and organizations are unique whatever their case. */
+/** Users and organizations. Their names are unique, ignoring case. */
 export function createDirectory(): Directory {
   const users: User[] = []
   const organizations: Organization[] = []

@@ -1,3 +1,4 @@
+import { startParts } from '../parts.ts'
 import { type Certificates, createCertificates, writeCertificates } from './certificates.ts'
 import type { ClockControl } from './clock.ts'
 import { createCloudController } from './cloud-controller/cloud-controller.ts'
@@ -24,7 +25,7 @@ export interface BluemixEnvironment {
   readonly domain: string
   /** `api.<domain>`, `login.<domain>`, ...: all speak HTTPS on port 443, through the gateway. */
   readonly hosts: Hosts
-  /** An HTTP CONNECT proxy (`http://127.0.0.1:PORT`) that plays DNS for `hosts`. */
+  /** An HTTP CONNECT proxy (`http://127.0.0.1:PORT`) that resolves `hosts`. */
   readonly gateway: string
   /** The private CA of the environment's TLS: PEM text, and the same as a file. */
   readonly ca: string
@@ -39,9 +40,9 @@ export interface BluemixEnvironment {
   }
   /** The default user: member of `acme`, `acme-shop` and of the organizations with odd names. */
   readonly user: User
-  /** Its API key as it is now. */
+  /** Its current API key. */
   readonly apiKey: string
-  /** Another user, alone in the organization `hidden`. */
+  /** Another user, the only member of the organization `hidden`. */
   readonly stranger: User
   addUser(input: UserInput): User
   addOrganization(input: OrganizationInput): Organization
@@ -52,13 +53,13 @@ export interface BluemixEnvironment {
   readonly clock: ClockControl
   readonly faults: FaultSwitches
   readonly ledger: LedgerView
-  /** From now on the access tokens issued so far are expired for the registry, or everywhere. */
+  /** Makes the access tokens issued so far expire, for the registry or everywhere. */
   expireAccessTokens(where: 'registry' | 'everywhere'): void
   /** Refuses all refresh tokens issued so far. */
   revokeRefreshTokens(): void
-  /** Listens; returns how to stop listening. See hooks.ts for what each event tells. */
+  /** Adds a listener; returns a function that removes it. hooks.ts describes the events. */
   on(event: EventName, listener: Listener): () => void
-  /** Where `/v2/*` of the registry host goes: `http://127.0.0.1:PORT`; without: 401 or 200. */
+  /** Target of `/v2/*` of the registry host, `http://127.0.0.1:PORT`; without one: 401 or 200. */
   setRegistryUpstream(url: string | undefined): void
   /** Every secret text ever issued or accepted; for the leak scan. */
   issued(): string[]
@@ -71,50 +72,61 @@ export interface BluemixOptions {
   registryUpstream?: string
 }
 
-/** Starts everything on free ports of 127.0.0.1; `stop()` ends it and removes its files. */
+/**
+ * Starts everything on free ports of 127.0.0.1; `stop()` ends it and removes its files. If one of
+ * them cannot be started, nothing is left of the others.
+ */
 export async function startBluemixEnvironment(
   options: BluemixOptions = {},
 ): Promise<BluemixEnvironment> {
   const { world, user, stranger } = createWorld(options.domain ?? 'dedicated.example.com')
-  const { hosts, directory, secrets } = world
-  const certificates = await createCertificates(Object.values(hosts))
-  const proxy = createRegistryProxy(world, certificates.tokenSigner.cert)
-  proxy.setUpstream(options.registryUpstream)
-  const faults = createFaults()
-  const hooks = createHooks()
-  const handlers = createHandlers(world, { registry: proxy.handle, certificates })
-  const gateway = await openGateway(Object.values(hosts), faults.down)
-  const parts = { world, handlers, faults, hooks, reset: gateway.reset }
-  const frontDoor = await openFrontDoor(parts, certificates.tls)
-  gateway.leadTo(frontDoor.port)
-  faults.onChange(() => faults.down() && gateway.resetAll())
-  const files = await writeCertificates(certificates)
+  const certificates = await createCertificates(Object.values(world.hosts))
+  return startParts(async ({ begun, folder, stop }) => {
+    const files = await writeCertificates(await folder('bluemix'), certificates)
+    const proxy = createRegistryProxy(world, certificates.tokenSigner.cert)
+    await begun(Promise.resolve(proxy))
+    proxy.setUpstream(options.registryUpstream)
+    const faults = createFaults()
+    const hooks = createHooks()
+    const handlers = createHandlers(world, { registry: proxy.handle, certificates })
+    const gateway = await begun(openGateway(Object.values(world.hosts), faults.down))
+    const door = { world, handlers, faults, hooks, reset: gateway.reset }
+    const frontDoor = await begun(openFrontDoor(door, certificates.tls))
+    gateway.leadTo(frontDoor.port)
+    faults.onChange(() => faults.down() && gateway.resetAll())
+    return {
+      ...viewOf(world),
+      ...{ user, stranger, faults, stop },
+      gateway: gateway.url,
+      ca: certificates.ca,
+      caFile: files.caFile,
+      registryAuth: {
+        realm: `https://${world.hosts.registry}/oauth/token`,
+        service: 'registry',
+        issuer: world.hosts.registry,
+        rootCertificate: certificates.tokenSigner.cert,
+        rootCertificateFile: files.rootCertificateFile,
+      },
+      get apiKey() {
+        return user.apiKeys[0] ?? ''
+      },
+      on: hooks.on,
+      setRegistryUpstream: proxy.setUpstream,
+    }
+  })
+}
+
+/** The part of the state that tests can use. */
+function viewOf({ hosts, settings, clock, ledger, directory, sessions, secrets }: World) {
   return {
-    ...{ domain: hosts.api.slice('api.'.length), hosts, gateway: gateway.url, user, stranger },
-    ...{ ca: certificates.ca, caFile: files.caFile, faults },
-    ...{ settings: world.settings, clock: world.clock, ledger: world.ledger },
-    registryAuth: {
-      realm: `https://${hosts.registry}/oauth/token`,
-      service: 'registry',
-      issuer: hosts.registry,
-      rootCertificate: certificates.tokenSigner.cert,
-      rootCertificateFile: files.rootCertificateFile,
-    },
-    get apiKey() {
-      return user.apiKeys[0] ?? ''
-    },
+    domain: hosts.api.slice('api.'.length),
+    ...{ hosts, settings, clock, ledger },
     addUser: directory.addUser,
     addOrganization: directory.addOrganization,
     organization: directory.organization,
-    expireAccessTokens: world.sessions.expireAccessTokens,
-    revokeRefreshTokens: world.sessions.revokeRefreshTokens,
-    on: hooks.on,
-    setRegistryUpstream: proxy.setUpstream,
+    expireAccessTokens: sessions.expireAccessTokens,
+    revokeRefreshTokens: sessions.revokeRefreshTokens,
     issued: () => [...new Set([...secrets.all(), ...directory.credentials()])],
-    stop: async () => {
-      await Promise.all([frontDoor.close(), gateway.close(), proxy.close()])
-      await files.folder.remove()
-    },
   }
 }
 

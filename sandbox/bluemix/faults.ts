@@ -1,7 +1,7 @@
 import { chance } from './chance.ts'
 
 /**
- * What can go wrong, switched at run time, by operation:
+ * Faults that can be switched on at run time, by operation:
  *
  * | operation     | requests                                                     |
  * |---------------|--------------------------------------------------------------|
@@ -13,7 +13,7 @@ import { chance } from './chance.ts'
  * | revoke        | `DELETE registry/api/v1/tokens...`                           |
  * | oauth         | `GET`, `POST registry/oauth/token`                           |
  * | registry      | `registry/v2/*`                                              |
- * | *             | all of them; what an operation sets for itself comes first   |
+ * | *             | all of them; a fault of the operation itself has precedence  |
  */
 export type Operation =
   | 'info'
@@ -47,9 +47,9 @@ export type Failure =
   | 'unsupported'
 
 export interface Fault {
-  /** Waits before the work is done. Applies always, whatever `probability` says. */
+  /** Delay before the request is handled. Always applies, whatever `probability` is. */
   latencyMs?: number
-  /** Waits after the work was done, before the answer. Applies always. */
+  /** Delay after the request was handled, before the response. Always applies. */
   answerLatencyMs?: number
   fail?: Failure
   /** `after`: the work is done (a token is minted), then the answer fails. Default `before`. */
@@ -57,7 +57,7 @@ export interface Fault {
   /** Share of the requests that `fail`, 0 to 1; drawn from `seed` (default 1), so repeatable. */
   probability?: number
   seed?: number
-  /** Only so many requests fail, then all is well. */
+  /** The number of requests that fail; later ones succeed. */
   times?: number
   /** rate_limited: how far away the epoch in `Retry-After` is. Default 2. */
   retryAfterSeconds?: number
@@ -69,7 +69,7 @@ export interface Fault {
   accessTokens?: 'expired'
   /** list: the rows do not give the token's text, or give an empty one. */
   tokenText?: 'absent' | 'empty'
-  /** The clock of whoever does this operation is off by so much. */
+  /** The clock of the service that handles this operation is wrong by this much. */
   clockSkewMs?: number
   prettyPrint?: boolean
   /** Every connection is reset; for `*` already at the gateway, open ones at once. */
@@ -79,12 +79,12 @@ export interface Fault {
 export interface FaultSwitches {
   /** Replaces what was set for this operation. */
   set(operation: Operation | '*', fault: Fault): void
-  /** Without an operation: everything is well again. */
+  /** Without an operation: removes all faults. */
   clear(operation?: Operation | '*'): void
 }
 
 export interface Faults extends FaultSwitches {
-  /** The fault for one request; `fail` is left out where this one is spared. */
+  /** The fault for one request; without `fail` if this request does not fail. */
   draw(operation: Operation | undefined): Fault
   /** Whether the whole environment is down. */
   down(): boolean

@@ -3,12 +3,12 @@ import type { Operation } from './faults.ts'
 /**
  * | event         | fired                                                                  |
  * |---------------|------------------------------------------------------------------------|
- * | beforeRequest | a request is there whole, nothing was done for it                       |
- * | afterRequest  | its work is done and recorded, no byte of the answer was sent; not where a fault came before the work |
+ * | beforeRequest | a request has arrived completely and is not handled yet                |
+ * | afterRequest  | it was handled and recorded, nothing of the response was sent; not after a fault before handling |
  * | an operation  | like afterRequest, for this operation only, where the answer is 2xx      |
  *
- * Listeners are awaited: a test ends the client from there and knows what the environment
- * holds. `'drop'` resets the connection: before, the work is not done; after, the answer is lost.
+ * Listeners are awaited: a test can kill the client in one and knows the state of the environment.
+ * `'drop'` resets the connection: before, the request is not handled; after, the response is lost.
  */
 export type EventName = 'beforeRequest' | 'afterRequest' | Operation
 
@@ -20,7 +20,7 @@ export interface RequestEvent {
   host: string
   /** Without the query. */
   path: string
-  /** afterRequest and operations: what the work came to, whatever a fault makes of the answer. */
+  /** afterRequest and operations: the status before any fault changes the response. */
   status: number | undefined
 }
 
@@ -30,7 +30,7 @@ export type Listener = (event: RequestEvent) => Verdict | void | Promise<Verdict
 
 export interface Hooks {
   on(event: EventName, listener: Listener): () => void
-  /** Tells all listeners, in order; `'drop'` where one of them said so. */
+  /** Calls all listeners, in order; `'drop'` if one of them returned it. */
   tell(event: EventName, about: RequestEvent): Promise<Verdict>
 }
 

@@ -10,7 +10,7 @@ import {
 
 export type Claims = Record<string, unknown>
 
-/** Claims keep their order: whoever compares tokens byte by byte sees the documented one. */
+/** Claims keep their order, so that tokens have the documented one byte by byte. */
 export function signHs256(
   claims: Claims,
   key: Buffer,
@@ -31,7 +31,7 @@ export function verifyHs256(text: string, key: Buffer): Claims | undefined {
 }
 
 /**
- * A token as distribution registries (2.7 to 3.1) take it: the signing certificate in `x5c`,
+ * A token as distribution registries (2.7 to 3.1) accept it: the signing certificate in `x5c`,
  * the signature as raw r and s (registry/auth/token/token.go).
  */
 export function signEs256(claims: Claims, privateKey: string, certificate: string): string {

@@ -15,11 +15,11 @@ export type LoginKind =
 export interface LoginEntry {
   at: number
   kind: LoginKind
-  /** Whose login it was, where that could be told. */
+  /** The user, if known. */
   user: string | undefined
   /** `granted`, or the error code answered: `unauthorized`, `invalid_token`, `BXNIM0415E`, ... */
   outcome: string
-  /** Token requests under way at that moment, this one included. */
+  /** Concurrent token requests at that time, including this one. */
   inFlight: number
 }
 
@@ -52,24 +52,24 @@ export interface RequestEntry {
   method: string
   host: string
   path: string
-  /** Absent while under way, and where the connection was reset. */
+  /** Absent until the response, and if the connection was reset. */
   status: number | undefined
 }
 
-/** A registry token that would let someone in now. */
+/** A registry token that is valid now. */
 export interface LiveToken extends MintEntry {
   text: string
 }
 
 export interface LedgerView {
   logins(): LoginEntry[]
-  /** The most token requests that were ever under way together. */
+  /** The highest number of concurrent token requests. */
   maxLoginsInFlight(): number
   mints(): MintEntry[]
   revokes(): RevokeEntry[]
   lists(): ListEntry[]
   requests(operation?: Operation): RequestEntry[]
-  /** Neither revoked nor expired; of exactly this description where one is given. */
+  /** Tokens that are neither revoked nor expired; only those with this description, if one is given. */
   liveTokens(description?: string): LiveToken[]
 }
 

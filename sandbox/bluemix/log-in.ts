@@ -2,8 +2,8 @@ import { ProxyAgent, request } from 'undici'
 import type { BluemixEnvironment } from './environment.ts'
 
 /**
- * Logs in as a person would, by password, and resolves with the UAA token: as user `bearer` it lets
- * one push to the registry. It counts in the ledger like any login.
+ * Logs in with a password and resolves with the UAA token. With it as password of the user `bearer`,
+ * clients can push to the registry. The ledger counts this login too.
  */
 export async function logIn(environment: BluemixEnvironment): Promise<string> {
   const { gateway, ca, hosts, user } = environment

@@ -1,7 +1,7 @@
-/** Every secret text that the environment ever gave out or took, for the leak scan. */
+/** Every secret text that the environment ever issued or accepted, for the leak scan. */
 export interface SecretBook {
   add(secret: string): void
-  /** The token, and its signature alone: a log that cuts the front off still leaks. */
+  /** The token, and its signature alone: a log that contains only the end of a token leaks too. */
   addJwt(token: string): void
   /** Also as it stands in a pull secret and in a Basic header. */
   addRegistryToken(token: string): void

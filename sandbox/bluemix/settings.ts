@@ -1,16 +1,16 @@
-/** Behaviour in which environments differ without anything being wrong. */
+/** Behaviour that differs between environments and is not a fault. */
 export interface Settings {
   /** Life of UAA access tokens; public Bluemix of 2018 gave 14 days. */
   accessTokenSeconds: number
   /** Life of UAA refresh tokens; refreshing does not prolong it (cloudfoundry/uaa 4.8.0). */
   refreshTokenSeconds: number
-  /** Newer UAA: each refresh gives another refresh token, the old one is used up. */
+  /** Newer UAA: each refresh returns a new refresh token, and the old one becomes invalid. */
   rotateRefreshTokens: boolean
   /** A cloud controller of today with v2 switched off. */
   v2Disabled: boolean
   /** The names under which IAM answers: `/oidc/token` in 2017, `/identity/token` later. */
   iamPaths: string[]
-  /** What a successful DELETE of a token answers. */
+  /** The status of a successful DELETE of a token. */
   revokeStatus: 200 | 204
   /** icr.io answers 400 where a registry would answer 401 to wrong credentials. */
   icrMode: boolean

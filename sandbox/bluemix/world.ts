@@ -14,7 +14,7 @@ export interface Hosts {
   registry: string
 }
 
-/** What the parts of the environment have in common. */
+/** State that the services of the environment share. */
 export interface World {
   hosts: Hosts
   clock: ClockControl
@@ -25,7 +25,7 @@ export interface World {
   sessions: Sessions
 }
 
-/** The state of an environment of this domain, with those who live there. */
+/** The state of an environment with this domain, with its users and organizations. */
 export function createWorld(domain: string): { world: World; user: User; stranger: User } {
   const host = (name: string) => `${name}.${domain}`
   const [api, login, uaa] = [host('api'), host('login'), host('uaa')]

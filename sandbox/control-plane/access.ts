@@ -9,19 +9,19 @@ export interface Access {
   /** The API server's certificate authority, as PEM and as a file. */
   readonly ca: string
   readonly caFile: string
-  /** The administrator's (system:masters). */
+  /** The kubeconfig of the administrator (system:masters). */
   readonly kubeconfigFile: string
-  /** The same, as the client library reads it; a new one each time. */
+  /** The same as an object of the client library; a new one for each call. */
   kubeConfig(): KubeConfig
   /** A real token of a ServiceAccount that exists, by TokenRequest; `seconds` >= 600, default 3600. */
   token(namespace: string, serviceAccount: string, seconds?: number): Promise<string>
-  /** File of a kubeconfig with such a token; `server` may lead through a proxy. */
-  kubeconfigFor(namespace: string, serviceAccount: string, server?: string): Promise<string>
-  /** Runs kubectl as the administrator to its end; a refusal is an answer, not a rejection. */
+  /** The path of a kubeconfig with such a token. */
+  kubeconfigFor(namespace: string, serviceAccount: string): Promise<string>
+  /** Runs kubectl as the administrator until it ends. Resolves also if kubectl fails. */
   kubectl(...args: string[]): Promise<{ stdout: string; stderr: string; code: number | null }>
 }
 
-/** The ways into a control plane whose API server has written its certificate. */
+/** Access to a control plane whose API server has written its certificate. */
 export async function openAccess(layout: Layout, kubectl: string): Promise<Access> {
   const { caFile, tokens, file, url } = layout
   const kubeconfigFile = await writeKubeconfig(layout, url, tokens.administrator)
@@ -50,8 +50,8 @@ export async function openAccess(layout: Layout, kubectl: string): Promise<Acces
     kubeconfigFile,
     kubeConfig,
     token,
-    kubeconfigFor: async (namespace, serviceAccount, server = url) =>
-      writeKubeconfig(layout, server, await token(namespace, serviceAccount)),
+    kubeconfigFor: async (namespace, serviceAccount) =>
+      writeKubeconfig(layout, url, await token(namespace, serviceAccount)),
     kubectl: async (...args) =>
       run({
         command: kubectl,
@@ -59,7 +59,7 @@ export async function openAccess(layout: Layout, kubectl: string): Promise<Acces
         env: {
           ...process.env,
           KUBECONFIG: kubeconfigFile,
-          // Nothing is read from or left in the user's home.
+          // Nothing is read from or written to the user's home folder.
           KUBECACHEDIR: file('kubectl-cache'),
           KUBERC: 'off',
         },

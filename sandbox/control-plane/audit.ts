@@ -3,7 +3,7 @@ import { readFile } from 'node:fs/promises'
 /** Who did what on the API server: the fields of audit.k8s.io/v1 Event at level Metadata. */
 export interface AuditEvent {
   auditID: string
-  /** A watch is written twice: when it began to answer, and when it ended. */
+  /** A watch is recorded twice: when its response starts, and when it ends. */
   stage: 'ResponseStarted' | 'ResponseComplete' | 'Panic'
   /** get, list, watch, create, update, patch, delete, deletecollection */
   verb: string
@@ -23,7 +23,7 @@ export interface AuditEvent {
   stageTimestamp: string
 }
 
-/** What the API server writes down: everything about the objects that pullpass deals with. */
+/** What the API server records: all requests for the kinds of objects that pullpass uses. */
 export const AUDIT_POLICY = {
   apiVersion: 'audit.k8s.io/v1',
   kind: 'Policy',
@@ -51,7 +51,7 @@ export const AUDIT_POLICY = {
   ],
 }
 
-/** All events so far, oldest first. A line that is just being written waits for the next call. */
+/** All events so far, oldest first, without a line that is not complete yet. */
 export async function readAudit(file: string): Promise<AuditEvent[]> {
   const lines = (await readFile(file, 'utf8')).split('\n')
   return lines.slice(0, -1).map(line => JSON.parse(line) as AuditEvent)

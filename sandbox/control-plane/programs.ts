@@ -6,14 +6,14 @@ import { egressSettings } from '../node/network/cluster-egress.ts'
 import { type RunningProcess, startProcess } from '../processes.ts'
 import { AUDIT_POLICY } from './audit.ts'
 
-/** Where one control plane keeps its things, where it listens, and who may do everything. */
+/** Files, ports and administrator tokens of one control plane. */
 export interface Layout {
   folder: string
   ports: { etcd: number; etcdPeer: number; apiserver: number }
   /** Bearer tokens of two members of system:masters. */
   tokens: { administrator: string; controllerManager: string }
   url: string
-  /** The API server writes its certificate here, and its own authority behind it. */
+  /** The API server writes its certificate here, followed by its CA. */
   caFile: string
   auditFile: string
   /** The unix socket at which the API server asks for the way to a Service (see node/network/cluster-egress.ts). */
@@ -21,7 +21,7 @@ export interface Layout {
   file(name: string): string
 }
 
-/** Writes what the programs read at their start. */
+/** Writes the files that the programs read when they start. */
 export function layOut(folder: string, ports: Layout['ports']): Layout {
   const file = (name: string) => join(folder, name)
   const tokens = { administrator: randomUUID(), controllerManager: randomUUID() }
@@ -46,7 +46,7 @@ export function layOut(folder: string, ports: Layout['ports']): Layout {
   }
 }
 
-/** Data is not worth its safety here: no fsync. */
+/** Without fsync: the data need not survive a crash of the machine. */
 export async function startEtcd(command: string, { file, ports }: Layout): Promise<RunningProcess> {
   const client = `http://127.0.0.1:${ports.etcd}`
   const peer = `http://127.0.0.1:${ports.etcdPeer}`
@@ -85,8 +85,8 @@ export async function startApiserver(command: string, layout: Layout): Promise<R
       `--service-account-key-file=${file('service-accounts.key')}`,
       `--service-account-signing-key-file=${file('service-accounts.key')}`,
       '--service-cluster-ip-range=10.0.0.0/24',
-      // No endpoints for the Service `kubernetes`: nothing routes to it, and no address but
-      // 127.0.0.1 is asked of the machine.
+      // No endpoints for the Service `kubernetes`: no route leads to it, and the machine needs no
+      // address except 127.0.0.1.
       '--advertise-address=127.0.0.1',
       '--endpoint-reconciler-type=none',
       '--allow-privileged=true',
@@ -114,7 +114,7 @@ export async function startControllerManager(
       `--root-ca-file=${layout.caFile}`,
       `--service-account-private-key-file=${layout.file('service-accounts.key')}`,
       '--leader-elect=false',
-      // It serves nothing that anybody here asks for.
+      // Nobody here needs its server.
       '--secure-port=0',
       '--kube-api-qps=200',
       '--kube-api-burst=400',
@@ -124,7 +124,7 @@ export async function startControllerManager(
   })
 }
 
-/** Whether the API server answers this path with 200; false too while there is none. */
+/** Whether the API server answers this path with 200; false also if it is down. */
 async function answers({ url, caFile, tokens }: Layout, path: string): Promise<boolean> {
   return new Promise(resolve => {
     const no = () => resolve(false)

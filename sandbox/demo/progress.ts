@@ -1,6 +1,6 @@
 import { styleText } from 'node:util'
 
-/** Says what is being waited for, and goes on saying so every two seconds until it is there. */
+/** Prints every two seconds what the demo waits for, until `work` is done. */
 export async function showProgress<T>(what: string, work: () => Promise<T>): Promise<T> {
   const begun = performance.now()
   const seconds = () => `${Math.round((performance.now() - begun) / 1000)} s`
@@ -12,7 +12,7 @@ export async function showProgress<T>(what: string, work: () => Promise<T>): Pro
   }
 }
 
-/** A line beside the story. */
+/** Prints a line that is not a statement of the demo. */
 export function say(line: string): void {
   console.log(styleText('dim', `  ${line}`))
 }

@@ -6,22 +6,22 @@ import { pullImage, pushTestImage } from '../registry.ts'
 import type { Sandbox } from '../sandbox.ts'
 import { say, showProgress } from './progress.ts'
 
-/** The acts of the story; each prints what it does, and what came of it. */
+/** The steps of the demo; each prints what it does and the result. */
 export interface Scene {
   chapter(title: string): void
-  /** Prints the sentence; one that does not hold ends the demo. */
+  /** Prints the sentence. If it does not hold, the demo fails. */
   expect(holds: boolean, sentence: string): void
-  /** Prints the command as a person types it, does it, prints and returns what it says. */
+  /** Prints the command line, runs it, prints and returns its output. */
   command(line: string, work: () => Promise<string>): Promise<string>
   kubectl(command: string): Promise<string>
   show(file: string): Promise<void>
-  /** The Secret as kubectl shows it, its credential blotted out. */
+  /** Prints the Secret as kubectl shows it, with its credential redacted. */
   showSecret(namespace: string): Promise<void>
   mints(): string[]
   pushImage(): Promise<void>
-  /** With the credential of the namespace's Secret, or with none. */
+  /** Pulls with the credential of the namespace's Secret, or with none. */
   pull(namespace: string | undefined): ReturnType<typeof pullImage>
-  /** How often each pod of the namespace names the pull secret, when there are `count` of them. */
+  /** How often each pod of the namespace names the pull secret, once there are `count` pods. */
   references(namespace: string, count: number): Promise<Map<string, number>>
 }
 
@@ -81,7 +81,7 @@ async function command(line: string, work: () => Promise<string>): Promise<strin
 
 function expect(holds: boolean, sentence: string): void {
   console.log(`${holds ? styleText('green', '  ok') : styleText('red', '  NOT SO')}  ${sentence}`)
-  if (!holds) throw new Error(`the demo came out differently: ${sentence}`)
+  if (!holds) throw new Error(`the demo failed, this is not true: ${sentence}`)
 }
 
 function redacted(yaml: string): string {

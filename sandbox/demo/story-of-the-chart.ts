@@ -11,13 +11,13 @@ interface Stage {
   sandbox: HelmSandbox
 }
 
-/** The same story with what the chart installs, from its installation to its end. */
+/** The same demo with the chart, from its installation to its removal. */
 export async function tellChartStory(stage: Stage, keep: boolean): Promise<void> {
   const { scene, sandbox } = stage
   await install(stage)
   await tellStory(scene)
   await test(stage)
-  scene.chapter('Ten pods a second are created in a labelled namespace from here on')
+  scene.chapter('From now on, ten pods a second are created in a labelled namespace')
   await scene.kubectl('create namespace busy')
   await scene.kubectl('label namespace busy pullpass.io/inject=enabled')
   const { controlPlane } = sandbox
@@ -46,7 +46,7 @@ async function install({ scene, sandbox }: Stage): Promise<void> {
 async function test({ scene, sandbox }: Stage): Promise<void> {
   scene.chapter('helm test asks for a pod with dryRun, on the real path')
   const said = await helm({ scene, sandbox }, 'test pullpass')
-  scene.expect(said.includes('names pullpass-registry'), 'the pod came back with the reference')
+  scene.expect(said.includes('names pullpass-registry'), 'the pod has the reference')
 }
 
 async function upgrade({ scene, sandbox }: Stage, crowd: Crowd): Promise<void> {
@@ -58,15 +58,15 @@ async function upgrade({ scene, sandbox }: Stage, crowd: Crowd): Promise<void> {
   const replaced = before.every(({ metadata }) => !after.includes(metadata?.name))
   scene.expect(replaced, `${after.join(' and ')} are new`)
   const { created, refused, withoutReference } = await crowd.count()
-  scene.expect(refused.length === 0, `of ${created} pods none was refused`)
-  scene.expect(withoutReference.length === 0, 'and each names the Secret')
+  scene.expect(refused.length === 0, `none of ${created} pods was refused`)
+  scene.expect(withoutReference.length === 0, 'and each one names the Secret')
 }
 
 async function takeBack({ scene, sandbox }: Stage): Promise<void> {
   const { environment } = sandbox
-  scene.chapter('A namespace is not to pull any more, and what it had is taken back at once')
+  scene.chapter('A namespace loses its label, and its token and Secret are removed at once')
   const obstacle = obstacleToExec()
-  if (obstacle !== undefined) return say(`left out: ${obstacle}`)
+  if (obstacle !== undefined) return say(`skipped: ${obstacle}`)
   await scene.kubectl('label namespace elsewhere pullpass.io/inject-')
   const cleanUp = 'node /app/pullpass.mjs clean-up --config /etc/pullpass/config/config.yaml'
   const said = await scene.kubectl(`exec -n pullpass deploy/pullpass -- ${cleanUp}`)
@@ -74,7 +74,7 @@ async function takeBack({ scene, sandbox }: Stage): Promise<void> {
   const live = environment.ledger.liveTokens().filter(({ description }) => {
     return description.endsWith('/elsewhere')
   })
-  scene.expect(live.length === 0, 'the environment has no token of it any more')
+  scene.expect(live.length === 0, 'the environment has no token for it any more')
 }
 
 async function uninstall({ scene, sandbox }: Stage, crowd: Crowd): Promise<void> {
@@ -83,14 +83,14 @@ async function uninstall({ scene, sandbox }: Stage, crowd: Crowd): Promise<void>
   await scene.kubectl('wait pods -n pullpass --all --for=delete --timeout=60s')
   await showProgress('stopping the pods', crowd.stop)
   const { created, refused } = await crowd.count()
-  scene.expect(refused.length === 0, `of ${created} pods none was refused, to the end`)
+  scene.expect(refused.length === 0, `none of ${created} pods was refused until the end`)
   const left = await scene.kubectl(`get ${KINDS} -A -l app.kubernetes.io/instance=pullpass -o name`)
-  scene.expect(left === '', 'nothing that Helm made is left')
+  scene.expect(left === '', 'nothing that Helm installed is left')
   const kept = await scene.kubectl('get secrets,leases -n pullpass -o name')
-  scene.expect(kept === KEPT, 'its own namespace keeps the CA, the Lease and your credentials')
+  scene.expect(kept === KEPT, 'its namespace keeps the CA, the Lease and your credentials')
   const secrets = await scene.kubectl('get secrets -A -l app.kubernetes.io/managed-by=pullpass')
   const stay = ['shop', 'busy'].every(name => secrets.includes(`${name} `))
-  scene.expect(stay, 'and labelled namespaces their Secrets: their pods can still be pulled')
+  scene.expect(stay, 'and labelled namespaces keep their Secrets: their pods can still pull')
 }
 
 const KINDS = [
@@ -110,7 +110,7 @@ async function helm({ scene, sandbox }: Stage, command: string, values?: Values)
   })
 }
 
-/** Certificates are long and say nothing to people. */
+/** Certificates are long and not readable. */
 function abridged(values: Values): Values {
   const ca = values.environmentCa as { pem: string }
   return { ...values, environmentCa: { pem: `${ca.pem.slice(0, 60).replaceAll('\n', ' ')}...` } }

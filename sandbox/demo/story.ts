@@ -2,7 +2,7 @@ import type { Scene } from './scene.ts'
 
 export const image = 'registry.dedicated.example.com/acme/hello:1'
 
-/** The story of one pull secret, wherever pullpass runs; rejects where it does not come true. */
+/** The demo of one pull secret, for each way to run pullpass; rejects if a statement does not hold. */
 export async function tellStory(scene: Scene): Promise<void> {
   await scene.pushImage()
   await beforeAndAfter(scene)
@@ -32,7 +32,7 @@ async function pull(scene: Scene): Promise<void> {
 }
 
 async function whatDoesNotHappen(scene: Scene): Promise<void> {
-  scene.chapter('What does not happen')
+  scene.chapter('What pullpass does not change')
   await scene.kubectl(`run second -n shop --image=${image}`)
   await scene.kubectl('apply -n shop -f examples/web.yaml')
   const inShop = await scene.references('shop', 4)
@@ -42,16 +42,19 @@ async function whatDoesNotHappen(scene: Scene): Promise<void> {
   const template = await scene.kubectl(
     'get deployment web -n shop -o jsonpath={.spec.template.spec.imagePullSecrets}',
   )
-  scene.expect(template === '', 'the Deployment is as it was written')
+  scene.expect(template === '', 'the Deployment is unchanged')
   await scene.kubectl('create namespace elsewhere')
   await scene.kubectl('label namespace elsewhere pullpass.io/inject=enabled')
   await scene.kubectl('apply -n elsewhere -f examples/elsewhere.yaml')
   const elsewhere = await scene.references('elsewhere', 1)
-  scene.expect(elsewhere.get('elsewhere') === 0, 'a pod of another registry is left alone')
+  scene.expect(
+    elsewhere.get('elsewhere') === 0,
+    'a pod with an image of another registry is not changed',
+  )
   await scene.kubectl('create namespace quiet')
   await scene.kubectl('apply -n quiet -f examples/mypod.yaml')
   const quiet = await scene.references('quiet', 1)
-  scene.expect(quiet.get('mypod') === 0, 'without the label, the pod is left alone')
+  scene.expect(quiet.get('mypod') === 0, 'in a namespace without the label, the pod is not changed')
   const secrets = await scene.kubectl('get secrets -n quiet -o name')
-  scene.expect(secrets === '', 'and there is neither Secret nor token for it')
+  scene.expect(secrets === '', 'and that namespace has neither Secret nor token')
 }

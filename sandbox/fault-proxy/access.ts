@@ -1,7 +1,7 @@
 import type { KubeConfig } from '@kubernetes/client-node'
 import { generate } from 'selfsigned'
 
-/** A certificate for 127.0.0.1 that is its own authority. */
+/** A self-signed certificate for 127.0.0.1. */
 export function ownCertificate() {
   return generate([{ name: 'commonName', value: 'fault proxy' }], {
     algorithm: 'sha256',
@@ -14,7 +14,7 @@ export function ownCertificate() {
   })
 }
 
-/** The text of a kubeconfig like `base`, with its clusters at `url`. */
+/** The text of a kubeconfig like `base` whose clusters have this `url`. */
 export function kubeconfigThrough(url: string, ca: string, base: KubeConfig): string {
   const config = JSON.parse(base.exportConfig())
   const reached = { server: url, 'certificate-authority-data': Buffer.from(ca).toString('base64') }

@@ -12,8 +12,8 @@ export interface Said {
 
 export interface HelmCommand {
   /**
-   * Runs helm to its end, in the folder of the checkout; a refusal is an answer, not a rejection.
-   * `values` are read like a file of values.
+   * Runs helm in the folder of the checkout until it ends. Resolves also if helm fails. `values` is
+   * passed as a file.
    */
   run(args: string[], values?: object): Promise<Said>
   stop(): Promise<void>
@@ -21,7 +21,7 @@ export interface HelmCommand {
 
 const checkout = join(import.meta.dirname, '..', '..')
 
-/** Real Helm, with folders of its own for what it keeps. */
+/** Real Helm, with its own folders for configuration, cache and data. */
 export async function createHelmCommand(
   version: HelmVersion,
   kubeconfigFile: string,

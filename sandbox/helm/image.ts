@@ -11,18 +11,18 @@ const main = join(import.meta.dirname, '..', '..', 'src', 'main.ts')
 export interface Image {
   /** The chart's value `image`. */
   readonly value: { repository: string; tag: string }
-  /** What the node runs for it. */
+  /** The program that the node runs for it. */
   readonly programs: Programs
   stop(): Promise<void>
 }
 
-/** What the Dockerfile builds, as far as there is no Docker: Node, the one file, and how it is started. */
+/** Replaces the image that the Dockerfile builds: Node, the bundle, and the start command. */
 export async function buildImage(): Promise<Image> {
   const folder = await makeFolder('image')
   const program = join(folder.path, 'pullpass.mjs')
   try {
     await bundle(main, program)
-    // Its user is not the one who builds it, who may let nobody else read what he makes.
+    // The program runs as another user, and the umask can be strict.
     await chmod(folder.path, 0o755)
     await chmod(program, 0o644)
   } catch (error) {

@@ -4,7 +4,7 @@ import { releaseNamespace } from '../install.ts'
 import { realAddress } from '../node/addresses.ts'
 import { waitFor } from '../processes.ts'
 
-/** The pods of the Deployment, those that are being deleted left out. */
+/** The pods of the Deployment, without those that are being deleted. */
 export async function podsOf(controlPlane: ControlPlane): Promise<V1Pod[]> {
   const { items } = await controlPlane.kubeConfig().makeApiClient(CoreV1Api).listNamespacedPod({
     namespace: releaseNamespace,
@@ -13,7 +13,7 @@ export async function podsOf(controlPlane: ControlPlane): Promise<V1Pod[]> {
   return items.filter(({ metadata }) => metadata?.deletionTimestamp === undefined)
 }
 
-/** Waits until one of the pods says that it leads; resolves with it. */
+/** Waits until one of the pods reports to be the leader; resolves with it. */
 export async function whenLed(pods: () => Promise<V1Pod[]>): Promise<V1Pod> {
   let leader: V1Pod | undefined
   const look = async () => {

@@ -1,9 +1,9 @@
 import type { BluemixEnvironment } from '../bluemix/environment.ts'
 
-/** Values of the chart: a section of them by its name, or one that is in none. */
+/** Values of the chart: sections by name, and single values. */
 export type Values = Record<string, string | number | Record<string, unknown>>
 
-/** What the chart must be told in a sandbox; the credentials are in the Secret `bluemix`. */
+/** The values that a sandbox needs; the credentials are in the Secret `bluemix`. */
 export function ownValues(
   { domain, ca, gateway }: BluemixEnvironment,
   image: Values[string],
@@ -19,7 +19,7 @@ export function ownValues(
   }
 }
 
-/** `more` on top of `values`, section by section. */
+/** `values` with `more` merged into it, section by section. */
 export function merged(values: Values, more: Values = {}): Values {
   const all = { ...values }
   for (const [name, value] of Object.entries(more)) {

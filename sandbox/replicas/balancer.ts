@@ -3,7 +3,7 @@ import { type AddressInfo, connect, createServer, type Socket } from 'node:net'
 import { joinSockets } from '../node/network/service-balancer.ts'
 import { reset } from '../reset.ts'
 
-/** One process behind the balancer: where it listens, and whether it says that it is ready. */
+/** One process behind the balancer. */
 export interface Backend {
   port: number
   isReady(): Promise<boolean>
@@ -11,18 +11,17 @@ export interface Backend {
 
 export interface Balancer {
   readonly port: number
-  /** From now on connections go to these, as far as they are ready. */
+  /** Sends new connections to those of these that are ready. */
   leadTo(backends: readonly Backend[]): void
   stop(): Promise<void>
 }
 
-/** How often readiness is asked for; the kubelet would ask less often. */
+/** Interval between readiness probes; the kubelet's is longer. */
 const probeMs = 200
 
 /**
- * Plays the Service in front of processes that run beside the cluster, as kube-proxy would: each
- * new connection goes to the next ready one and stays there, whatever becomes of it; where none is
- * ready, it is refused (reset).
+ * Does for processes beside the cluster what a Service does with kube-proxy. Each new connection goes
+ * to the next ready process and stays there. If no process is ready, the connection is reset.
  */
 export async function startBalancer(): Promise<Balancer> {
   let backends: readonly Backend[] = []

@@ -2,12 +2,12 @@ import { rename, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { type Folder, makeFolder } from '../processes.ts'
 
-/** The wall clock of one process. It is right until it is set. */
+/** The wall clock of one process. It is correct until it is set. */
 export interface ProcessClock {
-  /** How node is started for it. */
+  /** Arguments of node that install it. */
   readonly nodeArguments: string[]
   readonly env: Record<string, string>
-  /** From now on (within 100 ms), and in the next process, it is `offsetMs` ahead. */
+  /** Sets it ahead by `offsetMs`, within 100 ms, also for later processes. */
   set(offsetMs: number): Promise<void>
   stop(): Promise<void>
 }

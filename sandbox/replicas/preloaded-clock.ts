@@ -1,7 +1,7 @@
 /*
- * Loaded before the program (node --import): gives it a wall clock that is off by as many
- * milliseconds as the file CLOCK_OFFSET_FILE says, also while it runs. Timers and performance.now()
- * stay as they are, as where somebody sets the clock of a machine.
+ * Loaded before the program (node --import). Shifts the wall clock of the program by the number of
+ * milliseconds in the file CLOCK_OFFSET_FILE, also while it runs. Timers and performance.now() do
+ * not change, as when the clock of a machine is set.
  */
 import { readFileSync } from 'node:fs'
 

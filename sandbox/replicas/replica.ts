@@ -1,6 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { FaultProxy } from '../fault-proxy.ts'
-import type { Pullpass } from '../pullpass.ts'
+import type { Part } from '../parts.ts'
+import { type Pullpass, type PullpassOptions, startPullpass } from '../pullpass.ts'
 import type { Backend } from './balancer.ts'
 import type { ProcessClock } from './clock.ts'
 
@@ -8,33 +9,57 @@ import type { ProcessClock } from './clock.ts'
 export interface Replica extends Backend {
   readonly name: string
   readonly pullpass: Pullpass
-  /** Its way to the API server, where one was asked for. */
+  /** Its fault proxy to the API server, if it has one. */
   readonly proxy: FaultProxy | undefined
-  /** Its wall clock, where one was asked for. */
+  /** Its wall clock, if it has its own. */
   readonly clock: ProcessClock | undefined
-  /** Whether it says so; one that is dead or stands still says nothing. */
+  /** Whether it reports to be the leader; false if it has ended or is paused. */
   leads(): Promise<boolean>
-  /** Ends it at once, as a node that loses power; resolves when it has ended. */
+  /** Kills it, as when a node loses power; resolves when it has ended. */
   kill(): Promise<void>
-  /** Lets it stand still, and go on. */
+  /** Suspends the process, and continues it. */
   pause(): void
   resume(): void
-  /** Starts it again after its end; resolves when it is ready. */
+  /** Starts it again after it has ended; resolves when it is ready. */
   restart(): Promise<void>
 }
 
-export function asReplica(parts: {
+/** Resolves when the process is ready. If it does not become ready, it is stopped. */
+export async function startReplica(
+  options: PullpassOptions & {
+    name: string
+    proxy: FaultProxy | undefined
+    clock: ProcessClock | undefined
+  },
+): Promise<Replica & Part> {
+  const { name, proxy, clock, ports } = options
+  const pullpass = await startPullpass(options)
+  const replica = asReplica({ name, pullpass, proxy, clock, port: ports.webhook })
+  const stop = async () => {
+    replica.resume()
+    await pullpass.stop()
+  }
+  try {
+    await pullpass.whenReady()
+  } catch (error) {
+    await stop()
+    throw error
+  }
+  return { ...replica, stop }
+}
+
+function asReplica(parts: {
   name: string
   pullpass: Pullpass
   proxy: FaultProxy | undefined
   clock: ProcessClock | undefined
-  /** Of its webhook. */
+  /** The port of its webhook. */
   port: number
 }): Replica {
   const { pullpass } = parts
   let paused = false
   const answers = () => pullpass.process().running() && !paused
-  // It may come to stand still while it is asked.
+  // It can be paused during the request.
   const leads = () => pullpass.metric('pullpass_leader').catch(() => 0)
   return {
     ...parts,

@@ -13,20 +13,20 @@ import { inTurn } from './turn.ts'
 export interface Source {
   /** The folder beside this file with the go.mod that pins everything. */
   folder: string
-  /** The module whose version is the tool's version. */
+  /** The module whose version is that of the tool. */
   module: string
-  /** The package inside the module; the module itself where absent. */
+  /** The package inside the module; default: the module itself. */
   path?: string
   /** Variables that the linker sets; `pinned(module)` is a version of go.mod, as in `v1.37.2`. */
   stamp?: (pinned: (module: string) => string) => Record<string, string>
-  /** How long a first build takes, for people. */
+  /** The duration of a first build, for messages. */
   takes: string
 }
 
 /**
- * Absolute path of the program, from the cache, or built into it first. The cache knows it by its
- * version and by all that go.mod and go.sum pin. A build goes to a folder of its own and is renamed
- * into place when it is complete, so nobody ever runs half a program; processes build in turn.
+ * Absolute path of the program in the cache; it is built first if it is missing. The key in the cache
+ * contains its version and a hash of go.mod and go.sum. A build goes to its own folder and is renamed
+ * when it is complete, so nobody runs an incomplete program. Only one process builds at a time.
  */
 export async function build(name: string, source: Source, env: NodeJS.ProcessEnv): Promise<string> {
   const folder = fileURLToPath(new URL(source.folder, import.meta.url))
@@ -45,7 +45,7 @@ export async function build(name: string, source: Source, env: NodeJS.ProcessEnv
     const workshop = await makeFolder('building', cache)
     try {
       const done = join(workshop.path, 'done')
-      // Go's own temporary files go where a build that was killed is cleaned up after.
+      // Temporary files of Go go to a folder that is removed also after a build that was killed.
       const temporary = join(workshop.path, 'go')
       await mkdir(temporary)
       await goBuild(title, source, {
@@ -55,7 +55,7 @@ export async function build(name: string, source: Source, env: NodeJS.ProcessEnv
         env: { ...env, CGO_ENABLED: '0', GOWORK: 'off', GOTMPDIR: temporary },
       })
       await rename(done, place).catch(error => {
-        // Another process was quicker after all; what it built is the same.
+        // Another process has built the same program in the meantime.
         if (!existsSync(program)) throw error
       })
     } finally {
@@ -65,7 +65,7 @@ export async function build(name: string, source: Source, env: NodeJS.ProcessEnv
   return program
 }
 
-/** `${PULLPASS_SANDBOX_CACHE}`, else a folder where the system keeps caches. */
+/** `${PULLPASS_SANDBOX_CACHE}`; default: a folder in the cache folder of the user. */
 function cacheFolder(env: NodeJS.ProcessEnv): string {
   if (env.PULLPASS_SANDBOX_CACHE) return resolve(env.PULLPASS_SANDBOX_CACHE)
   return join(env.XDG_CACHE_HOME || join(homedir(), '.cache'), 'pullpass-sandbox')

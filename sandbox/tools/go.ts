@@ -1,12 +1,12 @@
 import { run } from '../processes.ts'
 import { ToolError } from './tool-error.ts'
 
-/** What setup-envtest installs into the folder that KUBEBUILDER_ASSETS names. */
+/** The programs that setup-envtest installs into the folder KUBEBUILDER_ASSETS. */
 export const ENVTEST_TOOLS: readonly string[] = ['etcd', 'kube-apiserver', 'kubectl']
 
 /**
- * Rejects with one sentence that says what to install or set, where there is no Go, or one that is
- * older than `oldest` (as go.mod has it). `folder`: the module; Go may fetch a newer self for it.
+ * Rejects with a sentence that says what to install or set, if Go is missing or older than `oldest`
+ * (a version as in go.mod). `folder` is the module; Go can download a newer version of itself for it.
  */
 export async function checkGo(
   name: string,

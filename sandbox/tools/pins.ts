@@ -4,14 +4,14 @@ import { join } from 'node:path'
 
 /** What a go.mod and its go.sum pin. */
 export interface Pins {
-  /** The oldest Go that will do, as in `1.26.0`. */
+  /** The oldest Go version that works, as in `1.26.0`. */
   go: string
   version(module: string): string
-  /** Changes with anything that go.mod or go.sum pins. */
+  /** Changes if anything in go.mod or go.sum changes. */
   digest: string
 }
 
-/** `folder`: where they are. */
+/** Reads go.mod and go.sum in `folder`. */
 export async function readPins(folder: string): Promise<Pins> {
   const mod = await readFile(join(folder, 'go.mod'), 'utf8')
   const sum = await readFile(join(folder, 'go.sum'), 'utf8')

@@ -1,4 +1,4 @@
-/** Says on stderr what is going on, at once and every ten seconds; `stop` gives the seconds it took. */
+/** Prints `what` on stderr, at once and every ten seconds; `stop` returns the seconds that passed. */
 export function tell(what: string): { stop(): number } {
   const begin = performance.now()
   const seconds = () => Math.round((performance.now() - begin) / 1000)

@@ -1,4 +1,4 @@
-/** Something people can mend; the message says how, and is all that is shown. */
+/** A problem that the user can fix. Only the message is shown; it says how. */
 export class ToolError extends Error {
   override readonly name = 'ToolError'
   constructor(message: string) {

@@ -7,9 +7,9 @@ const BEAT_MS = 1000
 const SILENCE_MS = 10_000
 
 /**
- * Does the work while no other process does such work. The lock is a folder that whoever has it
- * touches every second; one that was not touched for ten is of a process that is no more. This
- * saves work; it is not what keeps the outcome right.
+ * Runs `work` while no other process runs such work. The lock is a folder that its holder touches
+ * every second; a lock that was not touched for ten seconds belongs to a process that has ended. The
+ * lock saves work; the result is correct without it too.
  */
 export async function inTurn(
   lock: string,

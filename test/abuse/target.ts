@@ -2,18 +2,13 @@ import { readdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { V1Secret } from '@kubernetes/client-node'
 import { parse } from 'yaml'
-import {
-  type BluemixEnvironment,
-  startBluemixEnvironment,
-} from '../../sandbox/bluemix/environment.ts'
-import { type ControlPlane, startControlPlane } from '../../sandbox/control-plane.ts'
-import { installBeside, releaseNamespace } from '../../sandbox/install.ts'
+import type { ControlPlane } from '../../sandbox/control-plane.ts'
+import { releaseNamespace } from '../../sandbox/install.ts'
 import { limitMemory, type MemoryLimit } from '../../sandbox/memory-limit.ts'
-import { type Parts, startParts } from '../../sandbox/parts.ts'
-import { onFreePorts } from '../../sandbox/ports.ts'
-import { makeFolder } from '../../sandbox/processes.ts'
-import { type Pullpass, startPullpass } from '../../sandbox/pullpass.ts'
-import { bundle } from '../../scripts/bundle.ts'
+import { startParts } from '../../sandbox/parts.ts'
+import type { Program } from '../../sandbox/processes.ts'
+import type { Pullpass } from '../../sandbox/pullpass.ts'
+import { onlyReplica, startTestbed } from '../../sandbox/testbed.ts'
 import { type Cluster, reachCluster } from '../whole/cluster.ts'
 import { type HonestLoad, KNOWN, startHonestLoad } from './honest.ts'
 
@@ -38,14 +33,26 @@ export async function startTarget(): Promise<Target> {
   return startParts(async parts => {
     const memoryMiB = await readMemoryLimit()
     const limit = await parts.begun(limitMemory(memoryMiB << 20))
-    const environment = await parts.begun(startBluemixEnvironment())
-    const controlPlane = await parts.begun(startControlPlane())
-    const { pullpass, port } = await startShipped(parts, {
-      environment,
-      controlPlane,
-      limit,
-      memoryMiB,
-    })
+    const testbed = await parts.begun(
+      startTestbed({
+        registry: false,
+        controllerManager: false,
+        pullpass: {
+          count: 1,
+          program: 'bundle',
+          balanced: false,
+          proxied: false,
+          clocks: false,
+          failurePolicy: 'Ignore',
+          apiKey: undefined,
+          settings: undefined,
+          launch: await readLaunch(limit, memoryMiB),
+        },
+        progress: () => {},
+      }),
+    )
+    const { pullpass, port } = onlyReplica(testbed)
+    const { controlPlane } = testbed
     const cluster = reachCluster(controlPlane, () => {})
     await parts.begun(Promise.resolve({ stop: cluster.close }))
     for (const name of KNOWN) await cluster.namespace(name)
@@ -66,36 +73,11 @@ export async function startTarget(): Promise<Target> {
   })
 }
 
-async function startShipped(
-  { begun }: Parts,
-  options: {
-    environment: BluemixEnvironment
-    controlPlane: ControlPlane
-    limit: MemoryLimit
-    memoryMiB: number
-  },
-): Promise<{ pullpass: Pullpass; port: number }> {
-  const { environment, controlPlane, limit, memoryMiB } = options
-  const folder = await makeFolder('bundle')
-  await begun(Promise.resolve({ stop: folder.remove }))
-  const program = join(folder.path, 'pullpass.mjs')
-  await bundle(join(root, 'src', 'main.ts'), program)
-  // As the chart's Deployment has it: the heap gets three quarters of the memory.
+/** As the chart's Deployment has it: the heap gets three quarters of the memory. */
+async function readLaunch(limit: MemoryLimit, memoryMiB: number) {
   const NODE_OPTIONS = `--max-old-space-size=${Math.floor((memoryMiB * 3) / 4)}`
   const shipped = { ...(await readImageEnvironment()), NODE_OPTIONS }
-  return onFreePorts(async (webhook, operations) => {
-    const { domain } = environment
-    const webhookUrl = `https://127.0.0.1:${webhook}/mutate`
-    await installBeside(controlPlane, { domain, webhookUrl, failurePolicy: 'Ignore' })
-    const pullpass = await begun(
-      startPullpass({
-        ...{ environment, controlPlane, program, ports: { webhook, operations } },
-        launch: started => limit.hold({ ...started, env: { ...started.env, ...shipped } }),
-      }),
-    )
-    await pullpass.whenReady()
-    return { pullpass, port: webhook }
-  })
+  return (started: Program) => limit.hold({ ...started, env: { ...started.env, ...shipped } })
 }
 
 /** The chart's own, in MiB. */

@@ -1,11 +1,9 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Test } from 'tap'
-import { startBluemixEnvironment } from '../../sandbox/bluemix/environment.ts'
-import { startControlPlane } from '../../sandbox/control-plane.ts'
 import { installBeside, releaseNamespace } from '../../sandbox/install.ts'
-import { startParts } from '../../sandbox/parts.ts'
 import { onFreePorts } from '../../sandbox/ports.ts'
 import { type RunningProcess, startProcess } from '../../sandbox/processes.ts'
+import { startTestbed, type Testbed } from '../../sandbox/testbed.ts'
 import { type Cluster, reachCluster } from '../whole/cluster.ts'
 import { type Container, containerOf } from './container.ts'
 
@@ -17,9 +15,7 @@ export interface ServingImage {
   readyMs: number
 }
 
-interface Place {
-  controlPlane: Awaited<ReturnType<typeof startControlPlane>>
-  environment: Awaited<ReturnType<typeof startBluemixEnvironment>>
+interface Place extends Pick<Testbed, 'controlPlane' | 'environment'> {
   ports: { webhook: number; operations: number }
 }
 
@@ -30,22 +26,24 @@ export async function serveImage(
   t: Test,
   container: Pick<Container, 'image' | 'folder'>,
 ): Promise<ServingImage> {
-  const parts = await startParts(async ({ begun, stop }) => {
-    const environment = await begun(startBluemixEnvironment())
-    const controlPlane = await begun(startControlPlane())
-    return { environment, controlPlane, stop }
+  const testbed = await startTestbed({
+    registry: false,
+    controllerManager: false,
+    pullpass: undefined,
+    progress: () => {},
   })
-  t.teardown(parts.stop)
-  const cluster = reachCluster(parts.controlPlane, () => {})
+  t.teardown(testbed.stop)
+  const { controlPlane, environment } = testbed
+  const cluster = reachCluster(controlPlane, () => {})
   t.teardown(cluster.close)
   const ports = await onFreePorts(async (webhook, operations) => ({ webhook, operations }))
-  await installBeside(parts.controlPlane, {
-    domain: parts.environment.domain,
+  await installBeside(controlPlane, {
+    domain: environment.domain,
     webhookUrl: `https://127.0.0.1:${ports.webhook}/mutate`,
     failurePolicy: 'Fail',
   })
-  const place = { ...parts, ports }
-  const program = await containerOf({ ...container, ...(await mountedIn(place)) })
+  const mounted = await mountedIn({ controlPlane, environment, ports })
+  const program = await containerOf({ ...container, ...mounted })
   const begun = performance.now()
   const process = await startProcess(program)
   t.teardown(async () => process.stop())

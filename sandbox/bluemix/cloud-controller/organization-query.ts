@@ -13,7 +13,7 @@ export interface Page {
  *
  *     q      = filter *( ";" filter )        a ";" inside a value is doubled
  *     filter = key operator value            the first operator found counts, so ":" in a value is fine
- *     key    = "name" / "status" / others    the others exist there but are not played here
+ *     key    = "name" / "status" / others    the others exist there but are not simulated here
  *     operator = ":" / ">=" / "<=" / "<" / ">" / " IN "
  */
 export function matchV2(organizations: Organization[], queries: string[]): Organization[] {

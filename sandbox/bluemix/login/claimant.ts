@@ -3,17 +3,17 @@ import type { Fault } from '../faults.ts'
 import type { Received } from '../wire/exchange.ts'
 import type { World } from '../world.ts'
 
-/** Who a password grant says to be. */
+/** The user that a password grant names. */
 export interface Claimant {
   kind: 'password' | 'api_key' | 'passcode'
-  /** What the lock-out counts by; wrong API keys tell no user, so they count together. */
+  /** The key by which the lockout counts. A wrong API key has no user, so all of them count together. */
   name: string
-  /** Only where the password, key or code is right. */
+  /** Only if the password, key or code is correct. */
   user: User | undefined
   problem?: Fault['refuse']
 }
 
-/** An API key as password is known at the login host only: nothing documents it for UAA itself. */
+/** Only the login host accepts an API key as password: it is not documented for UAA itself. */
 export function findClaimant(
   { directory, hosts }: World,
   { host }: Received,

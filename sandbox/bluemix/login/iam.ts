@@ -27,7 +27,7 @@ import { type LoginOutcome, type Refusal, refused } from './login-outcome.ts'
  * | (plain) password                                    | username, password | BXNIM0602E, federated BXNIM0608E |
  * | (plain) refresh_token                               | refresh_token      | BXNIM0407E, expired BXNIM0408E |
  *
- * Whatever else is wrong is BXNIM0109E here; which code IAM had for it is not known.
+ * Every other error is BXNIM0109E here; the code that IAM used is not known.
  */
 export function createIam(world: World): Handler {
   const tokens = createIamTokens(world)

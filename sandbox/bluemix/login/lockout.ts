@@ -10,8 +10,8 @@ export interface Lockout {
 }
 
 /**
- * As UAA's PeriodLockoutPolicy: what counts are the failures since the last success; the lock
- * lasts from the newest of them; an attempt while locked is refused unread and counts for nothing.
+ * As UAA's PeriodLockoutPolicy: only failures since the last success count; the lock lasts from the
+ * newest of them; an attempt while locked is refused before the password is checked and does not count.
  */
 export function createLockout(): Lockout {
   const failures = new Map<string, number[]>()

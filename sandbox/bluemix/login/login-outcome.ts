@@ -1,7 +1,7 @@
 import type { User } from '../directory.ts'
 import type { LoginKind } from '../ledger.ts'
 
-/** How a token request ended, before it is put into the words of UAA or IAM. */
+/** The result of a token request, before it becomes a response of UAA or IAM. */
 export type LoginOutcome =
   | { kind: LoginKind; user: User; granted: unknown }
   | { kind: LoginKind; user?: string; refused: Refusal }

@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto'
 import type { User } from '../directory.ts'
 import type { Claims } from '../jwt.ts'
 
-/** Unix seconds, and who issues. */
+/** Unix seconds, and the issuer. */
 export interface Life {
   iat: number
   exp: number
@@ -25,7 +25,7 @@ export function accessClaims(
   }
 }
 
-/** No `scope`, and only the client as audience: it opens nothing by itself. */
+/** No `scope`, and only the client as audience: it gives no access by itself. */
 export function refreshClaims(user: User, jti: string, life: Life): Claims {
   return { jti, sub: user.id, ...identity(user), ...life, zid: 'uaa', aud: ['cf'] }
 }
@@ -38,7 +38,7 @@ function identity(user: User): Claims {
   }
 }
 
-/** Changes with the password, and thereby ends the refresh tokens. */
+/** Changes with the password, which makes the refresh tokens invalid. */
 export function revocationSignature(user: User): string {
   return createHash('sha256').update(`cf${user.id}${user.password}`).digest('hex').slice(0, 8)
 }

@@ -4,8 +4,8 @@ import { type LoginOutcome, refused } from './login-outcome.ts'
 const fields = ['grant_type', 'username', 'password', 'passcode', 'refresh_token', 'scope']
 
 /**
- * What is wrong with a token request before anyone looks at who asks. Stricter than UAA in one
- * thing: UAA passes over fields that it does not know, which hides a client's mistakes.
+ * What is wrong with a token request, before its user is checked. Stricter than UAA in one point: UAA
+ * ignores unknown fields, which hides mistakes of a client.
  */
 export function malformed(received: Received): LoginOutcome | undefined {
   const { method, query, headers } = received

@@ -21,14 +21,14 @@ export interface Grant {
 }
 
 export interface Sessions {
-  /** A new access token, and a refresh token unless one is carried on. `scope` '' means all. */
+  /** A new access token, and a refresh token unless the old one stays valid. `scope` '' means all. */
   open(user: User, now: number, wish: { scope: string; refreshToken?: string }): Grant
-  /** Whose refresh token it is and which is valid from now on, or UAA's words of refusal. */
+  /** The user of a refresh token and the token that is valid from now on, or UAA's error message. */
   refresh(
     token: string,
     now: number,
   ): { user: User; refreshToken: string | undefined } | { refused: string }
-  /** The claims of an access token that is good at this place now. */
+  /** The claims of an access token that is valid here now. */
   verify(token: string, now: number, place: 'cloud_controller' | 'registry'): Claims | undefined
   expireAccessTokens(where: 'registry' | 'everywhere'): void
   revokeRefreshTokens(): void
@@ -95,7 +95,7 @@ export function createSessions(parts: {
   }
 }
 
-/** True where every scope wished for is one that a user has. */
+/** Whether the user has every requested scope. */
 export function scopesExist(scope: string): boolean {
   return scope.split(' ').every(each => each === '' || userScopes.split(' ').includes(each))
 }

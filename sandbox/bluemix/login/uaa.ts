@@ -103,7 +103,7 @@ function passwordGrant(
   return { kind, user, granted: world.sessions.open(user, received.now, wish) }
 }
 
-/** The first that applies: a locked account is refused unread, an expired password only if right. */
+/** The first that applies: a locked account, before the password is checked; an expired password, if it is correct. */
 function refusalOf(
   { user, problem }: Claimant,
   { fault }: Received,

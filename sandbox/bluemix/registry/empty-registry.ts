@@ -5,7 +5,7 @@ import type { Access } from './scope.ts'
 
 const headers = { 'docker-distribution-api-version': 'registry/2.0' }
 
-/** What a registry without images says: 401 with the challenge, or 200 for `/v2/`, else 404. */
+/** The response of a registry without images: 401 with the challenge, 200 for `/v2/`, otherwise 404. */
 export function emptyRegistry(received: Received, host: string, certificate: string): Answer {
   const repository = /^\/v2\/(.+)\/(?:manifests|blobs|tags)\//.exec(received.path)?.[1]
   const problem = problemOf(received, repository, certificate)

@@ -27,7 +27,7 @@ const formNames = [
 ]
 
 /**
- * `registry/oauth/token`: what lets a pull secret in. GET with Basic, or POST with a form and
+ * `registry/oauth/token` accepts the credential of a pull secret. GET with Basic, or POST with a form and
  * `grant_type=password` (distribution docs/spec/auth; IBM/portieris: helpers/oauth/oauth.go).
  *
  * | user     | password       | may                                                       |
@@ -35,9 +35,9 @@ const formNames = [
  * | `token`  | registry token | pull in its organization's namespace; push where `write`  |
  * | `bearer` | UAA token      | pull and push in the namespaces of all its organizations  |
  *
- * Too few rights are no error: the answer grants what there is. Wrong credentials are 401, or 400
- * as icr.io has it; so is a malformed request. The answer has both `token` and `access_token`:
- * containerd takes the second only, others the first.
+ * Missing rights are no error: the response grants the rights that exist. Wrong credentials and
+ * malformed requests get 401, or 400 as from icr.io. The response has both `token` and
+ * `access_token`: containerd reads only the second, other clients the first.
  */
 export function createRegistryAuth(
   world: World,
@@ -111,7 +111,7 @@ function identify(
   }
 }
 
-/** By the machine's clock, not the environment's: the registry that checks it has no other. */
+/** Uses the machine's clock, not the environment's: the registry that checks it has no other. */
 function sign(
   world: World,
   signer: { key: string; cert: string },

@@ -18,13 +18,13 @@ const hopByHop = [
 export interface RegistryProxy {
   handle: Handler
   setUpstream(url: string | undefined): void
-  close(): Promise<void>
+  stop(): Promise<void>
 }
 
 /**
- * `registry/v2/*`: hands everything on to the real registry, bodies as streams, and says under
- * which name it was asked, so that the registry's `Location` headers name this host. Without a
- * registry behind it: the challenge, or 200 for `/v2/` with a good bearer token.
+ * `registry/v2/*`: forwards everything to the real registry, bodies as streams, with the requested
+ * host name, so that the registry's `Location` headers name this host. Without a registry behind it:
+ * the challenge, or 200 for `/v2/` with a valid bearer token.
  */
 export function createRegistryProxy(world: World, certificate: string): RegistryProxy {
   const agent = new Agent({ bodyTimeout: 0 })
@@ -33,7 +33,7 @@ export function createRegistryProxy(world: World, certificate: string): Registry
     setUpstream: url => {
       upstream = url
     },
-    close: () => agent.destroy(),
+    stop: () => agent.destroy(),
     handle: received =>
       upstream === undefined
         ? emptyRegistry(received, world.hosts.registry, certificate)

@@ -3,7 +3,7 @@ import { seconds } from '../clock.ts'
 import type { Organization } from '../directory.ts'
 import { type Claims, signHs256, uuidV5, verifyHs256 } from '../jwt.ts'
 
-/** What the registry knows of a token; the rights are here, not in the token. */
+/** The registry's record of a token; the rights are in it, not in the token. */
 export interface TokenRow {
   id: string
   text: string
@@ -28,7 +28,7 @@ export interface RegistryTokens {
   mint(wish: TokenWish, now: number): TokenRow
   /** Of this organization, in the order of minting; expired ones are gone, revoked ones stay. */
   list(organization: Organization, now: number): TokenRow[]
-  /** The row of a token that lets someone in now. */
+  /** The record of a token that is valid now. */
   byText(text: string, now: number): TokenRow | undefined
 }
 

@@ -21,7 +21,7 @@ import { listedRow, type RegistryTokens, type TokenRow } from './registry-tokens
  * | GET                                           | 200 {"tokens":[...]}                    |
  * | GET /:id                                      | 200 {"token"}, 404                      |
  * | DELETE /:id                                   | 204 (or 200), 404                       |
- * | DELETE ?secondaryOwner=<description>          | 204 (or 200), also where none was there |
+ * | DELETE ?secondaryOwner=<description>          | 204 (or 200), also if there was none    |
  * | token not good, no or foreign organization    | 401 CRG0009E                            |
  * | any other parameter, value or shape           | 400 (the code is not known: CRG0000E)   |
  *

@@ -6,7 +6,7 @@ import type { Received } from './exchange.ts'
 
 export const bodyLimit = 64 * 1024
 
-/** The Host header decides, and must agree with the name that TLS was opened for. */
+/** The Host header decides, and must be the server name of the TLS connection. */
 export function addressOf(request: IncomingMessage, hosts: Hosts) {
   const name = (request.headers.host ?? '').replace(/:443$/, '')
   const url = new URL(`https://${name || 'unknown'}${request.url ?? '/'}`)

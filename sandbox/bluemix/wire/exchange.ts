@@ -2,7 +2,7 @@ import type { IncomingHttpHeaders, IncomingMessage } from 'node:http'
 import type { Readable } from 'node:stream'
 import type { Fault, Operation } from '../faults.ts'
 
-/** A request as the parts of the environment see it. */
+/** A request, as the services of the environment receive it. */
 export interface Received {
   operation: Operation | undefined
   method: string
@@ -13,9 +13,9 @@ export interface Received {
   /** The whole body; empty for `/v2/*`, which reads `stream`. */
   body: string
   stream: IncomingMessage
-  /** What was switched on for this request. */
+  /** The fault of this request. */
   fault: Fault
-  /** Epoch ms by the clock of whoever answers. */
+  /** Epoch ms by the clock of the responding service. */
   now: number
 }
 

@@ -23,12 +23,12 @@ interface Door {
 
 export interface FrontDoor {
   port: number
-  close(): Promise<void>
+  stop(): Promise<void>
 }
 
 /**
- * The TLS listener for all hosts of the environment. Each request goes the same way: numbered,
- * told to the listeners, delayed, failed where a fault strikes, handled, told again, answered.
+ * The TLS listener for all hosts of the environment. The steps of each request are: number it, call
+ * the listeners, delay it, apply a fault, handle it, call the listeners again, respond.
  */
 export async function openFrontDoor(
   door: Door,
@@ -37,7 +37,7 @@ export async function openFrontDoor(
   const closing = new AbortController()
   const server = createServer({ ...tls, ALPNProtocols: ['http/1.1'] }, (request, response) => {
     serve(door, { request, response, signal: closing.signal }).catch((error: Error) => {
-      // A client that went away in the middle is no fault of ours; anything else is.
+      // An error because the client has disconnected is expected; any other is not.
       if (!closing.signal.aborted && !request.socket.destroyed) process.emitWarning(error)
       request.socket.destroy()
     })
@@ -47,7 +47,7 @@ export async function openFrontDoor(
   await once(server, 'listening')
   return {
     port: (server.address() as AddressInfo).port,
-    close: async () => {
+    stop: async () => {
       closing.abort()
       server.close()
       server.closeAllConnections()
@@ -107,8 +107,8 @@ function reply(
 }
 
 /**
- * `done` is what the work came to, absent where a fault came first; `answer` is what the client is
- * to see of it, absent where the connection is to be reset.
+ * `done` is the result of handling, absent if a fault came first. `answer` is the response to the
+ * client, absent if the connection is reset.
  */
 async function work(
   door: Door,

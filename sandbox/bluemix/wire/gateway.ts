@@ -5,18 +5,18 @@ import { reset } from '../../reset.ts'
 
 export interface Gateway {
   url: string
-  /** From now on `hostNames` lead to this port of 127.0.0.1. */
+  /** Connects `hostNames` to this port of 127.0.0.1 from now on. */
   leadTo(port: number): void
-  /** Resets the client whose tunnel has this local port; false where there is none. */
+  /** Resets the client whose tunnel has this local port; false if there is none. */
   reset(tunnelPort: number | undefined): boolean
   resetAll(): void
-  close(): Promise<void>
+  stop(): Promise<void>
 }
 
 /**
- * An HTTP CONNECT proxy that plays DNS: `<host>:443` of the environment's hosts leads to its TLS
- * listener. Anything else is 502, so that nothing leaves the machine. While `isDown`, every
- * connection is reset.
+ * An HTTP CONNECT proxy that replaces DNS: it connects `<host>:443` of the environment's hosts to its
+ * TLS listener. Every other target gets 502, so that no connection leaves the machine. While
+ * `isDown`, every connection is reset.
  */
 export async function openGateway(hostNames: string[], isDown: () => boolean): Promise<Gateway> {
   const tunnels = new Map<Socket, Socket>()
@@ -51,7 +51,7 @@ export async function openGateway(hostNames: string[], isDown: () => boolean): P
       return found !== undefined
     },
     resetAll,
-    close: async () => {
+    stop: async () => {
       server.close()
       resetAll()
       server.closeAllConnections()

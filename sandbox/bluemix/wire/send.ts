@@ -4,7 +4,7 @@ import type { Answer } from './exchange.ts'
 
 export interface Rendering {
   pretty?: boolean
-  /** The date header: the clock of whoever answers. */
+  /** The date header, by the clock of the responding service. */
   date?: Date
 }
 
@@ -22,7 +22,7 @@ export async function send(
   response.end(body)
 }
 
-/** The whole head, half of the body, and the connection closes. */
+/** Sends the complete head and half of the body, then closes the connection. */
 export async function sendHalf(
   response: ServerResponse,
   answer: Answer,
@@ -39,7 +39,7 @@ function headersOf(answer: Answer, { date }: Rendering) {
   return date ? { ...answer.headers, date: date.toUTCString() } : answer.headers
 }
 
-/** Pretty as the procedure of 2017 prints it: four spaces. */
+/** Indented by four spaces, as in the procedure of 2017. */
 function bodyOf(answer: Answer, { pretty }: Rendering): string {
   if (answer.json === undefined) return answer.text ?? ''
   return pretty ? `${JSON.stringify(answer.json, null, 4)}\n` : JSON.stringify(answer.json)

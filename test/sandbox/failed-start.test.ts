@@ -1,0 +1,146 @@
+import { readdir } from 'node:fs/promises'
+import { join } from 'node:path'
+import t, { type Test } from 'tap'
+import { startBluemixEnvironment } from '../../sandbox/bluemix/environment.ts'
+import { startParts } from '../../sandbox/parts.ts'
+import { makeFolder, type Program, run, waitFor } from '../../sandbox/processes.ts'
+import { startPullpass } from '../../sandbox/pullpass.ts'
+import { startTestbed, type TestbedPullpass } from '../../sandbox/testbed.ts'
+
+const folder = await makeFolder('failed-start')
+t.teardown(folder.remove)
+// All files of this test are in this folder, and all its programs have it on their command lines.
+process.env.TMPDIR = folder.path
+
+const two: TestbedPullpass = {
+  count: 2,
+  program: 'bundle',
+  balanced: true,
+  proxied: true,
+  clocks: true,
+  failurePolicy: 'Fail',
+  apiKey: undefined,
+  settings: undefined,
+  launch: undefined,
+}
+
+t.test('a testbed leaves nothing, whichever of its parts cannot be started', async t => {
+  const parts: string[] = []
+  for (let failing = 0, complete = false; !complete; failing++) {
+    let started = 0
+    const progress = (part: string) => {
+      if (started++ < failing) return
+      parts.push(part)
+      throw new Error(`cannot start ${part}`)
+    }
+    const testbed = await startTestbed({
+      registry: true,
+      controllerManager: false,
+      pullpass: two,
+      progress,
+    }).catch((error: Error): undefined => {
+      t.match(error.message, 'cannot start')
+    })
+    complete = testbed !== undefined
+    await testbed?.stop()
+    await nothingIsLeft(t, complete ? 'a complete start' : (parts.at(-1) as string))
+  }
+  t.match(parts, [
+    /environment/,
+    /registry/,
+    /control plane/,
+    /bundle/,
+    /balancer/,
+    /webhook configuration/,
+    /replica/,
+    /replica/,
+  ])
+})
+
+t.test('a testbed leaves nothing where one of several processes ends at its start', async t => {
+  let launched = 0
+  const launch = (program: Program) =>
+    launched++ === 0 ? program : { ...program, args: ['--eval', 'process.exit(1)'] }
+  await t.rejects(
+    startTestbed({
+      registry: false,
+      controllerManager: false,
+      pullpass: { ...two, launch },
+      progress: () => {},
+    }),
+    /pullpass ended/,
+  )
+  await nothingIsLeft(t, 'a second process that ends')
+})
+
+t.test('a pullpass process that cannot be started leaves no folder', async t => {
+  const environment = await startBluemixEnvironment()
+  const kubeconfigFor = () => Promise.reject(new Error('no ServiceAccount'))
+  const ports = { webhook: 1, operations: 1 }
+  const starting = startPullpass({ environment, controlPlane: { kubeconfigFor }, ports })
+  await t.rejects(starting, /no ServiceAccount/)
+  await environment.stop()
+  await nothingIsLeft(t, 'startPullpass')
+})
+
+t.test('a Bluemix environment that cannot write its files leaves no port open', async t => {
+  process.env.TMPDIR = join(folder.path, 'absent')
+  await t.rejects(startBluemixEnvironment(), /ENOENT/)
+  process.env.TMPDIR = folder.path
+  await nothingIsLeft(t, 'startBluemixEnvironment')
+})
+
+t.test('parts are stopped in reverse order, each once, also where one cannot stop', async t => {
+  const stopped: number[] = []
+  const part = (number: number) => ({
+    stop: async () => {
+      stopped.push(number)
+      if (number === 2) throw new Error('2 cannot stop')
+    },
+  })
+  const { stop } = await startParts(async parts => {
+    for (const number of [1, 2, 3]) await parts.begun(Promise.resolve(part(number)))
+    return parts
+  })
+  await t.rejects(Promise.all([stop(), stop()]), /2 cannot stop/)
+  t.same(stopped, [3, 2, 1])
+})
+
+t.test('a part that starts after the others were stopped is stopped too', async t => {
+  const stopped: string[] = []
+  const { begun, stop } = await startParts(async parts => parts)
+  const late = Promise.withResolvers<{ stop(): Promise<void> }>()
+  const starting = begun(late.promise)
+  await stop()
+  late.resolve({ stop: async () => void stopped.push('late') })
+  await t.rejects(starting, /stopped before the start was complete/)
+  t.same(stopped, ['late'])
+})
+
+t.test('a start that fails says why, also where a part cannot stop', async t => {
+  const broken = { stop: () => Promise.reject(new Error('cannot stop')) }
+  const starting = startParts(async ({ begun }) => {
+    await begun(Promise.resolve(broken))
+    throw new Error('cannot start')
+  })
+  await t.rejects(starting, {
+    message: 'cannot start',
+    errors: [{ message: 'cannot start' }, { message: 'cannot stop' }],
+  })
+})
+
+/** Fails where a folder, a process, or a port of this process is still there. */
+async function nothingIsLeft(t: Test, after: string): Promise<void> {
+  const closed = () => openServers().length === 0
+  // A server stops to listen a moment before Node forgets it.
+  await waitFor(closed, { withinMs: 5000, what: 'servers to close' }).catch(() => {})
+  t.same(openServers(), [], `after ${after}: no port is open`)
+  t.same(await readdir(folder.path), [], `after ${after}: no folder is left`)
+  const { stdout } = await run({ command: 'ps', args: ['-eo', 'args'] })
+  const processes = stdout.split('\n').filter(line => line.includes(folder.path))
+  t.same(processes, [], `after ${after}: no process is left`)
+}
+
+function openServers(): string[] {
+  return process.getActiveResourcesInfo().filter(name => name === 'TCPServerWrap')
+}
