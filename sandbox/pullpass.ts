@@ -27,7 +27,7 @@ export interface Pullpass {
   /** The text of /metrics, or the value of one series, named as Prometheus writes it. */
   metrics(): Promise<string>
   metric(series: string): Promise<number>
-  readyz(): Promise<{ status: number; ready: boolean; problems: string[]; notes: string[] }>
+  readyz(): Promise<{ status: number; ready: boolean; problems: string[]; warnings: string[] }>
   whenReady(): Promise<void>
   /** Replaces the API key by renaming a new file, as the kubelet does. */
   writeApiKey(key: string): Promise<void>

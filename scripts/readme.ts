@@ -1,5 +1,5 @@
 import { readFileSync, writeFileSync } from 'node:fs'
-import { settingsTable } from '../src/config.ts'
+import { settingsTable } from '../src/config/config.ts'
 
 /** The README with the table of settings as the schema has it. */
 export function withSettings(readme: string): string {

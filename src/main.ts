@@ -6,14 +6,14 @@ import type { KubeConfig } from '@kubernetes/client-node'
 import { Command, CommanderError } from 'commander'
 import { pino } from 'pino'
 import { Registry } from 'prom-client'
-import { createApp } from './app.ts'
-import { framesOf } from './bug.ts'
 import { cleanUpOnce } from './commands/clean-up.ts'
 import { removeWebhook } from './commands/remove-webhook.ts'
 import { selftest } from './commands/selftest.ts'
-import { type Config, ConfigError, readConfig } from './config.ts'
-import { loadKubeConfig } from './kubernetes/client/kube-config.ts'
+import { type Config, ConfigError, readConfig } from './config/config.ts'
+import { framesOf } from './failure.ts'
 import { createKubernetesClient, type KubernetesClient } from './kubernetes/client.ts'
+import { loadKubeConfig } from './kubernetes/kube-config.ts'
+import { createApp } from './service.ts'
 
 const program = new Command('pullpass')
   .description('Gives the pods of opted-in namespaces what they need to pull from their registry')

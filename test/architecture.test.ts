@@ -4,64 +4,57 @@ import t from 'tap'
 import ts from 'typescript'
 
 /**
- * Which room may use which; a room may always use itself. Files beside the rooms stand for
- * themselves. Nobody but `main` uses `app`.
+ * Which package may import which; a package may always import itself, and each may import
+ * `failure`. Files beside the packages stand for themselves.
  */
 const allowed: Record<string, readonly string[]> = {
-  main: ['app', 'bug', 'commands', 'config', 'kubernetes'],
-  commands: ['parts', 'keeper', 'kubernetes', 'registry-token'],
-  app: ['health', 'parts', 'server', 'keeper', 'mutate-pod'],
-  health: ['parts', 'keeper', 'kubernetes'],
-  parts: [
+  main: ['service', 'commands', 'config', 'kubernetes'],
+  service: [
     'bluemix',
     'certificate',
     'config',
-    'keeper',
+    'controller',
+    'health',
+    'issuer',
     'kubernetes',
-    'mutate-pod',
     'pull-secret',
-    'registry-token',
+    'webhook',
   ],
-  'mutate-pod': ['admission', 'bug', 'clip', 'line-limit', 'pull-secret'],
-  admission: ['image'],
-  image: [],
-  'pull-secret': ['registry-token', 'kubernetes'],
-  keeper: ['bug', 'clip', 'pull-secret', 'registry-token', 'kubernetes'],
-  'registry-token': ['clip'],
-  bluemix: ['registry-token'],
-  kubernetes: ['bug'],
+  commands: ['service', 'bluemix', 'config', 'controller', 'issuer', 'kubernetes', 'pull-secret'],
+  health: [],
+  webhook: ['pull-secret'],
+  controller: ['pull-secret', 'issuer', 'kubernetes'],
+  bluemix: ['issuer'],
   certificate: ['kubernetes'],
-  server: ['admission', 'bug', 'line-limit'],
-  'line-limit': [],
-  clip: [],
+  'pull-secret': ['kubernetes'],
+  issuer: [],
+  kubernetes: [],
   config: [],
-  bug: [],
+  failure: [],
 }
 
-/** Named for a thing, so pure: data in, data out. */
+/** Files without I/O, clock, randomness or environment: data in, data out. */
 const pure = [
-  'bug',
-  'clip',
-  'image/*',
-  'admission/*',
-  'registry-token/registry-token',
-  'registry-token/own-tokens',
+  'failure',
+  'webhook/review',
+  'webhook/pod',
+  'webhook/image-reference',
+  'webhook/decision',
+  'webhook/response',
+  'controller/plan',
   'pull-secret/pull-secret',
-  'pull-secret/docker-config',
-  'pull-secret/organization',
-  'pull-secret/plan',
-  'keeper/refusal',
+  'issuer/issuer',
   'certificate/certificate',
 ]
 
-/**
- * What a pure file must not reach: modules of the world, the clock, chance, the environment. Of
- * node:crypto and node:net it may use what only calculates.
- */
+/** Modules that a pure file must not import. Of node:crypto and node:net it may use what only calculates. */
 const impureModules =
   /^(node:(?!buffer$|crypto$|net$)|pino|undici|fastify|prom-client|@kubernetes\/client-node)/
 const impureWords =
   /\bDate\.now\(|randomUUID|randomBytes|createServer|createConnection|new Date\(\)|performance\.now\(|Math\.random\(|process\.|console\./
+
+const LONGEST_FILE = 300
+const LONGEST_FUNCTION = 40
 
 interface SourceFile {
   path: string
@@ -71,40 +64,53 @@ interface SourceFile {
 
 const files = globSync('src/**/*.ts').map(readSource)
 
-t.test('rooms use each other one way only', async t => {
+t.test('packages import each other one way only', async t => {
   for (const { path, imports } of files) {
-    const room = roomOf(path)
-    const used = imports
+    const from = packageOf(path)
+    const wrong = imports
       .filter(({ specifier }) => specifier.startsWith('.'))
-      .map(({ specifier }) => roomOf(normalize(join(dirname(path), specifier))))
-    const wrong = used.filter(other => other !== room && !allowed[room]?.includes(other))
-    t.strictSame(wrong, [], `${path} keeps to what ${room} may use`)
+      .map(({ specifier }) => packageOf(normalize(join(dirname(path), specifier))))
+      .filter(to => to !== from && to !== 'failure' && !allowed[from]?.includes(to))
+    t.strictSame(wrong, [], `${path} imports only what ${from} may import`)
   }
 })
 
-t.test('files named for a thing are pure', async t => {
-  for (const pattern of pure) {
-    const matching = files.filter(({ path }) => matches(path, pattern))
-    t.ok(matching.length > 0, `${pattern} exists`)
-    for (const { path, text, imports } of matching) {
-      const reached = imports.filter(
-        ({ specifier, typeOnly }) => !typeOnly && impureModules.test(specifier),
-      )
-      t.strictSame(reached, [], `${path} imports nothing of the world`)
-      t.notMatch(text, impureWords, `${path} knows no clock, chance or environment`)
-    }
+t.test('no file imports itself by a detour', async t => {
+  const links = new Map(
+    files.map(({ path, imports }) => [
+      path,
+      imports
+        .filter(({ specifier }) => specifier.startsWith('.'))
+        .map(({ specifier }) => normalize(join(dirname(path), specifier))),
+    ]),
+  )
+  t.strictSame(circlesIn(links), [])
+})
+
+t.test('pure files have no I/O, clock, randomness or environment', async t => {
+  for (const name of pure) {
+    const file = files.find(({ path }) => path === `src/${name}.ts`)
+    t.ok(file, `src/${name}.ts exists`)
+    if (file === undefined) continue
+    const { path, text, imports } = file
+    const reached = imports.filter(
+      ({ specifier, typeOnly }) => !typeOnly && impureModules.test(specifier),
+    )
+    t.strictSame(reached, [], `${path} imports nothing that does I/O`)
+    t.notMatch(text, impureWords, `${path} uses no clock, randomness or environment`)
   }
 })
 
-t.test('the environment is read at the door only', async t => {
+t.test('only main.ts reads the environment', async t => {
   const readers = files.filter(({ text }) => text.includes('process.env')).map(({ path }) => path)
   t.strictSame(readers, ['src/main.ts'])
 })
 
-t.test('files and functions stay small', async t => {
+t.test('files and functions stay readable', async t => {
   for (const { path, text } of files) {
-    t.ok(text.trimEnd().split('\n').length <= 300, `${path} has at most 300 lines`)
-    t.strictSame(longFunctions(path, text), [], `${path} has no function over 40 lines`)
+    const lines = text.trimEnd().split('\n').length
+    t.ok(lines <= LONGEST_FILE, `${path} has at most ${LONGEST_FILE} lines`)
+    t.strictSame(longFunctions(path, text), [], `${path}: functions to ${LONGEST_FUNCTION} lines`)
   }
 })
 
@@ -124,13 +130,28 @@ function readSource(path: string): SourceFile {
   return { path, text, imports }
 }
 
-function roomOf(path: string): string {
+function packageOf(path: string): string {
   return path.split('/')[1]?.replace(/\.ts$/, '') ?? ''
 }
 
-function matches(path: string, pattern: string): boolean {
-  const name = path.slice('src/'.length, -'.ts'.length)
-  return pattern.endsWith('/*') ? name.startsWith(pattern.slice(0, -1)) : name === pattern
+/** Every circle once, as `a.ts -> b.ts -> a.ts`. */
+function circlesIn(links: Map<string, string[]>): string[] {
+  const found = new Set<string>()
+  const visit = (path: string, road: string[]) => {
+    const at = road.indexOf(path)
+    if (at >= 0) {
+      const circle = road.slice(at)
+      const first = circle.indexOf(circle.toSorted()[0] ?? '')
+      found.add([...circle.slice(first), ...circle.slice(0, first), circle[first]].join(' -> '))
+      return
+    }
+    if (done.has(path)) return
+    for (const next of links.get(path) ?? []) visit(next, [...road, path])
+    done.add(path)
+  }
+  const done = new Set<string>()
+  for (const path of links.keys()) visit(path, [])
+  return [...found]
 }
 
 function longFunctions(path: string, text: string): string[] {
@@ -140,7 +161,8 @@ function longFunctions(path: string, text: string): string[] {
     if (ts.isFunctionLike(node) && 'body' in node && node.body) {
       const line = (at: number) => source.getLineAndCharacterOfPosition(at).line
       const length = line(node.getEnd()) - line(node.getStart()) + 1
-      if (length > 40) found.push(`line ${line(node.getStart()) + 1}: ${length} lines`)
+      if (length > LONGEST_FUNCTION)
+        found.push(`line ${line(node.getStart()) + 1}: ${length} lines`)
     }
     ts.forEachChild(node, visit)
   }

@@ -1,6 +1,6 @@
 import t from 'tap'
+import { ConfigError, readConfig, settingsTable } from '../src/config/config.ts'
 import { settings } from '../src/config/settings.ts'
-import { ConfigError, readConfig, settingsTable } from '../src/config.ts'
 
 const SMALLEST = `
 domain: dedicated.example.com
@@ -48,7 +48,7 @@ t.test('three settings are enough, the rest has a default', async t => {
     pullSecret: { name: 'pullpass-registry' },
     admission: { address: '::', port: 8443, waitMs: 2000 },
     operations: { address: '::', port: 8081 },
-    keeper: {
+    controller: {
       concurrency: 4,
       mintsPerMinute: 120,
       revokeGraceSeconds: 86_400,
@@ -87,7 +87,7 @@ bluemix:
   namespaceOrganizations: {shop: Acme Shop}
   selectableOrganizations: [{organization: acme-data, namespaces: ["data-*", shop]}]
 pullSecret: {email:}
-keeper: {rotateAfterSeconds: 86400}
+controller: {rotateAfterSeconds: 86400}
 certificate: {mode: files, directory: /etc/pullpass/tls}
 kubernetes:
 `,
@@ -230,11 +230,15 @@ const WRONG: [section: string, values: string, problem: string][] = [
   ],
   ['admission', 'address: localhost', 'admission.address must be an IP address, got "localhost"'],
   ['admission', 'port: 8081', 'admission.port must not be operations.port'],
-  ['keeper', 'concurrency: 1.5', 'keeper.concurrency must be a whole number from 1 to 64, got 1.5'],
   [
-    'keeper',
+    'controller',
+    'concurrency: 1.5',
+    'controller.concurrency must be a whole number from 1 to 64, got 1.5',
+  ],
+  [
+    'controller',
     'rotateAfterSeconds: 3600',
-    'keeper.rotateAfterSeconds must be more than keeper.rotateGraceSeconds',
+    'controller.rotateAfterSeconds must be more than controller.rotateGraceSeconds',
   ],
   [
     'certificate',

@@ -52,7 +52,7 @@ async function test({ scene, sandbox }: Stage): Promise<void> {
 async function upgrade({ scene, sandbox }: Stage, crowd: Crowd): Promise<void> {
   scene.chapter('A setting is changed: both replicas are replaced')
   const before = await sandbox.pods()
-  const change = '--reuse-values --set keeper.concurrency=8 --wait'
+  const change = '--reuse-values --set controller.concurrency=8 --wait'
   await helm({ scene, sandbox }, `upgrade pullpass charts/pullpass ${change}`)
   const after = (await sandbox.pods()).map(({ metadata }) => metadata?.name)
   const replaced = before.every(({ metadata }) => !after.includes(metadata?.name))

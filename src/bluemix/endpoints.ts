@@ -1,9 +1,8 @@
 import type { Logger } from 'pino'
-import { type Answer, record, text } from './http/answer.ts'
-import { failure, unexpectedAnswer } from './http/failure.ts'
+import { type Answer, failure, record, text, unexpectedAnswer } from './http/answer.ts'
 import type { Request } from './http/request.ts'
 
-export interface Endpoints {
+interface Endpoints {
   /** Without `/oauth/token`; may have a path: `https://login.<d>/UAALoginServerWAR`. */
   login: string
   /** The version of the Cloud Foundry API to ask for organizations. */

@@ -1,8 +1,14 @@
 import { LRUCache } from 'lru-cache'
-import { failedIn } from '../registry-token/registry-token.ts'
+import { failedIn } from '../issuer/issuer.ts'
 import type { Discovery } from './endpoints.ts'
-import { type Answer, record, text } from './http/answer.ts'
-import { failure, organizationFailure, unexpectedAnswer } from './http/failure.ts'
+import {
+  type Answer,
+  failure,
+  organizationFailure,
+  record,
+  text,
+  unexpectedAnswer,
+} from './http/answer.ts'
 import { untilAborted } from './http/request.ts'
 import type { Session } from './login/session.ts'
 

@@ -1,4 +1,4 @@
-import type { ListedToken, RegistryToken } from '../registry-token/registry-token.ts'
+import type { ListedToken, RegistryToken } from '../issuer/issuer.ts'
 import { record, text } from './http/answer.ts'
 
 /** A token as it can stand in a header: printable ASCII without spaces; white space around it is

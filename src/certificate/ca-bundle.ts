@@ -2,12 +2,12 @@ import { PatchStrategy, setHeaderOptions } from '@kubernetes/client-node'
 import type { Logger } from 'pino'
 import type { Registry } from 'prom-client'
 import { asKubernetesError, type KubernetesClient } from '../kubernetes/client.ts'
-import type { ListWatchHandler } from '../kubernetes/list-watch/handler.ts'
+import type { ListWatchHandler } from '../kubernetes/list-pages.ts'
 import { createListWatch } from '../kubernetes/list-watch.ts'
 import { isTrusted } from './certificate.ts'
 
 /** A MutatingWebhookConfiguration, as far as it is read. */
-export interface WebhookConfiguration {
+interface WebhookConfiguration {
   metadata?: { name?: string; uid?: string; resourceVersion?: string }
   webhooks?: { name: string; clientConfig?: { caBundle?: string; url?: string } }[]
 }

@@ -1,7 +1,22 @@
 import { createSecureContext } from 'node:tls'
+import type { Logger } from 'pino'
 import { Counter, Gauge, type Registry } from 'prom-client'
 import { CertificateError, type KeyPair, parseCertificate } from './certificate.ts'
-import type { CertificateSource } from './certificate-source.ts'
+
+/** Where the serving certificate comes from: files, or our own CA. */
+export interface CertificateSource {
+  /** Key and certificate (PEM) to serve with. Throws before `start` has resolved. */
+  current(): KeyPair
+  /** Called when there is another pair than before. */
+  onChange(listener: () => void): void
+  /** Whether the API server takes what is served: names, dates, key and chain. */
+  ready(): boolean
+  /** Sentences for people: why it is not ready, or what is not as it should be. No secret in them. */
+  warnings(): string[]
+  /** Resolves when there is a pair to serve with. */
+  start(): Promise<void>
+  stop(): Promise<void>
+}
 
 export interface ServedPair {
   /** undefined: none so far. */
@@ -72,4 +87,78 @@ function createMeters(metrics: Registry) {
       registers,
     }),
   }
+}
+
+interface Repeater {
+  start(): void
+  /** Once more, soon: now when it rests, else right after the run that is under way. */
+  trigger(): void
+  /** Why the last run failed; undefined: it did not. */
+  problem(): string | undefined
+  /** Resolves when no run is under way any more, and none will be. */
+  stop(): Promise<void>
+}
+
+interface RepeaterOptions {
+  /** Its errors are logged, and must therefore hold no secret. */
+  task: () => Promise<void>
+  everyMs: number
+  /** Bells that ring without end make no hot loop. */
+  leastMs: number
+  /** For the log: what it means that a run failed. */
+  failed: string
+  logger: Logger
+}
+
+/**
+ * Runs `task` again and again, one run at a time: `everyMs` after the last, or sooner when rung, but
+ * not before `leastMs`. A failure is logged when it is another than that of the run before.
+ */
+export function createRepeater({ task, ...options }: RepeaterOptions): Repeater {
+  const stopping = new AbortController()
+  let trigger = Promise.withResolvers<void>()
+  let problem: string | undefined
+  let running: Promise<void> | undefined
+
+  async function runOnce(): Promise<void> {
+    try {
+      await task()
+      problem = undefined
+    } catch (error) {
+      const { message } = error as Error
+      if (message !== problem) options.logger.warn({ problem: message }, options.failed)
+      problem = message
+    }
+  }
+  async function run(): Promise<void> {
+    while (!stopping.signal.aborted) {
+      trigger = Promise.withResolvers()
+      await runOnce()
+      await rest(options.leastMs, stopping.signal)
+      await rest(options.everyMs - options.leastMs, stopping.signal, trigger.promise)
+    }
+  }
+  return {
+    start() {
+      running ??= run()
+    },
+    trigger: () => trigger.resolve(),
+    problem: () => problem,
+    async stop() {
+      stopping.abort()
+      await running
+    },
+  }
+}
+
+/** Ends after `ms`, when stopped, or when the trigger rings. */
+async function rest(ms: number, stopped: AbortSignal, trigger?: Promise<void>): Promise<void> {
+  if (stopped.aborted) return
+  const over = Promise.withResolvers<void>()
+  const timer = setTimeout(over.resolve, ms)
+  const end = () => over.resolve()
+  stopped.addEventListener('abort', end)
+  await Promise.race([over.promise, ...(trigger ? [trigger] : [])])
+  clearTimeout(timer)
+  stopped.removeEventListener('abort', end)
 }

@@ -9,9 +9,9 @@ import {
 } from '@kubernetes/client-node'
 import type { Registry } from 'prom-client'
 import { type Dispatcher, request } from 'undici'
-import { createConnectionPool } from './client/connection-pool.ts'
-import { readCredentials } from './client/kube-config.ts'
-import { inTime } from './in-time.ts'
+import { createConnectionPool } from './connection-pool.ts'
+import { inTime } from './errors.ts'
+import { readCredentials } from './kube-config.ts'
 import type { ServerClock } from './server-clock.ts'
 
 export { asKubernetesError, KubernetesError, wordsOf } from './errors.ts'
@@ -41,7 +41,7 @@ export interface KubernetesClient {
   close(): Promise<void>
 }
 
-export interface KubernetesClientOptions {
+interface KubernetesClientOptions {
   kubeConfig: KubeConfig
   timeoutMs: number
   metrics?: Registry

@@ -1,17 +1,21 @@
+import { once } from 'node:events'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Logger } from 'pino'
 import { Registry } from 'prom-client'
 import { asKubernetesError, KubernetesError } from './errors.ts'
-import { createFirstList, type FirstList } from './list-watch/first-list.ts'
-import { guarded, type ListWatchHandler } from './list-watch/handler.ts'
-import { createPageSize, listAll, type PageSize } from './list-watch/pages.ts'
-import { type Watched, watchFrom } from './list-watch/requests.ts'
-import { createSkipLog, type ObjectHead } from './list-watch/size-limits.ts'
-import type { Change, WatchedObject } from './list-watch/watch-lines.ts'
-import { createWatchMeters, type WatchMeters } from './list-watch/watch-meters.ts'
-import { type Ending, isSteady, paceAfter } from './list-watch/watch-pace.ts'
+import {
+  createPageSize,
+  guarded,
+  type ListWatchHandler,
+  listAll,
+  type PageSize,
+} from './list-pages.ts'
+import { createSkipLog, type ObjectHead } from './size-limits.ts'
+import { createWatchMeters, type WatchMeters } from './watch-metrics.ts'
+import { type Ending, isSteady, paceAfter } from './watch-pace.ts'
+import { type Change, type Watched, type WatchedObject, watchFrom } from './watch-stream.ts'
 
-export interface ListWatchOptions<T> extends Watched {
+interface ListWatchOptions<T> extends Watched {
   handler: ListWatchHandler<T>
   logger: Logger
   metrics?: Registry
@@ -203,4 +207,23 @@ function paceNext<T>(state: State<T>, ending: Ending): number {
 /** Versions can be compared as whole numbers (kubernetes/enhancements KEP-5504). */
 function numberOf(version: string | undefined): bigint {
   return /^\d+$/.test(version ?? '') ? BigInt(version ?? '') : 0n
+}
+
+interface FirstList {
+  arrived(): void
+  /** Resolves when it has arrived; rejects only with the reason of `signal`. */
+  whenThere(signal?: AbortSignal): Promise<void>
+}
+
+/** Something to wait for until the first list has arrived. */
+function createFirstList(): FirstList {
+  const { promise, resolve } = Promise.withResolvers<void>()
+  return {
+    arrived: resolve,
+    whenThere: async signal => {
+      signal?.throwIfAborted()
+      await Promise.race(signal ? [promise, once(signal, 'abort')] : [promise])
+      signal?.throwIfAborted()
+    },
+  }
 }

@@ -1,8 +1,8 @@
 import { LRUCache } from 'lru-cache'
-import type { Replacement } from './list-watch/handler.ts'
+import type { Replacement } from './list-pages.ts'
 
 /** The part of a Kubernetes object that every kind has. */
-export interface KubernetesObject {
+interface KubernetesObject {
   metadata?: { name?: string; namespace?: string; resourceVersion?: string }
 }
 

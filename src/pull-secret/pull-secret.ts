@@ -1,10 +1,8 @@
 import { createHash } from 'node:crypto'
 import type { V1Secret } from '@kubernetes/client-node'
-import type { RegistryToken } from '../registry-token/registry-token.ts'
-import { dataKey, dockerConfig, namesToken, readDockerConfig } from './docker-config.ts'
 
-export const secretType = 'kubernetes.io/dockerconfigjson'
-export const managedByLabel = 'app.kubernetes.io/managed-by'
+const secretType = 'kubernetes.io/dockerconfigjson'
+const managedByLabel = 'app.kubernetes.io/managed-by'
 export const manager = 'pullpass'
 
 /**
@@ -26,7 +24,7 @@ export interface PullSecret {
   /** The token that this Secret held before, still live until its grace is over. */
   previousTokenId: string | undefined
   /** Its namespace is no longer opted in; Secret and token go at this time. */
-  retireAt: Date | undefined
+  revokeAt: Date | undefined
   /** It can only be deleted. */
   immutable: boolean
   /** It is deleted, and a finalizer of somebody else's may hold it for long. */
@@ -38,11 +36,12 @@ export interface PullSecret {
 /** What a Secret of ours is made of. */
 export interface PullSecretContent {
   namespace: string
-  token: RegistryToken
+  /** The credential, the id of its token and its end, as far as they are known. */
+  token: { text: string; id: string | undefined; expiresAt: Date | undefined }
   organization: string
   mintedAt: Date
   previousTokenId?: string | undefined
-  retireAt?: Date | undefined
+  revokeAt?: Date | undefined
 }
 
 export interface PullSecretRules {
@@ -58,7 +57,7 @@ const annotation = {
   organization: 'pullpass.io/organization',
   expiresAt: 'pullpass.io/expires-at',
   previousTokenId: 'pullpass.io/previous-token-id',
-  retireAt: 'pullpass.io/retire-at',
+  revokeAt: 'pullpass.io/revoke-at',
 } as const
 
 /**
@@ -80,7 +79,7 @@ export function pullSecretManifest(content: PullSecretContent, rules: PullSecret
         [annotation.organization]: content.organization,
         [annotation.expiresAt]: token.expiresAt?.toISOString(),
         [annotation.previousTokenId]: content.previousTokenId,
-        [annotation.retireAt]: content.retireAt?.toISOString(),
+        [annotation.revokeAt]: content.revokeAt?.toISOString(),
       }),
     },
     type: secretType,
@@ -119,7 +118,7 @@ export function readPullSecret(secret: V1Secret, rules: PullSecretRules): PullSe
     mintedAt: readDate(note[annotation.mintedAt]),
     expiresAt: readDate(note[annotation.expiresAt]),
     previousTokenId: readName(note[annotation.previousTokenId]),
-    retireAt: readDate(note[annotation.retireAt]),
+    revokeAt: readDate(note[annotation.revokeAt]),
     immutable: secret.immutable === true,
     terminating: metadata.deletionTimestamp !== undefined,
     digest: digestOf(secret),
@@ -152,4 +151,60 @@ function definedOnly(values: Record<string, string | undefined>): Record<string,
   return Object.fromEntries(
     Object.entries(values).filter((entry): entry is [string, string] => entry[1] !== undefined),
   )
+}
+
+/** The one key in the data of a Secret of type `kubernetes.io/dockerconfigjson`. */
+const dataKey = '.dockerconfigjson'
+
+interface DockerConfig {
+  auths?: Record<string, { username?: unknown; password?: unknown; auth?: unknown } | null>
+}
+
+/**
+ * What `kubectl create secret docker-registry` writes for user `token`, in base64: one entry under
+ * `auths`, its key exactly the registry host (kubectl pkg/cmd/create/create_secret_docker.go).
+ */
+function dockerConfig(
+  text: string,
+  { registryHost, email }: { registryHost: string; email?: string | undefined },
+): string {
+  const entry = {
+    username: 'token',
+    password: text,
+    ...(email ? { email } : {}),
+    auth: base64(`token:${text}`),
+  }
+  return base64(JSON.stringify({ auths: { [registryHost]: entry } }))
+}
+
+/**
+ * The token in a docker config, if it is one that the kubelet would use as we wrote it: exactly
+ * one entry, its key the registry host, user `token`, and an `auth` that says the same (a
+ * non-empty `auth` wins over user name and password: kubernetes pkg/credentialprovider/config.go).
+ */
+function readDockerConfig(data: string, registryHost: string): string | undefined {
+  const auths = parse(Buffer.from(data, 'base64').toString())?.auths
+  if (Object.keys(auths ?? {}).join() !== registryHost) return undefined
+  const { username, password, auth } = auths?.[registryHost] ?? {}
+  if (username !== 'token' || typeof password !== 'string' || password === '') return undefined
+  return auth === base64(`token:${password}`) ? password : undefined
+}
+
+/** A token that tells its id (the JWT's `jti`) must be the one of this id; others may be any. */
+function namesToken(text: string, id: string | undefined): boolean {
+  const claims = parse(Buffer.from(text.split('.')[1] ?? '', 'base64url').toString())
+  const jti = (claims as { jti?: unknown } | undefined)?.jti
+  return typeof jti !== 'string' || jti === id
+}
+
+function parse(json: string): DockerConfig | undefined {
+  try {
+    return (JSON.parse(json) as DockerConfig | null) ?? undefined
+  } catch {
+    return undefined
+  }
+}
+
+function base64(text: string): string {
+  return Buffer.from(text).toString('base64')
 }

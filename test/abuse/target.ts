@@ -59,7 +59,7 @@ export async function startTarget(): Promise<Target> {
     for (const name of KNOWN) await cluster.whenSecret(name)
     const url = `https://127.0.0.1:${port}/mutate`
     const load = await parts.begun(
-      Promise.resolve(startHonestLoad(cluster, { url, ca: await readAuthority(cluster) })),
+      Promise.resolve(startHonestLoad(cluster, { url, ca: await readCa(cluster) })),
     )
     const processFolder = () => `/proc/${pullpass.process().pid}`
     return {
@@ -96,7 +96,7 @@ async function readImageEnvironment(): Promise<Record<string, string>> {
 }
 
 /** What the API server is given to trust. */
-async function readAuthority(cluster: Cluster): Promise<string> {
+async function readCa(cluster: Cluster): Promise<string> {
   const path = `/api/v1/namespaces/${releaseNamespace}/secrets/pullpass-ca`
   const { body } = await cluster.ask<V1Secret>('GET', path)
   return Buffer.from(body.data?.['ca.crt'] ?? '', 'base64').toString()

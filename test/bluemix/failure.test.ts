@@ -1,7 +1,14 @@
 import t from 'tap'
-import { type Answer, redact, retryAfter, said } from '../../src/bluemix/http/answer.ts'
-import { failure, refreshEnded, type System } from '../../src/bluemix/http/failure.ts'
-import { noAnswer } from '../../src/bluemix/http/no-answer.ts'
+import {
+  type Answer,
+  failure,
+  redact,
+  refreshEnded,
+  retryAfter,
+  type System,
+  said,
+} from '../../src/bluemix/http/answer.ts'
+import { noAnswer } from '../../src/bluemix/http/request.ts'
 
 const origin = 'https://host.example.com'
 const answer = (status: number, json?: unknown, headers: Answer['headers'] = {}): Answer => ({

@@ -7,13 +7,13 @@ import {
   type BluemixEnvironment,
   startBluemixEnvironment,
 } from '../../sandbox/bluemix/environment.ts'
-import type { Note } from '../../src/bluemix/login/login-memory.ts'
 import {
   type BluemixIssuer,
   type BluemixSettings,
   createBluemixIssuer,
-} from '../../src/bluemix/token-issuer.ts'
-import { TokenError } from '../../src/registry-token/registry-token.ts'
+} from '../../src/bluemix/bluemix-issuer.ts'
+import type { Note } from '../../src/bluemix/login/lockout-guard.ts'
+import { TokenError } from '../../src/issuer/issuer.ts'
 
 export interface Scene {
   environment: BluemixEnvironment

@@ -1,8 +1,8 @@
 import t from 'tap'
 import type { Answer } from '../../src/bluemix/http/answer.ts'
-import { realmOf } from '../../src/bluemix/registry-login.ts'
+import { realmOf } from '../../src/bluemix/registry.ts'
 import { lifetimeMs, listedTokens, mintedToken, tokenText } from '../../src/bluemix/tokens.ts'
-import { TokenError } from '../../src/registry-token/registry-token.ts'
+import { TokenError } from '../../src/issuer/issuer.ts'
 
 const jwt = (claims: unknown, signature = '.c2ln') =>
   `eyJhbGciOiJIUzI1NiJ9.${Buffer.from(JSON.stringify(claims)).toString('base64url')}${signature}`
@@ -115,11 +115,11 @@ t.test('a credential goes to the token server of the registry itself only', asyn
     [undefined, 'no_challenge'],
     ['Basic realm="Registry"', 'no_challenge'],
     ['Bearer realm="/oauth/token"', 'no_challenge'],
-    ['Bearer realm="http://registry.d.example.com/oauth/token"', 'foreign_realm'],
-    ['Bearer realm="https://evil.example.com/oauth/token"', 'foreign_realm'],
-    ['Bearer realm="https://registry.d.example.com.evil.io/t"', 'foreign_realm'],
-    ['Bearer realm="https://registry.d.example.com:444/t"', 'foreign_realm'],
-    ['Bearer realm="https://registry.d.example.com@evil.io/t"', 'foreign_realm'],
+    ['Bearer realm="http://registry.d.example.com/oauth/token"', 'unexpected_realm'],
+    ['Bearer realm="https://evil.example.com/oauth/token"', 'unexpected_realm'],
+    ['Bearer realm="https://registry.d.example.com.evil.io/t"', 'unexpected_realm'],
+    ['Bearer realm="https://registry.d.example.com:444/t"', 'unexpected_realm'],
+    ['Bearer realm="https://registry.d.example.com@evil.io/t"', 'unexpected_realm'],
   ]
   for (const [challenge, code] of refused) {
     const error = realm(challenge)

@@ -10,22 +10,19 @@ import { generate } from 'selfsigned'
 import t, { type Test } from 'tap'
 import { makeFolder, waitFor } from '../../sandbox/processes.ts'
 import {
-  type Authority,
-  type AuthorityStep,
   begun,
-  planAuthority,
+  type CaStep,
+  type CertificateAuthority,
+  caSecret,
+  planCa,
+  readCa,
+  readSigning,
   signingWithNext,
   splitCertificates,
   trustedCertificates,
   withNext,
   withoutOlder,
-} from '../../src/certificate/authority/authority.ts'
-import {
-  authoritySecret,
-  readAuthority,
-  readSigning,
-} from '../../src/certificate/authority/authority-secret.ts'
-import { makeAuthority, signLeaf } from '../../src/certificate/authority/sign-certificate.ts'
+} from '../../src/certificate/ca.ts'
 import {
   checkPair,
   flawOf,
@@ -36,9 +33,10 @@ import {
   parseCertificate,
   renewAt,
 } from '../../src/certificate/certificate.ts'
-import { createCertificateSource } from '../../src/certificate/certificate-source.ts'
-import { createMountedCertificate } from '../../src/certificate/mounted-certificate.ts'
-import { createRepeater } from '../../src/certificate/repeat.ts'
+import { createMountedCertificate } from '../../src/certificate/mounted.ts'
+import { createRepeater } from '../../src/certificate/served-pair.ts'
+import { makeCa, signLeaf } from '../../src/certificate/sign.ts'
+import { createCertificateSource } from '../../src/certificate/source.ts'
 
 const HOUR = 3600
 const DAY = 86_400
@@ -47,8 +45,8 @@ const later = (seconds: number) => new Date(START.getTime() + seconds * 1000)
 const silent = pino({ level: 'silent' })
 const steady = { now: () => START, local: () => START, isMeasured: () => true }
 
-const first = await makeAuthority(START, 300 * DAY)
-const second = await makeAuthority(START, 300 * DAY)
+const first = await makeCa(START, 300 * DAY)
+const second = await makeCa(START, 300 * DAY)
 
 t.test('a certificate begins 25 hours early and is renewed at two thirds of its life', async t => {
   for (const seconds of [5, 60, 7 * DAY, 365 * DAY]) {
@@ -68,13 +66,13 @@ t.test('a certificate begins 25 hours early and is renewed at two thirds of its 
   t.strictSame(issuedAt(dated), dated.validFromDate, 'one that was not dated back so far')
 })
 
-const future = await makeAuthority(later(400 * DAY), 300 * DAY)
+const future = await makeCa(later(400 * DAY), 300 * DAY)
 
 t.test('the steps of a CA', async t => {
   const one = begun(first, START)
   const two = withNext(one, second, START)
   const after = signingWithNext(two, START)
-  const rows: [Authority, seconds: number, trusts: boolean, AuthorityStep, string][] = [
+  const rows: [CertificateAuthority, seconds: number, trusts: boolean, CaStep, string][] = [
     [one, 0, false, 'keep', 'a young CA signs on, trusted yet or not'],
     [one, 199 * DAY, true, 'keep', 'before 2/3 of its life'],
     [one, 200 * DAY, false, 'add-next', 'at 2/3 of its life'],
@@ -96,16 +94,12 @@ t.test('the steps of a CA', async t => {
   for (const [authority, seconds, trusts, step, what] of rows) {
     const now = later(seconds)
     const moment = { now, local: now, isMeasured: true, leafSeconds: 7 * DAY, trusts: () => trusts }
-    t.equal(planAuthority(authority, moment), step, what)
-    t.equal(
-      planAuthority(authority, { ...moment, isMeasured: false }),
-      'keep',
-      `${what}: unmeasured`,
-    )
+    t.equal(planCa(authority, moment), step, what)
+    t.equal(planCa(authority, { ...moment, isMeasured: false }), 'keep', `${what}: unmeasured`)
   }
-  const longer = await makeAuthority(START, 400 * DAY)
+  const longer = await makeCa(START, 400 * DAY)
   t.equal(
-    planAuthority(withNext(one, longer, START), {
+    planCa(withNext(one, longer, START), {
       ...{ now: later(300 * DAY), local: later(300 * DAY), isMeasured: true },
       ...{ leafSeconds: 7 * DAY, trusts: () => false },
     }),
@@ -113,7 +107,7 @@ t.test('the steps of a CA', async t => {
     'ended, and any next one is better',
   )
   t.equal(
-    planAuthority(two, {
+    planCa(two, {
       ...{ now: later(2), local: later(2), isMeasured: true },
       ...{ leafSeconds: 20, trusts: cert => cert === second.cert },
     }),
@@ -126,7 +120,7 @@ t.test('no CA is replaced and no trust is taken away on the word of one clock', 
   const one = begun(first, START)
   const two = withNext(one, second, START)
   const after = signingWithNext(two, START)
-  const rows: [Authority, server: number, local: number, AuthorityStep, string][] = [
+  const rows: [CertificateAuthority, server: number, local: number, CaStep, string][] = [
     [one, 0, 400 * DAY, 'keep', 'ended by ours'],
     [one, 0, -400 * DAY, 'keep', 'not valid yet by ours'],
     [one, 400 * DAY, 0, 'keep', "ended by the API server's"],
@@ -142,7 +136,7 @@ t.test('no CA is replaced and no trust is taken away on the word of one clock', 
   for (const [authority, server, local, step, what] of rows) {
     const times = { now: later(server), local: later(local), isMeasured: true }
     const moment = { ...times, leafSeconds: 7 * DAY, trusts: () => true }
-    t.equal(planAuthority(authority, moment), step, what)
+    t.equal(planCa(authority, moment), step, what)
   }
 })
 
@@ -151,27 +145,27 @@ t.test('an authority comes out of its Secret as it went in', async t => {
   const two = withNext(one, second, later(1))
   const after = signingWithNext(two, later(2))
   for (const authority of [one, two, after, withoutOlder(after, later(3))]) {
-    const secret = authoritySecret(authority, { namespace: 'pullpass', name: 'pullpass-ca' })
-    t.strictSame(readAuthority(secret), authority)
+    const secret = caSecret(authority, { namespace: 'pullpass', name: 'pullpass-ca' })
+    t.strictSame(readCa(secret), authority)
     t.equal(secret.type, 'kubernetes.io/tls')
   }
   t.equal(trustedCertificates(two), first.cert + second.cert)
   t.equal(trustedCertificates(after), second.cert + first.cert)
   t.strictSame(splitCertificates(trustedCertificates(two)), [first.cert, second.cert])
 
-  const secret = authoritySecret(one, {})
+  const secret = caSecret(one, {})
   const wrong = (key: string, text: string) => ({
     ...secret,
     data: { ...secret.data, [key]: Buffer.from(text).toString('base64') },
   })
   const leaf = await signLeaf(first, { names: ['a'], now: START, seconds: DAY })
-  t.throws(() => readAuthority({}), { name: 'CertificateError' })
-  t.throws(() => readAuthority(wrong('tls.key', second.key)), { message: /another certificate/ })
-  t.throws(() => readAuthority(wrong('tls.key', 'nonsense')), { message: /key cannot be read/ })
-  t.throws(() => readAuthority(wrong('tls.crt', 'nonsense')), { message: /no certificate/ })
-  t.throws(() => readAuthority(authoritySecret(begun(leaf, START), {})), { message: /not of a CA/ })
-  t.throws(() => readAuthority(wrong('ca.crt', second.cert)), { message: /ca.crt lacks a CA/ })
-  t.throws(() => readAuthority(wrong('next.crt', second.cert)), { message: /key cannot be read/ })
+  t.throws(() => readCa({}), { name: 'CertificateError' })
+  t.throws(() => readCa(wrong('tls.key', second.key)), { message: /another certificate/ })
+  t.throws(() => readCa(wrong('tls.key', 'nonsense')), { message: /key cannot be read/ })
+  t.throws(() => readCa(wrong('tls.crt', 'nonsense')), { message: /no certificate/ })
+  t.throws(() => readCa(caSecret(begun(leaf, START), {})), { message: /not of a CA/ })
+  t.throws(() => readCa(wrong('ca.crt', second.cert)), { message: /ca.crt lacks a CA/ })
+  t.throws(() => readCa(wrong('next.crt', second.cert)), { message: /key cannot be read/ })
   t.strictSame(readSigning(wrong('ca.crt', '')), first, 'what signs can be read on its own')
   t.equal(readSigning(wrong('tls.key', '')), undefined)
 })
@@ -246,7 +240,7 @@ async function accepted(t: Test, pair: KeyPair, ca: string, names: string[]): Pr
 
 t.test('a TLS client takes it under its names, by old and new CA alike', async t => {
   const now = new Date()
-  const [old, next] = [await makeAuthority(now, 60), await makeAuthority(now, 60)]
+  const [old, next] = [await makeCa(now, 60), await makeCa(now, 60)]
   const names = ['pullpass.pullpass.svc', '127.0.0.1']
   const asked = [...names, 'other.pullpass.svc']
   for (const ca of [old, next]) {
@@ -313,31 +307,31 @@ t.test('a mounted certificate is taken when it changes, and a wrong one is not',
   await source.start()
   t.strictSame(source.current(), one)
   t.ok(source.ready())
-  t.strictSame(source.notes(), [])
+  t.strictSame(source.warnings(), [])
 
   await mount(path, files({ key: one.key, cert: two.cert }))
-  await waitFor(() => source.notes().length > 0, within)
+  await waitFor(() => source.warnings().length > 0, within)
   t.strictSame(source.current(), one, 'the one before is kept')
   t.ok(source.ready())
-  t.strictSame(source.notes(), [
+  t.strictSame(source.warnings(), [
     `tls.crt and tls.key in ${path}: the private key belongs to another certificate`,
   ])
 
   await mount(path, files(two, second.cert))
   await waitFor(() => source.current().cert === two.cert, within)
   t.strictSame(changes, [one.cert, two.cert], 'told of each change once')
-  t.strictSame(source.notes(), [])
+  t.strictSame(source.warnings(), [])
   t.match(await metrics.metrics(), /pullpass_certificate_changes_total 2/)
   t.match(await metrics.metrics(), `end_timestamp_seconds ${later(DAY).getTime() / 1000}`)
 
   await rm(join(path, 'tls.key'))
-  await waitFor(() => source.notes().length > 0, within)
-  t.match(source.notes(), [/^there is no tls.key in /])
+  await waitFor(() => source.warnings().length > 0, within)
+  t.match(source.warnings(), [/^there is no tls.key in /])
   t.equal(log.filter(({ level }) => level === 40).length, 2, 'each problem is logged once')
 
   at(DAY)
   t.notOk(source.ready(), 'ended')
-  t.match(source.notes(), [
+  t.match(source.warnings(), [
     `the serving certificate (tls.crt in ${path}) is not valid now: it ended at 2030-01-02T00:00:00.000Z`,
   ])
   await source.stop()
@@ -348,7 +342,9 @@ t.test('a mounted certificate that its ca.crt did not sign is served, and not re
   const { source } = await mounted(t, files(await leafOf(first), second.cert))
   await source.start()
   t.notOk(source.ready())
-  t.match(source.notes(), [/^the serving certificate \(tls.crt in .*\) is not signed by ca.crt$/])
+  t.match(source.warnings(), [
+    /^the serving certificate \(tls.crt in .*\) is not signed by ca.crt$/,
+  ])
 })
 
 t.test('there is no start without a usable mounted certificate', async t => {
@@ -462,7 +458,7 @@ t.test(
     ]
     for (const [pair, problem] of rows) {
       await mount(path, files(pair))
-      await waitFor(() => source.notes().some(note => problem.test(note)), within)
+      await waitFor(() => source.warnings().some(note => problem.test(note)), within)
       t.strictSame(source.current(), good)
       t.ok(source.ready(), 'the one before still serves')
     }
@@ -471,7 +467,7 @@ t.test(
     t.notMatch(JSON.stringify(log), /PRIVATE KEY/)
 
     await mount(path, files(early))
-    await waitFor(() => source.notes().join().includes('it begins at'), within)
+    await waitFor(() => source.warnings().join().includes('it begins at'), within)
     at(DAY - 1)
     await waitFor(() => source.current().cert === early.cert, within)
     t.ok(source.ready(), 'one that begins later is taken into use when it does')
@@ -484,7 +480,7 @@ t.test(
     const { source, path } = await mounted(t, files(await leafOf(first)), ['pullpass.pullpass.svc'])
     await source.start()
     t.notOk(source.ready())
-    t.match(source.notes(), [/\(tls.crt in .*\) is not for the name pullpass\.pullpass\.svc$/])
+    t.match(source.warnings(), [/\(tls.crt in .*\) is not for the name pullpass\.pullpass\.svc$/])
     const right = { names: ['pullpass.pullpass.svc'], now: START, seconds: DAY }
     await mount(path, files(await signLeaf(first, right)))
     await waitFor(() => source.ready(), within)
@@ -501,12 +497,12 @@ t.test(
     })
     await source.start()
     await mount(path, files(two))
-    await waitFor(() => source.notes().length > 0, within)
-    t.strictSame(source.notes(), ['the server refuses the certificate: Error'])
+    await waitFor(() => source.warnings().length > 0, within)
+    t.strictSame(source.warnings(), ['the server refuses the certificate: Error'])
     t.strictSame(source.current(), one)
     await mount(path, files(three))
     await waitFor(() => source.current().cert === three.cert, within)
-    t.strictSame(source.notes(), [])
+    t.strictSame(source.warnings(), [])
   },
 )
 
@@ -515,7 +511,7 @@ t.test('bells that ring all the time make no hot loop, and none is missed', asyn
   const repeater = createRepeater({
     task: async () => {
       runs++
-      repeater.ring()
+      repeater.trigger()
     },
     everyMs: 3_600_000,
     leastMs: 50,
@@ -528,6 +524,6 @@ t.test('bells that ring all the time make no hot loop, and none is missed', asyn
   t.ok(performance.now() - begin >= 145)
   await repeater.stop()
   const ended = runs
-  repeater.ring()
+  repeater.trigger()
   t.equal(runs, ended)
 })

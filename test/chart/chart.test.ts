@@ -3,8 +3,8 @@ import { join, resolve } from 'node:path'
 import t from 'tap'
 import { parse } from 'yaml'
 import { chartReadme } from '../../charts/readme.ts'
+import { type Config, readConfig } from '../../src/config/config.ts'
 import { configSchema } from '../../src/config/schema.ts'
-import { type Config, readConfig } from '../../src/config.ts'
 import { CHART, createHelm, find, type Manifest, MINIMAL } from './helm.ts'
 
 const CI_VALUES = readdirSync(join(CHART, 'ci')).map(file => join(CHART, 'ci', file))
@@ -18,7 +18,11 @@ const CERTIFICATE = parse(readFileSync(join(CHART, 'ci/host-network-values.yaml'
  */
 const REFUSED_BY_SCHEMA: [object, string, string][] = [
   [{ nosuch: 1 }, "''", "additional properties 'nosuch' not allowed"],
-  [{ keeper: { concurency: 1 } }, '/keeper', "additional properties 'concurency' not allowed"],
+  [
+    { controller: { concurency: 1 } },
+    '/controller',
+    "additional properties 'concurency' not allowed",
+  ],
   [{ domain: 'https://dedicated.example.com' }, '/domain', 'a domain name like'],
   [{ domain: 'Dedicated.example.com' }, '/domain', 'a domain name like'],
   [{ domain: 5 }, '/domain', 'got number, want string'],
@@ -72,7 +76,11 @@ const REFUSED_BY_SCHEMA: [object, string, string][] = [
   [{ webhook: { url: 'https://p.example.com/' } }, '/webhook/url', 'https://host:port/mutate'],
   [{ certificate: { mode: 'files' } }, '/certificate/mode', "'self-managed', 'cert-manager'"],
   [{ certificate: { issuerRef: { kind: 'Issuer' } } }, '/certificate/issuerRef', "'name' required"],
-  [{ keeper: { rotateAfterSeconds: 1.5 } }, '/keeper/rotateAfterSeconds', 'want null or integer'],
+  [
+    { controller: { rotateAfterSeconds: 1.5 } },
+    '/controller/rotateAfterSeconds',
+    'want null or integer',
+  ],
   [{ replicas: 0 }, '/replicas', 'got 0, want 1'],
   [{ resources: { limits: { memory: '256MB' } } }, '/resources/limits/memory', 'memory like 256Mi'],
   [{ secretsPolicy: 'yes' }, '/secretsPolicy', "'auto', 'on', 'off'"],
@@ -139,8 +147,8 @@ const REFUSED_TOGETHER: [object, string][] = [
     'admission.waitMs (4500) must be at least a second shorter than webhook.timeoutSeconds (5)',
   ],
   [
-    { keeper: { rotateAfterSeconds: 3600 } },
-    'keeper.rotateGraceSeconds (3600) must be shorter than keeper.rotateAfterSeconds (3600)',
+    { controller: { rotateAfterSeconds: 3600 } },
+    'controller.rotateGraceSeconds (3600) must be shorter than controller.rotateAfterSeconds (3600)',
   ],
   ...['64Mi', '127Mi', '134M', '134217727'].map((memory): [object, string] => [
     { resources: { limits: { memory } } },
@@ -239,7 +247,7 @@ t.test('what the values say arrives in the settings', async t => {
     registry: values.registry,
     pullSecret: values.pullSecret,
     admission: { port: 10250, waitMs: 2000 },
-    keeper: values.keeper,
+    controller: values.controller,
     certificate: {
       mode: 'self-managed',
       names: ['pullpass.pullpass.svc'],

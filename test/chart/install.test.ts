@@ -5,7 +5,7 @@ import t, { type Test } from 'tap'
 import { Agent, fetch } from 'undici'
 import { parse } from 'yaml'
 import { type ControlPlane, startControlPlane } from '../../sandbox/control-plane.ts'
-import { isFromRegistry } from '../../src/image/reference.ts'
+import { isFromRegistry } from '../../src/webhook/image-reference.ts'
 import { CHART, createHelm, find, type HelmVersion, type Manifest, MINIMAL } from './helm.ts'
 
 const NAMESPACE = 'pullpass'
@@ -367,7 +367,7 @@ function bodyOf(verb: string, path: string): object {
     kind: 'Event',
     metadata: { name, namespace: 'shop' },
     eventTime: '2026-01-01T00:00:00.000000Z',
-    reportingController: 'pullpass.io/keeper',
+    reportingController: 'pullpass.io/controller',
     reportingInstance: 'pullpass-0',
     action: 'Mint',
     reason: 'Minted',

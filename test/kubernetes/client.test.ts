@@ -6,14 +6,14 @@ import t, { type Test } from 'tap'
 import { startControlPlane } from '../../sandbox/control-plane.ts'
 import { startFaultProxy } from '../../sandbox/fault-proxy.ts'
 import { makeFolder } from '../../sandbox/processes.ts'
-import { loadKubeConfig, readCredentials } from '../../src/kubernetes/client/kube-config.ts'
-import { requestInfo } from '../../src/kubernetes/client/request-info.ts'
 import {
   asKubernetesError,
   createKubernetesClient,
   KubernetesError,
 } from '../../src/kubernetes/client.ts'
+import { requestInfo } from '../../src/kubernetes/connection-pool.ts'
 import { answeredError } from '../../src/kubernetes/errors.ts'
+import { loadKubeConfig, readCredentials } from '../../src/kubernetes/kube-config.ts'
 
 t.test('what a request is, as RBAC names it', async t => {
   const rows: [string, string, string, string][] = [

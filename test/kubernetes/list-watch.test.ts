@@ -9,9 +9,9 @@ import { startControlPlane } from '../../sandbox/control-plane.ts'
 import { type Match, startFaultProxy } from '../../sandbox/fault-proxy.ts'
 import { makeFolder, waitFor } from '../../sandbox/processes.ts'
 import { createKubernetesClient, KubernetesError } from '../../src/kubernetes/client.ts'
-import { watchEvents } from '../../src/kubernetes/list-watch/watch-lines.ts'
-import { type Ending, paceAfter } from '../../src/kubernetes/list-watch/watch-pace.ts'
 import { createListWatch } from '../../src/kubernetes/list-watch.ts'
+import { type Ending, paceAfter } from '../../src/kubernetes/watch-pace.ts'
+import { watchEvents } from '../../src/kubernetes/watch-stream.ts'
 
 interface Item {
   metadata: { name: string; resourceVersion: string }

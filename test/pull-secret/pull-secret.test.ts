@@ -1,12 +1,12 @@
 import t from 'tap'
+import { chooseOrganization } from '../../src/controller/plan.ts'
 import { KubernetesError } from '../../src/kubernetes/client.ts'
-import { chooseOrganization } from '../../src/pull-secret/organization.ts'
 import {
   pullSecretManifest,
   readCredential,
   readPullSecret,
 } from '../../src/pull-secret/pull-secret.ts'
-import { refusalText, writeFailure } from '../../src/pull-secret/secret-store.ts'
+import { refusalText, writeFailure } from '../../src/pull-secret/store.ts'
 
 const rules = { secretName: 'pullpass-registry', registryHost: 'registry.d.example.com' }
 const jti = '637b3d8c-a087-5af9-a636-16e7efc70967'
@@ -58,11 +58,11 @@ t.test('a pull secret is what kubectl create secret docker-registry makes', asyn
 
 t.test('what is written is read back, without the credential', async t => {
   const expiresAt = new Date('2026-04-01T00:00:00.000Z')
-  const retireAt = new Date('2026-05-01T00:00:00.000Z')
+  const revokeAt = new Date('2026-05-01T00:00:00.000Z')
   const written = manifest({
     token: { text, id: jti, expiresAt },
     previousTokenId: 'before',
-    retireAt,
+    revokeAt,
   })
   const read = readPullSecret(
     { ...written, metadata: { ...written.metadata, uid: 'u', resourceVersion: '9' } },
@@ -79,7 +79,7 @@ t.test('what is written is read back, without the credential', async t => {
     mintedAt,
     expiresAt,
     previousTokenId: 'before',
-    retireAt,
+    revokeAt,
     immutable: false,
     terminating: false,
     digest: read.digest,
@@ -167,7 +167,7 @@ t.test('the organization of a namespace, row by row', async t => {
   }
 })
 
-t.test('the words of a refusal are shown without anything like a credential', async t => {
+t.test('the words of a failure are shown without anything like a credential', async t => {
   const quota = 'secrets "pullpass-registry" is forbidden: exceeded quota: few-secrets, used: 0'
   t.equal(refusalText(quota, false), 'exceeded quota: few-secrets, used: 0')
   const quoting = `policy says no to ${encode({ auths: {} })}${'A'.repeat(30)}`
@@ -178,7 +178,7 @@ t.test('the words of a refusal are shown without anything like a credential', as
 
 t.test('what a failed write means, row by row', async t => {
   const rows = [
-    [{ status: 409, causes: ['FieldManagerConflict'] }, 'foreign'],
+    [{ status: 409, causes: ['FieldManagerConflict'] }, 'not_managed'],
     [{ status: 409 }, 'transient'],
     [{ status: 404 }, 'gone'],
     [{ status: 403, causes: ['NamespaceTerminating'] }, 'gone'],

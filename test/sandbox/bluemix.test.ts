@@ -345,8 +345,8 @@ t.test('the cloud controller says what is wrong with a request', async t => {
   for (const query of ['?q=nom:x', '?results-per-page=101', '?page=0', '?q=name']) {
     t.match((await listV2(caller, token, query)).json, { code: 10005 }, query)
   }
-  const stray = await listV3(caller, token, '?name=x')
-  t.match([stray.status, stray.json.errors[0].code], [400, 10005])
+  const orphaned = await listV3(caller, token, '?name=x')
+  t.match([orphaned.status, orphaned.json.errors[0].code], [400, 10005])
   t.equal((await listV3(caller, token, '?per_page=5001')).status, 400)
   const v2 = await call('api', `/v2/organizations/${hidden}`, bearer)
   t.match(

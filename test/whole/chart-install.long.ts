@@ -67,7 +67,7 @@ for (const version of [4, 3] as const) {
 
     await t.test('a changed setting makes new replicas', async t => {
       const before = await names(sandbox)
-      await sandbox.upgrade({ keeper: { concurrency: 8 } })
+      await sandbox.upgrade({ controller: { concurrency: 8 } })
       t.notOk((await names(sandbox)).some(name => before.includes(name)))
     })
 

@@ -5,7 +5,7 @@ import { startCrowd } from '../../sandbox/crowd.ts'
 import { startHelmSandbox } from '../../sandbox/helm.ts'
 import { kubectl, releaseNamespace } from '../../sandbox/install.ts'
 import { waitFor } from '../../sandbox/processes.ts'
-import { splitCertificates } from '../../src/certificate/authority/authority.ts'
+import { splitCertificates } from '../../src/certificate/ca.ts'
 import { image } from './pods.ts'
 
 const perSecond = 10
@@ -90,7 +90,7 @@ async function restart(): Promise<void> {
 
 async function upgrade(): Promise<void> {
   const webhook = { failurePolicy: 'Ignore' }
-  await sandbox.upgrade({ certificate, webhook, keeper: { concurrency: 8 } })
+  await sandbox.upgrade({ certificate, webhook, controller: { concurrency: 8 } })
   await settled('helm upgrade, failurePolicy Ignore')
 }
 

@@ -67,8 +67,8 @@ async function playSkew(
   const metric = () => odd.pullpass.metric('pullpass_clock_offset_seconds')
   const isReported = async () => Math.abs((await metric()) - offsetMs / 1000) < 10
   await waitFor(isReported, { withinMs: 25_000, what: 'the difference as a metric' })
-  const notes = async () => (await odd.pullpass.readyz()).notes.join()
-  t.match(await notes(), /^this replica's clock is .* (ahead of|behind) the API server's/m)
+  const warnings = async () => (await odd.pullpass.readyz()).warnings.join()
+  t.match(await warnings(), /^this replica's clock is .* (ahead of|behind) the API server's/m)
   await waitFor(async () => (await eventsOfClock(estate)) > index, {
     withinMs: 20_000,
     what: 'an event of the difference',
@@ -94,7 +94,7 @@ async function playSkew(
   t.equal(untrusted, 0, 'a replica that says it is ready is trusted')
   for (const each of [namespace, during, `${namespace}-after`]) await estate.whenRight(each)
   t.same([estate.mints(namespace), estate.mints(during)], [1, 1], 'no token is minted twice')
-  await waitFor(async () => !(await notes()).includes('clock'), {
+  await waitFor(async () => !(await warnings()).includes('clock'), {
     withinMs: 20_000,
     what: 'the end of the note',
   })
@@ -155,8 +155,8 @@ async function untrustedOf({ replicas, estate }: Scene): Promise<Replica[]> {
 async function eventsOfClock(estate: Estate): Promise<number> {
   const path = '/apis/events.k8s.io/v1/namespaces/pullpass/events'
   const { body } = await estate.ask<{ items: { note?: string }[] }>('GET', path)
-  const notes = body.items.map(({ note = '' }) => note)
-  return new Set(notes.filter(note => note.startsWith("this replica's clock is "))).size
+  const warnings = body.items.map(({ note = '' }) => note)
+  return new Set(warnings.filter(note => note.startsWith("this replica's clock is "))).size
 }
 
 async function bundle(estate: Estate): Promise<string> {

@@ -1,7 +1,7 @@
 import t from 'tap'
 import type { ProxiedRequest } from '../../sandbox/fault-proxy.ts'
 import { waitFor } from '../../sandbox/processes.ts'
-import { foreign } from '../../src/keeper/refusal.ts'
+import { notManaged } from '../../src/controller/failures.ts'
 import { elsewhere, pod, reference, references, reviewOf } from './pods.ts'
 import { startProxiedSandbox } from './proxied-sandbox.ts'
 import { closeScene, startScene } from './scene.ts'
@@ -119,11 +119,11 @@ t.test('a Secret of somebody else that no watch told of is not overwritten eithe
   }
   const { body } = await scene.ask('POST', '/api/v1/namespaces/theirs/secrets', theirs)
   await scene.label('theirs', 'enabled')
-  const sentence = `no pull secret: ${foreign.message}`
+  const sentence = `no pull secret: ${notManaged.message}`
   const isTold = () => pullpass.lines(sentence).some(line => line.namespace === 'theirs')
   await waitFor(isTold, { withinMs: 20_000, what: 'the conflict to be told of' })
   const { warnings } = await scene.create('theirs', pod('mypod'))
-  t.same(warnings, [`pull secret pullpass-registry: ${foreign.message}`])
+  t.same(warnings, [`pull secret pullpass-registry: ${notManaged.message}`])
   t.same(await scene.secret('theirs'), body, 'byte for byte')
   t.same(scene.mints('theirs'), [], 'no token is minted that could not be stored')
 })

@@ -17,7 +17,7 @@ export interface Deed {
 /** The settings with which nothing but its own beginning makes a deed wait. */
 export const deedSettings = {
   leader: { leaseSeconds: 3, renewSeconds: 1 },
-  keeper: {
+  controller: {
     concurrency: 64,
     mintsPerMinute: 6000,
     rotateAfterSeconds: 86_400,

@@ -12,7 +12,7 @@ const replicas = await startReplicas({
   settings: {
     // A lease that is not given back would keep everybody waiting for much longer than it takes to ask.
     leader: { leaseSeconds: 15, renewSeconds: 1 },
-    keeper: { concurrency: 16, mintsPerMinute: 600, revokeGraceSeconds: graceSeconds },
+    controller: { concurrency: 16, mintsPerMinute: 600, revokeGraceSeconds: graceSeconds },
   },
 })
 t.teardown(replicas.stop)
@@ -87,7 +87,7 @@ t.test('a namespace is deleted: its token is revoked within 30 s', async t => {
 t.test('a namespace is un-labelled: Secret and token stay for the grace, then go', async t => {
   const started = performance.now()
   await estate.label('rush-1', null)
-  const note = 'pullpass.io/retire-at'
+  const note = 'pullpass.io/revoke-at'
   const marked = await estate.whenSecret(
     'rush-1',
     ({ metadata }) => metadata?.annotations?.[note] !== undefined,
@@ -128,7 +128,7 @@ t.test('a list that says that there is no namespace takes nothing away', async t
   const wrong = await Promise.all(named('rush', 50).slice(2).map(estate.wrong))
   t.same(wrong, Array(48).fill(undefined), 'each Secret holds the live token of its namespace')
   const secret = await estate.secret('rush-9')
-  t.notOk(secret?.metadata?.annotations?.['pullpass.io/retire-at'], 'nothing is about to go')
+  t.notOk(secret?.metadata?.annotations?.['pullpass.io/revoke-at'], 'nothing is about to go')
   for (const stop of undo) stop()
   await leader.restart()
 })

@@ -2,17 +2,20 @@ import type { V1Secret } from '@kubernetes/client-node'
 import t from 'tap'
 import { waitFor } from '../../sandbox/processes.ts'
 import { startSandbox } from '../../sandbox/sandbox.ts'
-import { foreign } from '../../src/keeper/refusal.ts'
+import { notManaged } from '../../src/controller/failures.ts'
 import { optedIn } from './cluster.ts'
 import { pod, references } from './pods.ts'
 import { closeScene, startScene } from './scene.ts'
 
-const scene = await startScene(t, startSandbox({ settings: { keeper: { revokeGraceSeconds: 3 } } }))
+const scene = await startScene(
+  t,
+  startSandbox({ settings: { controller: { revokeGraceSeconds: 3 } } }),
+)
 const { environment, pullpass } = scene
 const secrets = (namespace: string) => `/api/v1/namespaces/${namespace}/secrets`
 const tokenId = ({ metadata }: V1Secret) => metadata?.annotations?.['pullpass.io/token-id']
 const isMarked = ({ metadata }: V1Secret) =>
-  metadata?.annotations?.['pullpass.io/retire-at'] !== undefined
+  metadata?.annotations?.['pullpass.io/revoke-at'] !== undefined
 
 /** A namespace with its pull secret. */
 async function settled(namespace: string): Promise<V1Secret> {
@@ -34,19 +37,19 @@ t.test('a Secret of our name that somebody else made is left as it is, and told 
   await scene.ask('POST', secrets('theirs'), { metadata, type, data })
   const before = await scene.secret('theirs')
   await scene.label('theirs', 'enabled')
-  const isTold = async () => (await scene.count('pullpass_namespaces{state="foreign"}')) === 1
+  const isTold = async () => (await scene.count('pullpass_namespaces{state="not_managed"}')) === 1
   await waitFor(isTold, { withinMs: 10_000, what: 'the metric to tell of it' })
   const { status, body, warnings } = await scene.create('theirs', pod('mypod'))
   t.same([status, references(body)], [201, ['pullpass-registry']])
   t.same(warnings, ['pull secret pullpass-registry: it is not one that pullpass made'])
-  const lines = pullpass.lines(`no pull secret: ${foreign.message}`)
+  const lines = pullpass.lines(`no pull secret: ${notManaged.message}`)
   t.same(
     lines.map(line => line.namespace),
     ['theirs'],
   )
   const isShown = async () => {
     const { stdout } = await scene.kubectl('get events -n theirs')
-    return stdout.includes(foreign.message)
+    return stdout.includes(notManaged.message)
   }
   await waitFor(isShown, { withinMs: 10_000, what: 'the event in the namespace' })
   await scene.label('theirs', null)
@@ -93,7 +96,7 @@ t.test('a Secret of ours that lost our label is not ours any more', async t => {
   const path = `${secrets('disowned')}/pullpass-registry`
   const metadata = { labels: { 'app.kubernetes.io/managed-by': null } }
   const { body } = await scene.ask<V1Secret>('PATCH', path, { metadata })
-  const isTold = async () => (await scene.count('pullpass_namespaces{state="foreign"}')) === 1
+  const isTold = async () => (await scene.count('pullpass_namespaces{state="not_managed"}')) === 1
   await waitFor(isTold, { withinMs: 10_000, what: 'the metric to tell of it' })
   await settled('after-disowned')
   t.same(await scene.secret('disowned'), body)

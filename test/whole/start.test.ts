@@ -27,7 +27,14 @@ t.test('every problem of an unusable configuration is told at once, with exit co
   )
   t.equal(code, 2)
   t.equal(stdout, '')
-  const told = ['domain', 'admision', 'admission.port', 'keeper.concurrency', 'WAIT_MS', 'organiz']
+  const told = [
+    'domain',
+    'admision',
+    'admission.port',
+    'controller.concurrency',
+    'WAIT_MS',
+    'organiz',
+  ]
   t.same(
     told.filter(name => !stderr.includes(name)),
     [],

@@ -60,7 +60,7 @@ export function damaged(annotations: Record<string, string> = {}, change: object
   }
 }
 
-/** The notes of the events that pullpass wrote in a namespace. */
+/** The warnings of the events that pullpass wrote in a namespace. */
 export async function notesIn(scene: Scene, namespace: string): Promise<string[]> {
   const path = `/apis/events.k8s.io/v1/namespaces/${namespace}/events`
   const { body } = await scene.ask<{ items: { note?: string; reportingController?: string }[] }>(

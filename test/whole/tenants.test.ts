@@ -76,7 +76,7 @@ t.test('an immutable Secret with annotations that change costs no token', async 
   await whenNoted(tenant.open, /immutable/)
   const { warnings } = await tenant.create(tenant.open, pod('mypod'))
   t.match(warnings, [/^pull secret pullpass-registry: .*immutable/])
-  t.same((await pullpass.readyz()).notes, [])
+  t.same((await pullpass.readyz()).warnings, [])
 })
 
 t.test('an immutable Secret that is planted and removed in a loop costs three tokens', async t => {
@@ -98,7 +98,7 @@ t.test('a Secret that is too large to be written costs no token', async t => {
   })
   t.ok(scene.mints(tenant.open).length <= 2, `${scene.mints(tenant.open).length} mints`)
   t.ok(lists() <= 6, `${lists()} lists beside those of the neighbours`)
-  t.same((await pullpass.readyz()).notes, [])
+  t.same((await pullpass.readyz()).warnings, [])
 })
 
 t.test('a Secret that is deleted in a loop costs few lists and no token', async t => {
@@ -157,8 +157,8 @@ t.test('a long annotation makes no long log line, and many make few events', asy
     .map(line => line.length)
   t.ok(Math.max(...lengths) < 2000, `the longest line has ${Math.max(...lengths)} characters`)
   for (const namespace of [tenant.open, tenant.plain]) {
-    const notes = await notesIn(scene, namespace)
-    t.ok(new Set(notes).size <= 5, `${notes.length} events in ${namespace}`)
+    const warnings = await notesIn(scene, namespace)
+    t.ok(new Set(warnings).size <= 5, `${warnings.length} events in ${namespace}`)
   }
 })
 

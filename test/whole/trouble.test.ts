@@ -36,9 +36,9 @@ t.test('it is tried once, whatever is created, and stays ready with a note', asy
   for (const name of names('wrong', 3)) await scene.create(name, pod('another'))
   t.equal(environment.ledger.logins().length, 1)
   t.same(environment.ledger.mints(), [])
-  const { status, ready, notes } = await pullpass.readyz()
+  const { status, ready, warnings } = await pullpass.readyz()
   t.same([status, ready], [200, true])
-  t.match(notes.join(), /refuse|wrong|log in/i)
+  t.match(warnings.join(), /refuse|wrong|log in/i)
   t.ok((await requests()) - begun <= 1, 'nothing more is asked of the environment')
   t.equal(await scene.count('pullpass_environment_problem'), 1)
   t.equal(await scene.count('pullpass_logins_total'), 1)
@@ -54,7 +54,7 @@ t.test('the key file corrected: the Secrets appear without a restart', async t =
     [false, true],
   )
   t.equal(pullpass.process().pid, pid)
-  const isWell = async () => (await pullpass.readyz()).notes.length === 0
+  const isWell = async () => (await pullpass.readyz()).warnings.length === 0
   await waitFor(isWell, { withinMs: 5000, what: 'the note to go' })
   t.equal(await scene.count('pullpass_environment_problem'), 0)
   const { warnings } = await scene.create('wrong-0', pod('after'))
@@ -106,7 +106,7 @@ t.test('within 10 s of its return all Secrets are there', async t => {
     namespaces.map(name => [scene.liveTokens(name).length, scene.mints(name).length]),
     Array(namespaces.length).fill([1, 1]),
   )
-  t.equal((await pullpass.readyz()).notes.length, 0)
+  t.equal((await pullpass.readyz()).warnings.length, 0)
 })
 
 t.test(

@@ -25,7 +25,7 @@ t.test('three replicas with a wrong key, restarted ten times, do not lock the ac
     await Promise.all(all.map(replica => replica.restart()))
     const leader = await replicas.whenLed()
     const isTold = async () =>
-      (await leader.pullpass.readyz()).notes.some(note => note.includes('login was refused'))
+      (await leader.pullpass.readyz()).warnings.some(note => note.includes('login was refused'))
     await waitFor(isTold, { withinMs: 20_000, what: 'the refusal to be told of' })
   }
   t.comment(`${failures().length} failed logins in 30 starts after the first`)

@@ -102,9 +102,9 @@ the cluster already. Every problem at once, a sentence each.
 {{- if gt (add $waitMs 1000) $timeoutMs }}
 - admission.waitMs ({{ $waitMs }}) must be at least a second shorter than webhook.timeoutSeconds ({{ int64 .Values.webhook.timeoutSeconds }}), so that the answer is in time.
 {{- end }}
-{{- with .Values.keeper }}
+{{- with .Values.controller }}
 {{- if and .rotateAfterSeconds (ge (int64 .rotateGraceSeconds) (int64 .rotateAfterSeconds)) }}
-- keeper.rotateGraceSeconds ({{ int64 .rotateGraceSeconds }}) must be shorter than keeper.rotateAfterSeconds ({{ int64 .rotateAfterSeconds }}), or replaced tokens pile up.
+- controller.rotateGraceSeconds ({{ int64 .rotateGraceSeconds }}) must be shorter than controller.rotateAfterSeconds ({{ int64 .rotateAfterSeconds }}), or replaced tokens pile up.
 {{- end }}
 {{- end }}
 {{- end }}

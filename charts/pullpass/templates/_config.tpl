@@ -18,7 +18,7 @@ own defaults, which are the only ones, apply.
   "pullSecret" $v.pullSecret
   "admission" (dict "port" $v.webhook.port "waitMs" $v.admission.waitMs)
   "operations" $v.operations
-  "keeper" $v.keeper
+  "controller" $v.controller
   "certificate" $certificate
   "kubernetes" $v.kubernetes
   "leader" (dict "leaseName" (include "pullpass.name" .))

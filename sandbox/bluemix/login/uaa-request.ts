@@ -22,7 +22,8 @@ export function malformed(received: Received): LoginOutcome | undefined {
   }
   const form = formFields(received)
   if (!form) return refused('malformed', [400, 'invalid_request', 'Malformed form body'])
-  const stray = unknownName(form.keys(), fields)
-  if (stray) return refused('malformed', [400, 'invalid_request', `Unexpected parameter: ${stray}`])
+  const orphaned = unknownName(form.keys(), fields)
+  if (orphaned)
+    return refused('malformed', [400, 'invalid_request', `Unexpected parameter: ${orphaned}`])
   return undefined
 }

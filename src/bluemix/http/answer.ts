@@ -1,3 +1,5 @@
+import { TokenError, type TokenErrorKind, type TokenErrorScope } from '../../issuer/issuer.ts'
+
 /** One HTTP answer of the environment, read whole. Nothing of it is fit for a log before `said`. */
 export interface Answer {
   /** Who answered, for messages: `https://api.dedicated.example.com`. */
@@ -11,7 +13,7 @@ export interface Answer {
 }
 
 /** What an answer says of itself, stripped of everything secret. */
-export interface Said {
+interface Said {
   /** The machine's word: `unauthorized`, `CF-InvalidAuthToken`, `CRG0009E`, `BXNIM0415E`. */
   code: string | undefined
   /** The sentence for people, redacted and cut. */
@@ -114,4 +116,116 @@ function requestId(body: Record<string, unknown>, answer: Answer): string | unde
     text(answer.headers['x-vcap-request-id'])
   const plain = id !== undefined && /^[\w:.-]{1,80}$/.test(id) && !id.startsWith('eyJ')
   return plain && !answer.sent.includes(id) ? id : undefined
+}
+
+export type System = 'login' | 'cloud_foundry' | 'registry'
+
+interface Row {
+  system?: System
+  /** Lowest and highest status the row is for. */
+  status: readonly [number, number]
+  /** Matched against the code and the sentence of the body. */
+  says?: RegExp
+  kind: TokenErrorKind
+  scope: TokenErrorScope
+  code: string
+  sentence: string
+}
+
+const lockedAccount = /account has been locked/i
+const hasCode = /^\S/
+const any = [300, 599] as const
+const refusal = { kind: 'locked', scope: 'environment' } as const
+const outage = { kind: 'transient', scope: 'environment' } as const
+const denial = { kind: 'permanent', scope: 'organization' } as const
+const mistake = { kind: 'permanent', scope: 'environment' } as const
+
+/*
+ * What each answer that is not a success means; the first row that fits counts. A refused login
+ * stands until the credential files change, because UAA locks the account after five failures.
+ * A 404 at the login is the router's word for "not running now", and a 403 without UAA's or IAM's
+ * words comes from something in between: neither is a refusal.
+ */
+// biome-ignore format: a table is read by its columns
+const table: Row[] = [
+  { status: [429, 429], ...outage, code: 'rate_limited', sentence: 'too many requests' },
+  { system: 'registry', status: any, says: /CRG0014E/, ...outage, code: 'registry_cannot_authenticate', sentence: 'the registry could not check the access token' },
+  { system: 'registry', status: [401, 401], ...denial, code: 'not_a_member', sentence: 'the registry refuses this user for the organization: is the user a member of it?' },
+  { system: 'registry', status: [403, 403], ...denial, code: 'not_authorized', sentence: 'the user may not manage registry tokens of the organization' },
+  { system: 'registry', status: [404, 405], ...mistake, code: 'token_api_missing', sentence: 'the registry has no such token API: check registry.url' },
+  { system: 'registry', status: [501, 501], ...mistake, code: 'token_api_missing', sentence: 'the registry has no such token API: check registry.url' },
+  { status: [500, 599], ...outage, code: 'unavailable', sentence: 'the environment does not work at the moment' },
+  { status: [408, 408], ...outage, code: 'unavailable', sentence: 'the environment did not wait for the request' },
+  { status: [300, 399], ...outage, code: 'redirected', sentence: 'redirects are not followed with credentials: check the address' },
+  { system: 'login', status: any, says: /BMXLS0202E|BXNIM0608E/, ...refusal, code: 'federated_user', sentence: 'a federated user cannot log in with a password: use an API key' },
+  { system: 'login', status: any, says: lockedAccount, ...refusal, code: 'account_locked', sentence: 'the account is locked after too many failed logins' },
+  { system: 'login', status: any, says: /password has expired/i, ...refusal, code: 'password_expired', sentence: 'the password has expired: set a new one' },
+  { system: 'login', status: [404, 404], ...outage, code: 'login_not_found', sentence: 'nobody answers logins there' },
+  { system: 'login', status: [401, 401], ...refusal, code: 'login_refused', sentence: 'the login was refused: check the API key, or user name and password' },
+  { system: 'login', status: [400, 499], says: hasCode, ...refusal, code: 'login_refused', sentence: 'the login was refused: check the API key, or user name and password' },
+  { system: 'login', status: [400, 499], ...outage, code: 'login_unavailable', sentence: 'whoever answers there is no login server' },
+  { system: 'cloud_foundry', status: [401, 401], says: /CF-NotAuthenticated/, ...mistake, code: 'access_token_missing', sentence: 'the access token did not arrive: does a proxy remove the Authorization header?' },
+  { system: 'cloud_foundry', status: [401, 401], ...outage, code: 'access_token_refused', sentence: 'the access token was refused, also after a new one' },
+  { system: 'cloud_foundry', status: [403, 403], ...denial, code: 'not_authorized', sentence: 'the user may not read the organization' },
+  { system: 'cloud_foundry', status: [404, 404], says: /CF-OrganizationNotFound/, ...denial, code: 'organization_not_found', sentence: 'there is no such organization' },
+  { system: 'cloud_foundry', status: [404, 404], ...outage, code: 'api_not_found', sentence: 'no Cloud Foundry API answers there: check bluemix.api' },
+  { system: 'cloud_foundry', status: [400, 400], ...denial, code: 'bad_query', sentence: 'the search for the organization was not understood' },
+]
+const otherwise = { ...mistake, code: 'request_refused', sentence: 'the request was refused' }
+
+/**
+ * An answer that is not a success, as the one error of a TokenIssuer.
+ * @param action what was tried, for the message: `look up organization "acme"`
+ * @param nowMs the wall clock, for a `Retry-After` that is a point in time
+ */
+export function failure(system: System, action: string, answer: Answer, nowMs: number): TokenError {
+  const words = said(answer)
+  const row = table.find(row => fits(row, system, answer.status, words)) ?? otherwise
+  const { kind, scope, code } = row
+  const retryAfterMs = kind === 'transient' ? retryAfter(answer, nowMs) : undefined
+  const until = kind === 'locked' ? '; not tried again before the credential files change' : ''
+  const message = `cannot ${action}: ${row.sentence} (${facts(answer, words)})${until}`
+  return new TokenError(message, { kind, scope, code, retryAfterMs })
+}
+
+/**
+ * Whether a refused refresh calls for a full login: UAA says 401 `invalid_token` or 400
+ * `invalid_grant`, IAM 400 BXNIM0407E, 0408E or 0439E, IBM's SDKs also expect `invalid-token`.
+ * Any other refusal does too, except a locked account: one login, never repeated, does no harm.
+ */
+export function refreshEnded(answer: Answer): boolean {
+  return [400, 401, 403].includes(answer.status) && !lockedAccount.test(said(answer).detail)
+}
+
+/** A success whose body is not what it should be. Whatever was asked for may have been done. */
+export function unexpectedAnswer(action: string, answer: Answer): TokenError {
+  const message = `cannot ${action}: the answer is not understood (${answer.origin}: HTTP ${answer.status})`
+  return new TokenError(message, { ...outage, code: 'unexpected_answer' })
+}
+
+/** A failure of the environment as a whole that no answer speaks of: network, files, TLS. */
+export function environmentFailure(
+  kind: TokenErrorKind,
+  code: string,
+  message: string,
+): TokenError {
+  return new TokenError(message, { kind, scope: 'environment', code })
+}
+
+/** A failure that concerns the one organization only. */
+export function organizationFailure(code: string, message: string): TokenError {
+  return new TokenError(message, { ...denial, code })
+}
+
+function fits(row: Row, system: System, status: number, words: Said): boolean {
+  if (row.system !== undefined && row.system !== system) return false
+  if (status < row.status[0] || status > row.status[1]) return false
+  return row.says === undefined || row.says.test(`${words.code ?? ''} ${words.detail}`)
+}
+
+function facts(answer: Answer, { code, detail, requestId }: Said): string {
+  const status = [`HTTP ${answer.status}`, code].filter(Boolean).join(' ')
+  const sentence = detail === '' ? '' : `, "${detail}"`
+  const request = requestId === undefined ? '' : `, request ${requestId}`
+  return `${answer.origin}: ${status}${sentence}${request}`
 }

@@ -1,11 +1,10 @@
+import { readFile } from 'node:fs/promises'
+import tls from 'node:tls'
 import type { Logger } from 'pino'
-import type { Registry } from 'prom-client'
-import type { Dispatcher } from 'undici'
-import type { Answer } from './answer.ts'
-import { createConnections } from './connections.ts'
-import { environmentFailure } from './failure.ts'
-import { aborted, noAnswer } from './no-answer.ts'
-import { createRequestMetrics } from './request-metrics.ts'
+import { Counter, Histogram, type Registry } from 'prom-client'
+import { type Dispatcher, EnvHttpProxyAgent } from 'undici'
+import { TokenError } from '../../issuer/issuer.ts'
+import { type Answer, environmentFailure, record } from './answer.ts'
 
 export interface Ask {
   /** The label of metrics: `login`, `mint`, ... */
@@ -37,15 +36,15 @@ export function createRequest(options: {
   /** Ends every request. */
   closing: AbortSignal
   /** Asked right before a request leaves: a process that stood still may have lost the right to ask. */
-  permitted?: (() => boolean) | undefined
+  mayLogIn?: (() => boolean) | undefined
 }): { request: Request; close(): Promise<void> } {
   const observe = createRequestMetrics(options.metrics)
   const connections = createConnections(options)
-  const { permitted = () => true } = options
+  const { mayLogIn = () => true } = options
   const request: Request = async (ask, signal) => {
     requireHttps(ask.url)
     const dispatcher = await connections.current()
-    if (!permitted()) throw aborted()
+    if (!mayLogIn()) throw aborted()
     const left = AbortSignal.any([signal, options.closing])
     const timeout = AbortSignal.timeout(options.timeoutMs)
     const end = observe(ask.operation)
@@ -120,4 +119,103 @@ function requireHttps(url: string): void {
   const shown = URL.canParse(url) ? new URL(url).origin : 'an address that is none'
   const message = `cannot send credentials to ${shown}: only https is used`
   throw environmentFailure('permanent', 'insecure_address', message)
+}
+
+/**
+ * The connections to the environment, through HTTPS_PROXY where NO_PROXY does not exclude it.
+ * A private CA counts beside the roots that Node trusts anyway; its file is read at each request
+ * (there are few), so a renewed CA needs no restart.
+ */
+function createConnections(options: { caFile: string | undefined; timeoutMs: number }): {
+  current(): Promise<Dispatcher>
+  close(): Promise<void>
+} {
+  const { caFile, timeoutMs } = options
+  let ca: string | undefined
+  let agent: EnvHttpProxyAgent | undefined
+  async function current(): Promise<Dispatcher> {
+    const found = caFile === undefined ? undefined : await readCa(caFile)
+    if (agent === undefined || found !== ca) {
+      const former = agent
+      ca = found
+      agent = buildAgent(found, timeoutMs)
+      // Ends by itself once its last request has ended.
+      former?.close().catch(() => {})
+    }
+    return agent
+  }
+  return { current, close: async () => agent?.destroy() }
+}
+
+function buildAgent(ca: string | undefined, timeoutMs: number): EnvHttpProxyAgent {
+  // Made once: parsing the system's roots for each connection costs tens of milliseconds.
+  const roots = ca === undefined ? {} : { ca: [...tls.getCACertificates('default'), ca] }
+  const trust = { secureContext: tls.createSecureContext(roots), allowH2: false }
+  return new EnvHttpProxyAgent({
+    connect: { ...trust, timeout: timeoutMs },
+    requestTls: trust,
+    proxyTls: trust,
+    allowH2: false,
+    connectTimeout: timeoutMs,
+    headersTimeout: timeoutMs,
+    bodyTimeout: timeoutMs,
+  })
+}
+
+async function readCa(file: string): Promise<string> {
+  const pem = await readFile(file, 'utf8').catch(() => undefined)
+  if (pem?.includes('-----BEGIN CERTIFICATE-----')) return pem
+  throw environmentFailure('transient', 'ca_unusable', `cannot read a PEM certificate from ${file}`)
+}
+
+/**
+ * A request that got no HTTP answer, by the error that undici or Node gave for it: network, TLS,
+ * proxy, time. Of the error only its code is told: its text may quote what the other side sent.
+ */
+export function noAnswer(error: unknown, origin: string): TokenError {
+  const { code, name, cause } = record(error)
+  if (name === 'TimeoutError' || /TIMEOUT|ETIMEDOUT/.test(String(code))) {
+    return environmentFailure('transient', 'timeout', `${origin} did not answer in time`)
+  }
+  if (error instanceof RangeError) {
+    const message = `the answer of ${origin} is too large`
+    return environmentFailure('transient', 'answer_too_large', message)
+  }
+  const why = [record(cause).code, code, name].find(word => typeof word === 'string')
+  return environmentFailure('transient', 'network', `cannot reach ${origin}: ${why}${hint(why)}`)
+}
+
+/** The caller left. That says nothing of the environment. */
+function aborted(): TokenError {
+  const details = { kind: 'transient', scope: 'organization', code: 'aborted' } as const
+  return new TokenError('given up before the environment had answered', details)
+}
+
+function hint(why: unknown): string {
+  return /SELF_SIGNED|UNABLE_TO_(VERIFY|GET_ISSUER)/.test(String(why))
+    ? ' (a private CA? set bluemix.caFile)'
+    : ''
+}
+
+/** Called as a request begins; what it returns is told how the request ended. */
+function createRequestMetrics(registry: Registry) {
+  const requests = new Counter({
+    name: 'pullpass_bluemix_requests_total',
+    help: 'Requests to the Bluemix environment, by operation and HTTP status or failure.',
+    labelNames: ['operation', 'code'],
+    registers: [registry],
+  })
+  const seconds = new Histogram({
+    name: 'pullpass_bluemix_request_seconds',
+    help: 'How long the Bluemix environment took to answer.',
+    labelNames: ['operation'],
+    registers: [registry],
+  })
+  return (operation: string) => {
+    const stop = seconds.startTimer({ operation })
+    return (code: string) => {
+      stop()
+      requests.inc({ operation, code })
+    }
+  }
 }

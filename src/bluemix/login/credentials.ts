@@ -1,8 +1,8 @@
 import { createHash } from 'node:crypto'
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { TokenError } from '../../registry-token/registry-token.ts'
-import { environmentFailure } from '../http/failure.ts'
+import { TokenError } from '../../issuer/issuer.ts'
+import { environmentFailure } from '../http/answer.ts'
 
 /** What to log in with. `digest` changes exactly when the content of a file does; never logged. */
 export type Credentials = { digest: string } & (

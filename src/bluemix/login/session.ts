@@ -1,14 +1,14 @@
 import type { Logger } from 'pino'
 import type { Registry } from 'prom-client'
-import { failedIn, type TokenError } from '../../registry-token/registry-token.ts'
+import { failedIn, type TokenError } from '../../issuer/issuer.ts'
 import type { Discovery } from '../endpoints.ts'
 import { type Answer, said } from '../http/answer.ts'
 import { type Ask, type Request, untilAborted } from '../http/request.ts'
 import type { CredentialFiles } from './credentials.ts'
-import { type Grant, type Held, hold } from './grant.ts'
-import { createGuardedLogin, type GuardedLogin } from './guarded-login.ts'
-import type { Note } from './login-memory.ts'
-import type { TokenEndpoint } from './token-endpoint.ts'
+import type { Note } from './lockout-guard.ts'
+import { createGuardedLogin, type GuardedLogin } from './lockout-guard.ts'
+import type { TokenEndpoint } from './oauth.ts'
+import { type Grant, type Held, hold } from './oauth.ts'
 
 export interface Session {
   /**

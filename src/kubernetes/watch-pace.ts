@@ -1,0 +1,88 @@
+import { type KubernetesError, LONGEST_WAIT_MS } from './errors.ts'
+
+/** How one turn of list-and-watch ended. */
+export interface Ending {
+  /** Absent: the server closed the watch in order. */
+  error?: KubernetesError | undefined
+  /** How long the watch lived; 0 where it was never opened. */
+  livedMs: number
+  /** How long it was meant to live. */
+  askedMs: number
+  /** Watches in a row, this one included, that lived and brought neither event nor bookmark. */
+  silentWatches: number
+}
+
+/** What comes next: a new list or a watch from the last version, after `waitMs`. */
+interface Pace {
+  kind: 'closed' | 'closed_early' | 'gone' | 'malformed' | 'timeout' | 'http' | 'network'
+  relist: boolean
+  waitMs: number
+  /** Endings in a row that were not in order; to be set to 0 when an event arrives. */
+  failures: number
+}
+
+/**
+ * A watch that lived this long, or half of what was asked for, shows that nobody asks in a tight
+ * loop.
+ */
+const STEADY_MS = 5_000
+
+/**
+ * | ending                                         | then              | when                    |
+ * |------------------------------------------------|-------------------|-------------------------|
+ * | closed in order, after STEADY_MS or more       | last version      | at once                 |
+ * | closed in order, sooner                        | last version      | 1 s, 2 s, ... 30 s      |
+ * | version gone (410, unusable, from the future)  | a new list        | the same two rows       |
+ * | what came is no watch                          | a new list        | 1 s, 2 s, ... 30 s      |
+ * | anything else: network, timeout, 401, 500, ... | last version      | 1 s, 2 s, ... 30 s      |
+ *
+ * Two silent watches in a row, or one that outlived its time, are followed by a list, whatever the
+ * row: a watch from a version that is not there yet, because etcd was restored from a backup, is
+ * answered with 200 and silence. A healthy server sends a bookmark before it closes a watch.
+ *
+ * After a steady life the row of waits begins anew. A server's Retry-After is kept to where it is
+ * longer, up to LONGEST_WAIT_MS. `random` (0 to 1) takes away up to half of the wait, so that
+ * replicas that lost the server together do not come back together.
+ */
+export function paceAfter(ending: Ending, failures: number, random: number): Pace {
+  const kind = kindOf(ending)
+  const steady = isSteady(ending)
+  const relist = kind === 'gone' || kind === 'malformed' || isTooSilent(ending, kind)
+  if ((kind === 'closed' || kind === 'gone') && steady) {
+    return { kind, relist, waitMs: 0, failures: 0 }
+  }
+  const before = steady ? 0 : failures
+  const backOffMs = Math.min(LONGEST_WAIT_MS, 1000 * 2 ** Math.min(before, 10)) * (1 - random / 2)
+  return {
+    kind: kind === 'closed' ? 'closed_early' : kind,
+    relist,
+    waitMs: Math.min(LONGEST_WAIT_MS, Math.max(backOffMs, ending.error?.retryAfterMs ?? 0)),
+    failures: before + 1,
+  }
+}
+
+/** Whether the watch lived long enough to show that nobody asks in a tight loop. */
+export function isSteady({ livedMs, askedMs }: Pick<Ending, 'livedMs' | 'askedMs'>): boolean {
+  return livedMs >= Math.min(STEADY_MS, askedMs / 2)
+}
+
+function isTooSilent({ silentWatches, livedMs, askedMs }: Ending, kind: Pace['kind']): boolean {
+  return silentWatches >= 2 || (kind === 'timeout' && silentWatches > 0 && livedMs >= askedMs)
+}
+
+function kindOf({ error }: Ending): Exclude<Pace['kind'], 'closed_early'> {
+  if (!error) return 'closed'
+  if (isGone(error)) return 'gone'
+  if (error.reason === 'Malformed') return 'malformed'
+  if (error.status !== undefined) return 'http'
+  return error.reason === 'Timeout' ? 'timeout' : 'network'
+}
+
+/**
+ * 400: the version is none; 504 with this cause: etcd was restored from a backup and has not got
+ * there again.
+ */
+function isGone({ status, reason, causes }: KubernetesError): boolean {
+  if (status === 410 || reason === 'Expired' || reason === 'Gone') return true
+  return status === 400 || causes.includes('ResourceVersionTooLarge')
+}

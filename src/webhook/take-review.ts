@@ -1,0 +1,89 @@
+import { setImmediate as nextTurn } from 'node:timers/promises'
+import type { FastifyRequest } from 'fastify'
+import type { Connection } from './connections.ts'
+import { createFairQueue } from './fair-queue.ts'
+import { type Body, type BodyLimits, BodyRefused, createBodyReader } from './read-body.ts'
+import { type Review, readReview } from './review.ts'
+import { parseFields, pickFields, TooManyValues } from './review-fields.ts'
+
+export interface ReviewLimits extends BodyLimits {
+  queuedPerAddress: number
+  queuedInAll: number
+}
+
+/** Too many requests wait to be worked on. */
+class TooManyRequests extends Error {
+  readonly statusCode = 429
+}
+
+export type ReviewOrProblem = Review | { problem: string }
+
+type Done = (error: Error | null, review?: ReviewOrProblem) => void
+
+/**
+ * Reads the review in a request. `done` is called with it when it is the request's turn to be
+ * worked on; small ones are parsed then, a large one is parsed before, in slices between which
+ * others are answered.
+ */
+export function createTakeReview(limits: ReviewLimits) {
+  const readBody = createBodyReader(limits)
+  const queue = createFairQueue({ perAddress: limits.queuedPerAddress, inAll: limits.queuedInAll })
+  return async (request: FastifyRequest, connection: Connection, done: Done): Promise<void> => {
+    let body: Body | undefined
+    try {
+      body = await readBody(request.raw, connection)
+      const read = body.isLarge ? await parseLarge(body) : undefined
+      const { chunks, release, isClosed } = body
+      const work = () => {
+        if (isClosed() && read === undefined) done(new BodyRefused(408))
+        else answerWith(read ?? (() => readReview(pickFields(parseSmall(chunks)))), release, done)
+      }
+      if (!queue.add(connection.address, work)) throw new TooManyRequests('too many requests wait')
+    } catch (error) {
+      body?.release()
+      done(asRefusal(error))
+    }
+  }
+}
+
+function answerWith(read: () => ReviewOrProblem, release: () => void, done: Done): void {
+  let review: ReviewOrProblem
+  try {
+    review = read()
+  } catch (error) {
+    release()
+    done(asRefusal(error))
+    return
+  }
+  release()
+  done(null, review)
+}
+
+function parseSmall(chunks: Buffer[]): unknown {
+  return JSON.parse(Buffer.concat(chunks).toString())
+}
+
+async function parseLarge({ chunks, isClosed, release }: Body): Promise<() => ReviewOrProblem> {
+  const parsing = parseFields([...chunks])
+  for (;;) {
+    const { done, value } = parsing.next()
+    if (done) {
+      const review = readReview(value)
+      release()
+      return () => review
+    }
+    if (isClosed()) throw new BodyRefused(408)
+    await nextTurn()
+  }
+}
+
+function asRefusal(error: unknown): Error {
+  if (error instanceof TooManyValues) return new BodyRefused(413)
+  if (error instanceof SyntaxError) return new NotJson('not JSON')
+  return error as Error
+}
+
+/** Says nothing of the text, unlike the errors of JSON.parse. */
+class NotJson extends Error {
+  readonly statusCode = 400
+}

@@ -1,0 +1,26 @@
+import { mock } from 'node:test'
+import t from 'tap'
+import { waitFor } from '../../sandbox/processes.ts'
+import { watchProblems } from '../../src/kubernetes/events.ts'
+
+t.test('a problem that lasts is told once, one that passes is not', async t => {
+  const told: string[] = []
+  const seen = [['passing'], ['lasting'], ['lasting', 'late'], ['lasting', 'late']]
+  let looks = 0
+  const problems = () => seen[looks++] ?? ['lasting']
+  const end = watchProblems({ problems, tell: async note => void told.push(note), everyMs: 1 })
+  t.teardown(end)
+  await waitFor(() => looks > 50, { withinMs: 5000, what: 'fifty looks' })
+  t.strictSame(told, ['lasting', 'late'])
+})
+
+t.test('it is told again while it lasts, since events end', async t => {
+  let told = 0
+  mock.timers.enable({ apis: ['setInterval'] })
+  t.teardown(() => mock.timers.reset())
+  t.teardown(watchProblems({ problems: () => ['lasting'], tell: async () => void told++ }))
+  mock.timers.tick(60_000)
+  t.equal(told, 1)
+  mock.timers.tick(3_600_000)
+  t.equal(told, 7)
+})
