@@ -1,13 +1,20 @@
 import { readFileSync, writeFileSync } from 'node:fs'
 import { settingsTable } from '../src/config/config.ts'
 
-/** The README with the table of settings as the schema has it. */
-export function withSettings(readme: string): string {
-  const [before, rest = ''] = readme.split('<!-- settings -->\n')
-  const [, after] = rest.split('<!-- /settings -->')
-  return `${before}<!-- settings -->\n${settingsTable()}<!-- /settings -->${after}`
+const begin = '<!-- settings: made by `npm run readme` -->\n'
+const end = '<!-- /settings -->'
+const file = 'docs/settings.md'
+
+/** A page with its table of settings replaced by the one of the schema. */
+export function withSettings(page: string): string {
+  const [before, rest = ''] = page.split(begin)
+  const [, after = ''] = rest.split(end)
+  return `${before}${begin}${settingsTable()}${end}${after}`
 }
 
-if (import.meta.main) {
-  writeFileSync('README.md', withSettings(readFileSync('README.md', 'utf8')))
+/** The page without that table: the part that people write. */
+export function withoutSettings(page: string): string {
+  return page.replace(settingsTable(), '')
 }
+
+if (import.meta.main) writeFileSync(file, withSettings(readFileSync(file, 'utf8')))

@@ -50,7 +50,7 @@ t.test('a probe that fails is a 500 and a line in the log', async t => {
     },
   })
   t.match(await server.inject('/readyz'), { statusCode: 500, body: 'could not be answered\n' })
-  t.match(log, [{ level: 50, path: '/readyz', at: ['Error', /operations-server/] }])
+  t.match(log, [{ level: 50, path: '/readyz', at: ['Error', /health/] }])
 })
 
 t.test('nothing else is served here', async t => {

@@ -10,7 +10,7 @@ const rememberMs = 1000
 const mostRemembered = 500
 /** Live reads at a time, in a second, and waiting for these two. */
 const mostReads = 10
-const readsPerSecond = 20
+const readsPerSecond = 15
 const mostWaiting = 40
 /** A read that takes longer than any review gives its place to another. */
 const longestReadMs = 30_000

@@ -50,7 +50,7 @@ t.test('the one step that is missing, row by row', async t => {
     Partial<Parameters<typeof plan>[2]>?,
   ][] = [
     ['an ending namespace is left alone', ending, undefined, 'nothing terminating'],
-    ['also with a Secret to mend', ending, { ...good, wellFormed: false }, 'nothing terminating'],
+    ['also with a damaged Secret', ending, { ...good, wellFormed: false }, 'nothing terminating'],
     [
       'one that a finalizer holds is left alone',
       shop,
@@ -80,21 +80,21 @@ t.test('the one step that is missing, row by row', async t => {
       'its annotations can change',
       shop,
       { ...good, immutable: true, revokeAt: ahead(1) },
-      'unmark',
+      'cancel_revocation',
     ],
+    ['it can be deleted', undefined, { ...good, immutable: true, wellFormed: false }, 'revoke'],
+    ['a missing Secret is made', shop, undefined, 'ensure absent'],
     [
-      'it can be deleted',
-      undefined,
-      { ...good, immutable: true, wellFormed: false },
-      'revokeAndDelete',
+      'a Secret that is not managed by pullpass is left alone',
+      shop,
+      notManaged,
+      'nothing not_managed',
     ],
-    ['a missing Secret is obtained', shop, undefined, 'ensure absent'],
-    ['a notManaged Secret is left alone', shop, notManaged, 'nothing notManaged'],
     [
       'also where it holds nothing usable',
       shop,
       { ...notManaged, wellFormed: false },
-      'nothing notManaged',
+      'nothing not_managed',
     ],
     ['a damaged Secret is put right', shop, { ...good, wellFormed: false }, 'ensure malformed'],
     [
@@ -104,12 +104,17 @@ t.test('the one step that is missing, row by row', async t => {
       'ensure other_organization',
     ],
     [
-      'a label that came back calls off the retirement',
+      'a label that came back cancels the revocation',
       shop,
       { ...good, revokeAt: ahead(1) },
-      'unmark',
+      'cancel_revocation',
     ],
-    ['one half gone is obtained anew', shop, { ...good, revokeAt: now }, 'ensure retired'],
+    [
+      'a Secret whose revocation is due gets another token',
+      shop,
+      { ...good, revokeAt: now },
+      'ensure revocation_due',
+    ],
     ['a permanent token is left in peace', shop, { ...good, mintedAt: ago(9e9) }, 'nothing ready'],
     [
       'a token in its youth is left in peace',
@@ -163,20 +168,20 @@ t.test('the one step that is missing, row by row', async t => {
     ],
     ['a namespace that never was ours needs nothing', undefined, undefined, 'nothing not_opted_in'],
     ['nor does a notManaged Secret', undefined, notManaged, 'nothing not_opted_in'],
-    ['a Secret whose namespace left is marked', undefined, good, 'mark'],
     [
-      'one that is marked stays for its grace',
+      'the revocation of a Secret whose namespace left is scheduled',
+      undefined,
+      good,
+      'schedule_revocation',
+    ],
+    [
+      'a Secret whose revocation is scheduled stays for its grace',
       undefined,
       { ...good, revokeAt: ahead(1) },
-      'nothing retiring',
+      'nothing revocation_scheduled',
     ],
-    ['and goes when that is over', undefined, { ...good, revokeAt: now }, 'revokeAndDelete'],
-    [
-      'a damaged one helps nobody and goes at once',
-      undefined,
-      { ...good, wellFormed: false },
-      'revokeAndDelete',
-    ],
+    ['and goes when that is over', undefined, { ...good, revokeAt: now }, 'revoke'],
+    ['a damaged one goes at once', undefined, { ...good, wellFormed: false }, 'revoke'],
   ]
   for (const [sentence, namespace, secret, expected, other] of rows) {
     const step = plan(namespace, secret, { ...rules, ...other })

@@ -159,7 +159,7 @@ async function bringToPoints(
     })
     await deed.begin(namespace)
     await waitFor(() => isThere, {
-      withinMs: 10_000,
+      withinMs: 60_000,
       what: `${deed.name}: ${point.moment} ${point.request} ${point.nth}`,
     })
   }
