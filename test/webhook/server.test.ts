@@ -175,7 +175,7 @@ t.test('a bug is a 500 that is logged with the uid and without what the error ca
   const response = await inject(server, REVIEW)
   t.equal(response.statusCode, 500)
   t.equal(response.body, 'review uid-1 could not be answered, see the log of pullpass\n')
-  t.match(log, [{ level: 50, uid: 'uid-1', at: ['TypeError', /webhook-server\.test\.ts/] }])
+  t.match(log, [{ level: 50, uid: 'uid-1', at: ['TypeError', /server\.test\.ts/] }])
   t.notMatch(JSON.stringify(log), /s3cret/)
   thrown = 's3cret'
   t.equal((await inject(server, REVIEW)).statusCode, 500)
