@@ -22,7 +22,7 @@ async function serve(settings: string, env?: Record<string, string>) {
 
 t.test('every problem of an unusable configuration is told at once, with exit code 2', async t => {
   const { code, stdout, stderr } = await serve(
-    'domain: https://x\nadmision: {}\nadmission: {port: http}\nkeeper: {concurrency: 0}\n',
+    'domain: https://x\nadmision: {}\nadmission: {port: http}\ncontroller: {concurrency: 0}\n',
     { PULLPASS_ADMISSION_WAIT_MS: 'soon' },
   )
   t.equal(code, 2)
