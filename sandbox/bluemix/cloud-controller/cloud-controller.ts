@@ -86,10 +86,10 @@ function listV2({ query, path }: Received, visible: Organization[]): Answer {
 }
 
 function listV3(world: World, { query, path }: Received, visible: Organization[]): Answer {
-  const orphaned = unknownName(query.keys(), v3Parameters)
-  if (orphaned) {
+  const unexpected = unknownName(query.keys(), v3Parameters)
+  if (unexpected) {
     const valid = v3Parameters.map(each => `'${each}'`).join(', ')
-    throw new BadQuery(`Unknown query parameter(s): '${orphaned}'. Valid parameters are: ${valid}`)
+    throw new BadQuery(`Unknown query parameter(s): '${unexpected}'. Valid parameters are: ${valid}`)
   }
   const page = pageOf(query, { page: 'page', size: 'per_page', most: 5000 })
   return json(200, v3Page(matchV3(visible, query), page, { path, query, api: world.hosts.api }))

@@ -22,8 +22,8 @@ export function malformed(received: Received): LoginOutcome | undefined {
   }
   const form = formFields(received)
   if (!form) return refused('malformed', [400, 'invalid_request', 'Malformed form body'])
-  const orphaned = unknownName(form.keys(), fields)
-  if (orphaned)
-    return refused('malformed', [400, 'invalid_request', `Unexpected parameter: ${orphaned}`])
+  const unexpected = unknownName(form.keys(), fields)
+  if (unexpected)
+    return refused('malformed', [400, 'invalid_request', `Unexpected parameter: ${unexpected}`])
   return undefined
 }

@@ -66,8 +66,8 @@ export interface TokenRequest {
 function readQuery(received: Received): TokenRequest | string {
   const { query, method } = received
   if (method !== 'GET') return 'method not allowed'
-  const orphaned = unknownName(query.keys(), queryNames)
-  if (orphaned) return `unknown parameter ${orphaned}`
+  const unexpected = unknownName(query.keys(), queryNames)
+  if (unexpected) return `unknown parameter ${unexpected}`
   if (query.get('service') !== 'registry') return 'service not known'
   const { user, password } = basicCredentials(received) ?? { user: '', password: '' }
   return { user, password, scopes: query.getAll('scope').flatMap(scope => scope.split(' ')) }
@@ -76,8 +76,8 @@ function readQuery(received: Received): TokenRequest | string {
 function readForm(received: Received): TokenRequest | string {
   const form = formFields(received)
   if (!form || received.query.size > 0) return 'malformed form'
-  const orphaned = unknownName(form.keys(), formNames)
-  if (orphaned) return `unknown parameter ${orphaned}`
+  const unexpected = unknownName(form.keys(), formNames)
+  if (unexpected) return `unknown parameter ${unexpected}`
   if (form.get('service') !== 'registry') return 'service not known'
   if (form.get('grant_type') !== 'password') return 'grant type not supported'
   const scopes = (form.get('scope') ?? '').split(' ')
