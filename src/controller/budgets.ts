@@ -44,7 +44,7 @@ interface Limit {
  * | budget       | counts                                              | at once | then             |
  * |--------------|-----------------------------------------------------|---------|------------------|
  * | mint         | tokens minted                                       | 3       | 3 in ten minutes |
- * | lookup       | organizations looked up and tokens listed           | 2       | 10 s to 5 min    |
+ * | lookup       | organizations looked up and tokens listed           | 3       | 10 s to 5 min    |
  * | failed_write | writes that the namespace itself makes fail         | 2       | 10 s to 5 min    |
  * | change       | steps that succeeded: many are a fight with another | 6       | 10 s to 5 min    |
  *
@@ -53,7 +53,8 @@ interface Limit {
  */
 const backOff = { pauseMs: 10_000, longestPauseMs: 300_000 }
 const limits: Record<Exclude<Budget, 'mint'>, Limit> = {
-  lookup: { burst: 2, ...backOff },
+  // A token, its rotation and its end within ten seconds are no fight.
+  lookup: { burst: 3, ...backOff },
   failed_write: { burst: 2, ...backOff },
   change: { burst: 6, ...backOff },
 }

@@ -30,9 +30,9 @@ t.test('a namespace has three mints in ten minutes', async t => {
   t.equal(use('mint'), 0)
 })
 
-t.test('look-ups are two at once, and then fewer and fewer while they go on', async t => {
+t.test('look-ups are three at once, and then fewer and fewer while they go on', async t => {
   const { use, pass } = setup()
-  t.same([use('lookup'), use('lookup')], [0, 0])
+  t.same([use('lookup'), use('lookup'), use('lookup')], [0, 0, 0])
   const waits = [1, 2, 3, 4, 5, 6, 7].map(() => {
     const seconds = use('lookup')
     pass(seconds)
@@ -44,20 +44,29 @@ t.test('look-ups are two at once, and then fewer and fewer while they go on', as
 
 t.test('a namespace that is quiet for a while begins anew', async t => {
   const { use, pass } = setup()
-  t.same([use('lookup'), use('lookup'), use('lookup')], [0, 0, 10])
+  t.same(
+    [1, 2, 3, 4].map(() => use('lookup')),
+    [0, 0, 0, 10],
+  )
   pass(21)
-  t.same([use('lookup'), use('lookup'), use('lookup')], [0, 0, 10])
+  t.same(
+    [1, 2, 3, 4].map(() => use('lookup')),
+    [0, 0, 0, 10],
+  )
 })
 
-t.test('whoever asks all the time never has more than one look-up in ten seconds', async t => {
-  const { use, pass } = setup()
-  let count = 0
-  for (let seconds = 0; seconds < 600; seconds++) {
-    if (use('lookup') === 0) count++
-    pass(1)
-  }
-  t.ok(count <= 8, `${count} look-ups in ten minutes`)
-})
+t.test(
+  'a namespace that asks all the time has no more than one look-up in ten seconds',
+  async t => {
+    const { use, pass } = setup()
+    let count = 0
+    for (let seconds = 0; seconds < 600; seconds++) {
+      if (use('lookup') === 0) count++
+      pass(1)
+    }
+    t.ok(count <= 9, `${count} look-ups in ten minutes`)
+  },
+)
 
 t.test('no namespace waits for another, nor one budget for another', async t => {
   const { use } = setup()
@@ -72,7 +81,7 @@ t.test('look-ups that failed for another reason are given back', async t => {
   const giveBack = budgets.mark('shop')
   use('lookup')
   giveBack()
-  t.same([use('lookup'), use('lookup')], [0, 10])
+  t.same([use('lookup'), use('lookup'), use('lookup')], [0, 0, 10])
 })
 
 t.test('a new namespace of the same name begins anew, but for its mints', async t => {
@@ -85,8 +94,7 @@ t.test('a new namespace of the same name begins anew, but for its mints', async 
 
 t.test('the failure says when the next try is', async t => {
   const { budgets, use } = setup()
-  use('lookup')
-  use('lookup')
+  for (let times = 0; times < 3; times++) use('lookup')
   t.throws(() => budgets.check('shop', 'lookup'), {
     message: 'the pull secret is changed too often; next try at 2026-03-01T12:00:10Z',
   })
@@ -94,7 +102,7 @@ t.test('the failure says when the next try is', async t => {
 
 t.test('a change that matters makes a long pause a short one', async t => {
   const { budgets, use, pass } = setup()
-  for (let times = 0; times < 5; times++) pass(use('lookup'))
+  for (let times = 0; times < 6; times++) pass(use('lookup'))
   t.equal(use('lookup'), 0)
   t.ok(use('lookup') >= 40)
   budgets.relax('shop')

@@ -41,6 +41,7 @@ function largeAccount(index: number): object {
 }
 
 t.test('300 MB of ServiceAccounts arrive by the watch and do not end the process', async t => {
+  await servesAndInjects(t, 'first')
   const quiet = [await firstTimes('quiet-1'), await firstTimes('quiet-2')]
   const slowest = (key: 'secretMs' | 'podMs') => Math.max(...quiet.map(each => each[key]))
   const neighbours: Promise<{ secretMs: number; podMs: number }>[] = []
