@@ -89,7 +89,9 @@ function listV3(world: World, { query, path }: Received, visible: Organization[]
   const unexpected = unknownName(query.keys(), v3Parameters)
   if (unexpected) {
     const valid = v3Parameters.map(each => `'${each}'`).join(', ')
-    throw new BadQuery(`Unknown query parameter(s): '${unexpected}'. Valid parameters are: ${valid}`)
+    throw new BadQuery(
+      `Unknown query parameter(s): '${unexpected}'. Valid parameters are: ${valid}`,
+    )
   }
   const page = pageOf(query, { page: 'page', size: 'per_page', most: 5000 })
   return json(200, v3Page(matchV3(visible, query), page, { path, query, api: world.hosts.api }))

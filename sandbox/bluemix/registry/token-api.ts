@@ -69,7 +69,8 @@ function authorize(world: World, received: Received): Organization | undefined {
 function mint({ world, tokens, received, organization }: Call): Answer {
   const fields = uniqueFields(received.query)
   const unexpected = unknownName(received.query.keys(), ['permanent', 'write', 'description'])
-  if (!fields || unexpected || received.body !== '') return malformed(received, unexpected ?? 'request')
+  if (!fields || unexpected || received.body !== '')
+    return malformed(received, unexpected ?? 'request')
   const flags = ['permanent', 'write'].map(name => fields.get(name) ?? 'false')
   const bad = flags.find(value => value !== 'true' && value !== 'false')
   if (bad !== undefined) return malformed(received, bad)
