@@ -43,8 +43,8 @@ const longestWaitMs = 300_000
 
 /**
  * A namespace with a failure of its own backs off by itself. Those that the environment keeps
- * waiting are waitingForEnvironment together, and one of them is tried every `probeMs`: however many wait, an
- * environment that is down gets one question at a time (and the breaker thins these out), and a
+ * waiting wait together, and one of them is tried every `probeMs`: however many wait, an environment
+ * that is down gets one question at a time (and the breaker thins these out), and a
  * refused login costs nothing at all, since the client asks again only with another credential.
  */
 export function createFailures(options: {
@@ -186,19 +186,19 @@ const quick = { initialDelay: 500, maxDelay: 30_000 }
 const slow = { initialDelay: 10_000, maxDelay: 300_000 }
 
 /**
- * | failure                                              | tried again               | told to       |
- * |------------------------------------------------------|---------------------------|---------------|
- * | the environment: no answer, 5xx, login refused       | when a try of any         | the platform  |
- * |                                                      | namespace works           |               |
- * | the organization: not found, not a member, forbidden | slowly                    | the namespace |
- * | the organization: 429, 5xx                           | quickly, with back-off    | pods only     |
- * | the API server: namespace gone or ending             | never                     | nobody        |
- * | the API server: a right is missing                   | slowly                    | the platform  |
- * | the API server: notManaged Secret, quota, policy        | slowly                    | the namespace |
- * | an immutable Secret that has to change               | slowly                    | the namespace |
- * | the API server: conflict, 429, 5xx, no answer        | quickly, with back-off    | pods only     |
- * | a budget of the namespace is used up                 | when it allows it         | the namespace |
- * | anything else is a bug                               | slowly                    | the log       |
+ * | failure                                                                 | tried again            | reported to   |
+ * |-------------------------------------------------------------------------|------------------------|---------------|
+ * | the environment: no answer, 5xx, login refused                          | when a try of any      | the platform  |
+ * |                                                                         | namespace works        |               |
+ * | the organization: not found, not a member, forbidden                    | slowly                 | the namespace |
+ * | the organization: 429, 5xx                                              | quickly, with back-off | pods only     |
+ * | the API server: namespace gone or ending                                | never                  | nobody        |
+ * | the API server: a right is missing                                      | slowly                 | the platform  |
+ * | the API server: a Secret that is not managed by pullpass, quota, policy | slowly                 | the namespace |
+ * | an immutable Secret that has to change                                  | slowly                 | the namespace |
+ * | the API server: conflict, 429, 5xx, no answer                           | quickly, with back-off | pods only     |
+ * | a budget of the namespace is used up                                    | when it allows it      | the namespace |
+ * | anything else is a bug                                                  | slowly                 | the log       |
  *
  * A change that matters to the namespace (`failures.ts`) ends a back-off; a budget still counts.
  */

@@ -35,26 +35,26 @@ interface PlanRules {
 /**
  * The one step that is missing between what is and what should be.
  *
- * | namespace    | Secret of our name                            | step                       |
- * |--------------|-----------------------------------------------|----------------------------|
- * | terminating  | any                                           | nothing: terminating       |
- * | opted in     | absent                                        | ensure: absent             |
- * | opted in     | not ours                                      | nothing: notManaged           |
- * | any          | ours, being deleted                           | nothing: terminating       |
- * | opted in     | ours, immutable, and ensure or renew is next  | nothing: immutable         |
- * | opted in     | ours, damaged                                 | ensure: malformed          |
- * | opted in     | ours, of another organization                 | ensure: other_organization |
- * | opted in     | ours, marked to go, time over: half gone      | ensure: retired            |
- * | opted in     | ours, marked to go                            | unmark                     |
- * | opted in     | ours, past 2/3 of its life                    | renew: expiring            |
- * | opted in     | ours, older than the rotation age             | renew: old                 |
- * | opted in     | ours, the token before it has had its grace   | revoke_previous            |
- * | opted in     | ours, else                                    | nothing: ready             |
- * | not opted in | absent or not ours                            | nothing: not_opted_in      |
- * | not opted in | ours, damaged                                 | revokeAndDelete                     |
- * | not opted in | ours, not marked                              | mark                       |
- * | not opted in | ours, marked, time to come                    | nothing: retiring          |
- * | not opted in | ours, marked, time over                       | revokeAndDelete                     |
+ * | namespace    | Secret of our name                           | step                          |
+ * |--------------|----------------------------------------------|-------------------------------|
+ * | terminating  | any                                          | nothing: terminating          |
+ * | opted in     | absent                                       | ensure: absent                |
+ * | opted in     | not ours                                     | nothing: not_managed          |
+ * | any          | ours, being deleted                          | nothing: terminating          |
+ * | opted in     | ours, immutable, and ensure or renew is next | nothing: immutable            |
+ * | opted in     | ours, damaged                                | ensure: malformed             |
+ * | opted in     | ours, of another organization                | ensure: other_organization    |
+ * | opted in     | ours, revocation is due                      | ensure: revocation_due        |
+ * | opted in     | ours, revocation is scheduled                | cancel_revocation             |
+ * | opted in     | ours, past 2/3 of its life                   | renew: expiring               |
+ * | opted in     | ours, older than the rotation age            | renew: old                    |
+ * | opted in     | ours, the token before it has had its grace  | revoke_previous               |
+ * | opted in     | ours, else                                   | nothing: ready                |
+ * | not opted in | absent or not ours                           | nothing: not_opted_in         |
+ * | not opted in | ours, damaged                                | revoke                        |
+ * | not opted in | ours, no revocation is scheduled             | schedule_revocation           |
+ * | not opted in | ours, revocation is scheduled                | nothing: revocation_scheduled |
+ * | not opted in | ours, revocation is due                      | revoke                        |
  */
 export function plan(
   namespace: OptedInNamespace | undefined,

@@ -110,7 +110,7 @@ function optedIn(label: OptedInNamespace | string | undefined): OptedInNamespace
   return typeof label === 'object' ? label : undefined
 }
 
-/** Whether pods can do with this Secret: a notManaged one is its owner's business, and left alone. */
+/** Whether pods can do with this Secret: one that pullpass does not manage is left to its owner. */
 export function isUsable(secret: PullSecret | undefined): boolean {
   return secret !== undefined && (secret.wellFormed || !secret.ours)
 }

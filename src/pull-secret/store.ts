@@ -120,13 +120,13 @@ export function refusalText(words: string, exists: boolean): string {
 type WriteFailure = 'not_managed' | 'gone' | 'forbidden' | 'refused' | 'transient'
 
 /**
- * | answer                                                  | meaning                                |
- * |---------------------------------------------------------|----------------------------------------|
- * | 409 with a FieldManagerConflict                         | notManaged: somebody else's Secret        |
- * | 404, or 403 caused by NamespaceTerminating              | gone: nothing to do any more           |
- * | 403 of the authorizer                                   | forbidden: the platform has to act     |
- * | other 403 (quota, policy); 422 (invalid, immutable)     | refused: the namespace's owner has to  |
- * | else (409 of a newer version, 429, 5xx, no answer)      | transient: look again                  |
+ * | answer                                              | meaning                               |
+ * |-----------------------------------------------------|---------------------------------------|
+ * | 409 with a FieldManagerConflict                     | not_managed: somebody else's Secret   |
+ * | 404, or 403 caused by NamespaceTerminating          | gone: nothing to do any more          |
+ * | 403 of the authorizer                               | forbidden: the platform has to act    |
+ * | other 403 (quota, policy); 422 (invalid, immutable) | refused: the namespace's owner has to |
+ * | else (409 of a newer version, 429, 5xx, no answer)  | transient: look again                 |
  */
 export function writeFailure(error: KubernetesError): WriteFailure {
   if (error.status === 409 && error.causes.includes('FieldManagerConflict')) return 'not_managed'
