@@ -7,10 +7,10 @@ import t from 'tap'
 import { oddNames } from '../../sandbox/bluemix/residents.ts'
 import { createRequest } from '../../src/bluemix/http/request.ts'
 import { createOrganizations } from '../../src/bluemix/organizations.ts'
-import { live, startScene } from './issuer.ts'
+import { live, startFixture } from './issuer.ts'
 
 t.test('steps 1 to 4 of the procedure: a permanent token that only pulls', async t => {
-  const { environment, issuer, log, count } = await startScene(t)
+  const { environment, issuer, log, count } = await startFixture(t)
   const token = await issuer.mint('acme', 'pullpass/uid/shop', live)
   const [minted, ...others] = environment.ledger.mints()
   t.strictSame(others, [])
@@ -35,7 +35,7 @@ t.test('steps 1 to 4 of the procedure: a permanent token that only pulls', async
 })
 
 t.test('what is known is not asked for again', async t => {
-  const { environment, mint } = await startScene(t)
+  const { environment, mint } = await startFixture(t)
   await Promise.all(['a', 'b', 'c', 'd'].map(name => mint(`pullpass/uid/${name}`)))
   await mint('pullpass/uid/e')
   const { ledger } = environment
@@ -47,7 +47,7 @@ t.test('what is known is not asked for again', async t => {
 
 t.test('organizations are found by name, whatever is in it, with v2 and with v3', async t => {
   for (const v2Disabled of [false, true]) {
-    const { environment, mint } = await startScene(t)
+    const { environment, mint } = await startFixture(t)
     environment.settings.v2Disabled = v2Disabled
     for (const name of [...oddNames, 'ACME', 'mixedcase']) await mint(`d/${name}`, name)
     t.strictSame(
@@ -60,14 +60,14 @@ t.test('organizations are found by name, whatever is in it, with v2 and with v3'
 })
 
 t.test('an organization given by its GUID is not looked up', async t => {
-  const { environment, mint } = await startScene(t)
+  const { environment, mint } = await startFixture(t)
   await mint('d', environment.organization('acme-shop').guid)
   t.match(environment.ledger.mints(), [{ organization: 'acme-shop' }])
   t.equal(environment.ledger.requests('organizations').length, 0)
 })
 
 t.test('an organization that the user does not see is refused, and found once it is', async t => {
-  const { environment, issuer, failure, advance, mint } = await startScene(t)
+  const { environment, issuer, failure, advance, mint } = await startFixture(t)
   const error = await failure(mint('d', 'hidden'))
   t.match(error, { code: 'organization_not_found', kind: 'permanent', scope: 'organization' })
   t.match(error.message, /"hidden".*spelling.*member/)
@@ -81,7 +81,7 @@ t.test('an organization that the user does not see is refused, and found once it
 })
 
 t.test('two organizations whose names differ in case only are refused', async t => {
-  const { environment, failure, mint } = await startScene(t)
+  const { environment, failure, mint } = await startFixture(t)
   environment.addOrganization({ name: 'Acme', members: [environment.user], duplicate: true })
   t.match(await failure(mint()), { code: 'organization_ambiguous', scope: 'organization' })
   t.strictSame(environment.ledger.mints(), [])
@@ -89,7 +89,7 @@ t.test('two organizations whose names differ in case only are refused', async t 
 
 t.test('all pages of a search are read', async t => {
   for (const v2Disabled of [false, true]) {
-    const { environment, failure, mint } = await startScene(t)
+    const { environment, failure, mint } = await startFixture(t)
     environment.settings.v2Disabled = v2Disabled
     for (let count = 0; count < 150; count++) {
       environment.addOrganization({ name: 'many', members: [environment.user], duplicate: true })
@@ -128,10 +128,10 @@ t.test('a next page elsewhere is not followed: the access token would go along',
 })
 
 t.test('an answer that is too large is not read to its end', async t => {
-  const { environment, failure } = await startScene(t)
-  const parts = { logger: pino({ level: 'silent' }), metrics: new Registry(), closing: live }
+  const { environment, failure } = await startFixture(t)
+  const dependencies = { logger: pino({ level: 'silent' }), metrics: new Registry(), closing: live }
   const { request, close } = createRequest({
-    ...parts,
+    ...dependencies,
     caFile: environment.caFile,
     timeoutMs: 5000,
   })
@@ -144,7 +144,7 @@ t.test('an answer that is too large is not read to its end', async t => {
 })
 
 t.test('an organization that was made anew is looked up again', async t => {
-  const { environment, mint } = await startScene(t)
+  const { environment, mint } = await startFixture(t)
   await mint('first')
   const former = environment.organization('acme')
   former.members.clear()
@@ -154,7 +154,7 @@ t.test('an organization that was made anew is looked up again', async t => {
 })
 
 t.test('a user who is no member is told so, with the request id', async t => {
-  const { environment, issuer, failure, mint } = await startScene(t)
+  const { environment, issuer, failure, mint } = await startFixture(t)
   const { guid } = environment.organization('hidden')
   const error = await failure(mint('d', guid))
   t.match(error, { code: 'not_a_member', kind: 'permanent', scope: 'organization' })
@@ -166,7 +166,7 @@ t.test('a user who is no member is told so, with the request id', async t => {
 })
 
 t.test('tokens are listed with all that is known of them', async t => {
-  const { environment, issuer, mint } = await startScene(t)
+  const { environment, issuer, mint } = await startFixture(t)
   t.strictSame(await issuer.list('acme', live), [])
   const text = await mint('pullpass/uid/shop')
   const [row] = environment.ledger.mints()
@@ -183,7 +183,7 @@ t.test('tokens are listed with all that is known of them', async t => {
 })
 
 t.test('an environment that cannot list says so', async t => {
-  const { environment, issuer, failure } = await startScene(t)
+  const { environment, issuer, failure } = await startFixture(t)
   for (const status of [404, 501]) {
     environment.faults.set('list', { fail: 'unsupported', status })
     t.equal(await issuer.list('acme', live), 'unsupported')
@@ -193,7 +193,7 @@ t.test('an environment that cannot list says so', async t => {
 })
 
 t.test('a token is revoked by its id, and one that is gone counts as revoked', async t => {
-  const { environment, issuer, failure, mint } = await startScene(t)
+  const { environment, issuer, failure, mint } = await startFixture(t)
   await mint('one')
   await mint('two')
   const [one] = environment.ledger.mints()
@@ -211,7 +211,7 @@ t.test('a token is revoked by its id, and one that is gone counts as revoked', a
 })
 
 t.test('the registry is asked whether it takes a token', async t => {
-  const { environment, issuer, failure, mint } = await startScene(t)
+  const { environment, issuer, failure, mint } = await startFixture(t)
   const text = await mint()
   t.equal(await issuer.accepts(text, live), true)
   t.equal(await issuer.accepts('something.else', live), false)
@@ -232,7 +232,7 @@ t.test('the registry is asked whether it takes a token', async t => {
 })
 
 t.test('a mint whose answer was lost fails, and is not repeated by itself', async t => {
-  const { environment, issuer, failure, mint } = await startScene(t)
+  const { environment, issuer, failure, mint } = await startFixture(t)
   environment.faults.set('mint', { fail: 'reset', when: 'after', times: 1 })
   t.match(await failure(mint('lost')), { kind: 'transient', scope: 'environment' })
   t.equal(environment.ledger.mints().length, 1)
@@ -253,7 +253,7 @@ t.test('failures of the environment are transient, and stand until something wor
     ['reset', 'network'],
   ] as const
   for (const operation of operations) {
-    const { environment, issuer, failure, mint } = await startScene(t)
+    const { environment, issuer, failure, mint } = await startFixture(t)
     for (const [fail, code] of table) {
       environment.faults.set(operation, { fail })
       const error = await failure(mint())
@@ -267,13 +267,13 @@ t.test('failures of the environment are transient, and stand until something wor
 })
 
 t.test('an answer that does not come in time is a failure', async t => {
-  const { environment, failure, mint } = await startScene(t, { timeoutMs: 500 })
+  const { environment, failure, mint } = await startFixture(t, { timeoutMs: 500 })
   environment.faults.set('mint', { latencyMs: 60_000 })
   t.match(await failure(mint()), { code: 'timeout', kind: 'transient', scope: 'environment' })
 })
 
 t.test('a rate limit of the cloud controller says when to come back', async t => {
-  const { environment, failure, mint } = await startScene(t)
+  const { environment, failure, mint } = await startFixture(t)
   environment.faults.set('organizations', { fail: 'rate_limited', retryAfterSeconds: 30 })
   const error = await failure(mint())
   t.match(error, { code: 'rate_limited', kind: 'transient', scope: 'environment' })
@@ -281,13 +281,13 @@ t.test('a rate limit of the cloud controller says when to come back', async t =>
 })
 
 t.test('an environment that prints its JSON prettily is understood', async t => {
-  const { environment, issuer, mint } = await startScene(t)
+  const { environment, issuer, mint } = await startFixture(t)
   environment.settings.prettyPrint = true
   t.equal(await issuer.accepts(await mint(), live), true)
 })
 
 t.test('a caller who leaves is let go; what others share goes on', async t => {
-  const { environment, issuer, failure } = await startScene(t)
+  const { environment, issuer, failure } = await startFixture(t)
   const leaving = new AbortController()
   environment.on('login', () => leaving.abort())
   const left = failure(issuer.mint('acme', 'left', leaving.signal))
@@ -300,7 +300,7 @@ t.test('a caller who leaves is let go; what others share goes on', async t => {
 })
 
 t.test('after close nothing is asked any more', async t => {
-  const { environment, issuer, failure, mint } = await startScene(t)
+  const { environment, issuer, failure, mint } = await startFixture(t)
   await mint()
   environment.faults.set('mint', { latencyMs: 60_000 })
   const under = failure(mint())
@@ -310,7 +310,7 @@ t.test('after close nothing is asked any more', async t => {
 })
 
 t.test('a private CA counts only where it is given, and is read again when it changes', async t => {
-  const without = await startScene(t, { caFile: undefined })
+  const without = await startFixture(t, { caFile: undefined })
   const error = await without.failure(without.mint())
   t.match(error, { code: 'network', kind: 'transient', message: /set bluemix\.caFile/ })
   t.strictSame(without.environment.ledger.requests(), [])
@@ -318,7 +318,7 @@ t.test('a private CA counts only where it is given, and is read again when it ch
   const folder = await mkdtemp(join(tmpdir(), 'pullpass-ca-'))
   t.teardown(() => rm(folder, { recursive: true }))
   const caFile = join(folder, 'ca.crt')
-  const { environment, failure, mint } = await startScene(t, { caFile })
+  const { environment, failure, mint } = await startFixture(t, { caFile })
   t.match(await failure(mint()), { code: 'ca_unusable', message: caFile })
   await writeFile(caFile, without.environment.ca)
   t.match(await failure(mint()), { code: 'network' })
@@ -328,13 +328,15 @@ t.test('a private CA counts only where it is given, and is read again when it ch
 })
 
 t.test('credentials are sent by https only', async t => {
-  const { environment, failure, mint } = await startScene(t, { registryUrl: 'http://127.0.0.1:1' })
+  const { environment, failure, mint } = await startFixture(t, {
+    registryUrl: 'http://127.0.0.1:1',
+  })
   t.match(await failure(mint()), { code: 'insecure_address', kind: 'permanent' })
   t.strictSame(environment.ledger.mints(), [])
 })
 
 t.test('a proxy that does not answer is a failure of the network', async t => {
-  const { environment, failure, mint } = await startScene(t)
+  const { environment, failure, mint } = await startFixture(t)
   process.env.HTTPS_PROXY = 'http://127.0.0.1:1'
   t.match(await failure(mint()), { code: 'network', kind: 'transient', message: /ECONNREFUSED/ })
   t.strictSame(environment.ledger.requests(), [])

@@ -15,7 +15,7 @@ import {
 import type { Note } from '../../src/bluemix/login/lockout-guard.ts'
 import { TokenError } from '../../src/issuer/issuer.ts'
 
-export interface Scene {
+export interface Fixture {
   environment: BluemixEnvironment
   issuer: BluemixIssuer
   settings: BluemixSettings
@@ -43,7 +43,10 @@ interface Test {
  * trusting a private CA, with its API key in a file. At the end, every log line, metric and error
  * message of the test is searched for every secret that the environment ever gave or took.
  */
-export async function startScene(t: Test, change: Partial<BluemixSettings> = {}): Promise<Scene> {
+export async function startFixture(
+  t: Test,
+  change: Partial<BluemixSettings> = {},
+): Promise<Fixture> {
   const environment = await startBluemixEnvironment()
   process.env.HTTPS_PROXY = environment.gateway
   const { hosts } = environment

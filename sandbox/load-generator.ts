@@ -4,14 +4,14 @@ import { Agent, fetch } from 'undici'
 import type { ControlPlane } from './control-plane.ts'
 
 /** Creates pods at a constant rate, whether or not earlier ones succeeded. */
-export interface Crowd {
+export interface LoadGenerator {
   /** The results so far, from the audit log of the API server. */
-  count(): Promise<CrowdCount>
+  count(): Promise<LoadResult>
   /** Creates no more pods; resolves when every request has its response. */
   stop(): Promise<void>
 }
 
-export interface CrowdCount {
+export interface LoadResult {
   created: number
   /** One entry for each pod that was refused or that got no response. */
   refused: string[]
@@ -25,12 +25,12 @@ export interface CrowdCount {
  * Creates `perSecond` pods a second in the namespace, at even intervals and without waiting for the
  * responses. No node runs them.
  */
-export function startCrowd(options: {
+export function startLoadGenerator(options: {
   controlPlane: ControlPlane
   namespace: string
   image: string
   perSecond: number
-}): Crowd {
+}): LoadGenerator {
   const { controlPlane, namespace, image, perSecond } = options
   const dispatcher = new Agent({ connect: { ca: controlPlane.ca } })
   const stopping = new AbortController()
