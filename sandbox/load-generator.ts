@@ -50,7 +50,7 @@ export function startLoadGenerator(options: {
   async function run(): Promise<void> {
     const begun = performance.now()
     for (let index = 0; !stopping.signal.aborted; index++) {
-      const name = `crowd-${index}`
+      const name = `load-${index}`
       answers.push(create(name).catch(error => void unanswered.push(`${name}: ${error}`)))
       const next = begun + ((index + 1) * 1000) / perSecond
       const wait = Math.max(0, next - performance.now())
@@ -85,7 +85,7 @@ export function startLoadGenerator(options: {
   }
 }
 
-const USER_AGENT = 'pullpass-crowd'
+const USER_AGENT = 'pullpass-load-generator'
 
 interface Written {
   name: string
@@ -119,7 +119,7 @@ async function listPods(controlPlane: ControlPlane, namespace: string): Promise<
 
 function isWithoutReference({ metadata, spec }: V1Pod): boolean {
   return (
-    metadata?.name?.startsWith('crowd-') === true &&
+    metadata?.name?.startsWith('load-') === true &&
     !spec?.imagePullSecrets?.some(({ name }) => name === 'pullpass-registry')
   )
 }

@@ -265,7 +265,7 @@ t.test('a connection whose review is being answered does not give way', async t 
 t.test('below the second bound only what has waited for a while gives way', async t => {
   const { open, count } = await setup(t, { limits: { connections: 2, connectionsAtMost: 20 } })
   const sockets = await Promise.all(Array.from({ length: 10 }, () => open()))
-  t.equal(await count('connections_closed', 'too_many_connections'), 0, 'a crowd is let in')
+  t.equal(await count('connections_closed', 'too_many_connections'), 0, 'many are let in')
   t.strictSame(await Promise.all(sockets.map(socket => ask(socket))), Array(10).fill(200))
 })
 

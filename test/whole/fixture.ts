@@ -35,7 +35,7 @@ export interface Fixture
 export async function startFixture(t: Test, starting: Promise<StartedSandbox>): Promise<Fixture> {
   const { environment, controlPlane, pullpass, stop } = await starting
   t.teardown(stop)
-  const folder = await makeFolder('scene')
+  const folder = await makeFolder('fixture')
   const heard: string[] = []
   const confided: string[] = []
   const hear = (text: string) => void heard.push(text)
@@ -79,7 +79,7 @@ export async function startFixture(t: Test, starting: Promise<StartedSandbox>): 
   }
 }
 
-/** What holds at the end of every story, whatever happened in it. */
+/** What holds at the end of each of these tests. */
 export function testInvariants(t: Test, fixture: Fixture, foreign: string[] = []): void {
   t.test('no secret that the environment ever issued shows up anywhere but in Secrets', async t => {
     t.ok(fixture.environment.issued().length > 3, 'there were secrets to look for')

@@ -72,7 +72,7 @@ t.test('with the environment down pods are admitted and injected in time', async
 })
 
 t.test('while it is down it is asked seldom, however many namespaces wait', async t => {
-  await Promise.all(names('crowd', 20).map(name => fixture.namespace(name)))
+  await Promise.all(names('many', 20).map(name => fixture.namespace(name)))
   const refused = async () => (await fixture.count('pullpass_namespaces{state="refused"}')) >= 23
   await waitFor(refused, { withinMs: 20_000, what: 'all of them to be refused' })
   const [begun, started] = [await requests(), performance.now()]
@@ -90,7 +90,7 @@ t.test('nothing is written while there is no token', async t => {
       objectRef?.resource === 'secrets' &&
       verb === 'patch' &&
       !requestURI.includes('dryRun') &&
-      /^(down|crowd)-/.test(objectRef.namespace ?? ''),
+      /^(down|many)-/.test(objectRef.namespace ?? ''),
   )
   t.same(written, [])
 })
@@ -98,7 +98,7 @@ t.test('nothing is written while there is no token', async t => {
 t.test('within 10 s of its return all Secrets are there', async t => {
   environment.faults.clear()
   const returned = performance.now()
-  const namespaces = [...names('down', 3), ...names('crowd', 20)]
+  const namespaces = [...names('down', 3), ...names('many', 20)]
   await Promise.all(namespaces.map(name => fixture.whenSecret(name)))
   const tookMs = performance.now() - returned
   t.ok(tookMs < 10_000, `it took ${Math.round(tookMs)} ms`)
