@@ -338,6 +338,22 @@ t.test('the addresses are served in turn, and each has a bounded queue', async t
   t.ok(order.lastIndexOf('few') < 60, 'nobody waits for all of the others')
 })
 
+t.test('requests that take long to work on do not keep the event loop from others', async t => {
+  const order: string[] = []
+  const queue = createFairQueue({ perAddress: 100, inAll: 150 })
+  const workOn = (name: string) => {
+    const until = performance.now() + 5
+    while (performance.now() < until);
+    order.push(name)
+  }
+  for (const name of ['first', 'second', 'third']) queue.add('address', () => workOn(name))
+  const others = setInterval(() => order.push('other'), 1)
+  t.teardown(() => clearInterval(others))
+  await until(() => order.includes('third'))
+  t.ok(order.slice(0, order.indexOf('second')).includes('other'))
+  t.ok(order.slice(order.indexOf('second'), order.indexOf('third')).includes('other'))
+})
+
 t.test('a request beyond the queue is asked to come again', async t => {
   const { open, count } = await setup(t, { limits: { queuedPerAddress: 0 } })
   const socket = await open()
