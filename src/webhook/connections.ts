@@ -1,4 +1,4 @@
-import type { IncomingMessage, ServerResponse } from 'node:http'
+import type { ServerResponse } from 'node:http'
 import type { Server } from 'node:https'
 import type { Socket } from 'node:net'
 
@@ -24,15 +24,17 @@ export interface ConnectionLimits {
 
 export interface Connection {
   readonly address: string
-  /** A request began to arrive; false where one before it is not answered yet. */
-  begin(response: ServerResponse): boolean
+  /** Closed, or a request is not answered yet. */
+  isBusy(): boolean
+  /** A request began to arrive. */
+  begin(response: ServerResponse): void
   /** The whole request is there: from now on to its answer the connection does not give way. */
   whole(): void
   close(reason: CloseReason): void
 }
 
 export interface Connections {
-  of(request: IncomingMessage): Connection
+  of(request: { socket: Socket }): Connection
   /** Ends those on which nothing was ever asked. */
   closeUnused(): void
 }
@@ -112,9 +114,9 @@ export function watchConnections(
 function connectionOf(row: Row, close: (reason: CloseReason) => void): Connection {
   return {
     address: row.address,
+    // An answer that was handed over may not have been written yet: that is no pipelining.
+    isBusy: () => row.socket.destroyed || row.response?.writableEnded === false,
     begin: response => {
-      // An answer that was handed over may not have been written yet: that is no pipelining.
-      if (row.response !== undefined && !row.response.writableEnded) return false
       row.isUsed = true
       row.response = response
       response.once('close', () => {
@@ -123,7 +125,6 @@ function connectionOf(row: Row, close: (reason: CloseReason) => void): Connectio
         row.isAnswering = false
         row.since = performance.now()
       })
-      return true
     },
     whole: () => {
       row.isAnswering = true

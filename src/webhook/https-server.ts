@@ -1,7 +1,9 @@
 import { constants } from 'node:crypto'
-import type { IncomingMessage, ServerResponse } from 'node:http'
+import { IncomingMessage, type ServerResponse } from 'node:http'
 import { createServer, type Server } from 'node:https'
+import type { Socket } from 'node:net'
 import Fastify, { type FastifyInstance } from 'fastify'
+import { type Acceptors, addAcceptors, shareablePort } from './acceptors.ts'
 
 /** PEM. */
 export interface Certificate {
@@ -23,15 +25,45 @@ const CHECK_MS = 1000
 /** They hold for a new certificate too. A renegotiation costs us ten times what it costs a client. */
 const TLS = { minVersion: 'TLSv1.2', secureOptions: constants.SSL_OP_NO_RENEGOTIATION } as const
 
+const acceptorsOf = new WeakMap<object, Acceptors>()
+
+interface OneAtATime {
+  /** Whether a request on this socket is not answered yet, or the socket is closed. */
+  isBusy(socket: Socket): boolean
+  /** A request came on a socket that is not busy. */
+  begin(request: IncomingMessage, response: ServerResponse): void
+  /** A request came on a socket that is busy: it gets no answer, and nothing more is read. */
+  refuse(socket: Socket): void
+}
+
 /**
- * A server with limits made for the API server as its client; takes no body yet; no routes. `admit` is
- * asked of each request first, before anything is done for it; one that it refuses gets no answer.
+ * Node parses all requests that have arrived on a socket, and makes a request and a response for each of
+ * them, before anybody can refuse one. Its parser stops at a request to change the protocol (Node
+ * lib/_http_server.js, `parserOnIncoming`), so one on a socket that is busy is taken for such a request.
  */
+function stoppingAt(isBusy: OneAtATime['isBusy']): typeof IncomingMessage {
+  return class extends IncomingMessage {
+    #changesProtocol = false
+
+    /** `null` comes from the constructor above, the rest from the parser. */
+    set upgrade(asked: boolean | null) {
+      if (asked !== null) this.#changesProtocol = asked || isBusy(this.socket)
+    }
+
+    get upgrade(): boolean {
+      return this.#changesProtocol
+    }
+  }
+}
+
+/** A server with limits made for the API server as its client; takes no body yet; no routes. */
 export function createHttpsServer(
   { key, cert }: Certificate,
-  admit: (request: IncomingMessage, response: ServerResponse) => boolean,
+  { isBusy, begin, refuse }: OneAtATime,
 ): HttpsServer {
   const options = {
+    IncomingMessage: stoppingAt(isBusy),
+    shouldUpgradeCallback: ({ socket }: IncomingMessage) => isBusy(socket),
     ...TLS,
     ...{ key, cert },
     handshakeTimeout: HANDSHAKE_MS,
@@ -43,7 +75,8 @@ export function createHttpsServer(
   const server = Fastify<Server>({
     serverFactory: handle =>
       createServer(options, (request, response) => {
-        if (admit(request, response)) handle(request, response)
+        begin(request, response)
+        handle(request, response)
       }),
     // While closing, what still arrives on a live connection is answered, not refused.
     return503OnClosing: false,
@@ -52,6 +85,10 @@ export function createHttpsServer(
     logger: false,
   })
   server.removeAllContentTypeParsers()
+  server.server.on('upgrade', (_request, socket) => refuse(socket as Socket))
+  const acceptors = addAcceptors(server.server)
+  server.addHook('preClose', async () => acceptors.stop())
+  acceptorsOf.set(server.server, acceptors)
   return server
 }
 
@@ -68,12 +105,13 @@ export async function listen(
   server: Pick<FastifyInstance, 'listen'>,
   { address, port }: { address: string; port: number },
 ): Promise<void> {
+  const listenAt = async (host: string) => server.listen(await shareablePort(host, port))
   try {
-    await server.listen({ host: address, port })
+    await listenAt(address)
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException
     if (address !== '::' || code !== 'EAFNOSUPPORT') throw error
-    await server.listen({ host: '0.0.0.0', port })
+    await listenAt('0.0.0.0')
   }
 }
 
@@ -88,6 +126,7 @@ export async function stopServer(
   const cut = setTimeout(() => server.server.closeAllConnections(), graceMs)
   try {
     await server.close()
+    await acceptorsOf.get(server.server)?.ended()
   } finally {
     clearTimeout(cut)
   }

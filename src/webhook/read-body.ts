@@ -173,11 +173,14 @@ function countStructure(reading: Reading, chunk: Buffer, { smallStructure }: Bod
   for (const each of isFirst ? reading.chunks : [chunk]) reading.structure += structureOf(each)
 }
 
+/** 1 at the codes of `,`, `:`, `[` and `{`: a loop that looks them up is the fastest here. */
+const STRUCTURE = Uint8Array.from({ length: 256 }, (_, code) =>
+  Number(',:[{'.includes(String.fromCharCode(code))),
+)
+
 function structureOf(chunk: Uint8Array): number {
   let count = 0
-  for (const byte of chunk) {
-    if (byte === 0x2c || byte === 0x3a || byte === 0x5b || byte === 0x7b) count++
-  }
+  for (let at = 0; at < chunk.length; at++) count += STRUCTURE[chunk[at] as number] as number
   return count
 }
 

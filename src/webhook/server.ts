@@ -75,11 +75,10 @@ export function buildWebhookServer(
   options: WebhookServerOptions,
   limits: WebhookLimits = webhookLimits,
 ): HttpsServer {
-  const server: HttpsServer = createHttpsServer(options.certificate, (request, response) => {
-    const connection = connections.of(request)
-    const isAlone = connection.begin(response)
-    if (!isAlone) connection.close('pipelined')
-    return isAlone
+  const server: HttpsServer = createHttpsServer(options.certificate, {
+    isBusy: socket => connections.of({ socket }).isBusy(),
+    begin: (request, response) => connections.of(request).begin(response),
+    refuse: socket => connections.of({ socket }).close('pipelined'),
   })
   const metrics = createReviewMetrics(options.metrics)
   const { mutatePod, state, logger } = options

@@ -10,6 +10,7 @@ import t from 'tap'
 import {
   type Certificate,
   type HttpsServer,
+  listen as listenAt,
   replaceCertificate,
   stopServer,
 } from '../../src/webhook/https-server.ts'
@@ -265,7 +266,7 @@ interface Answer {
 }
 
 async function listen(server: HttpsServer): Promise<number> {
-  await server.listen({ host: '127.0.0.1', port: 0 })
+  await listenAt(server, { address: '127.0.0.1', port: 0 })
   return (server.server.address() as AddressInfo).port
 }
 
@@ -293,6 +294,22 @@ t.test('a connection outlives the 90 s that the API server keeps it idle', async
   t.equal(first.headers['keep-alive'], 'timeout=120')
   t.equal(second.localPort, first.localPort, 'the second review takes the same connection')
   t.ok(server.server.requestTimeout > 0 && server.server.headersTimeout > 0)
+})
+
+t.test('each of many connections at once is answered, and ends with the server', async t => {
+  const { server } = setup(t)
+  const port = await listen(server)
+  const answers = await Promise.all(Array.from({ length: 40 }, () => client(t, port)(REVIEW)))
+  t.strictSame([...new Set(answers.map(({ status }) => status))], [200])
+  t.equal(new Set(answers.map(({ localPort }) => localPort)).size, 40)
+  await stopServer(server, 10_000)
+  await t.rejects(client(t, port)(REVIEW), { code: 'ECONNREFUSED' })
+})
+
+t.test('a port that somebody listens on is not shared', async t => {
+  const port = await listen(setup(t).server)
+  const second = setup(t).server
+  await t.rejects(listenAt(second, { address: '127.0.0.1', port }), { code: 'EADDRINUSE' })
 })
 
 t.test('a pod of 3 MB passes over a real connection', async t => {
