@@ -284,7 +284,7 @@ t.test('an invalid setting is reported by its name, with the expected value', as
   t.strictSame(
     problemsOf(SMALLEST.replace('dedicated.example.com', 'https://x')),
     ['domain must be a domain name like dedicated.example.com, got "https://x"'],
-    'what is made from a wrong domain is not told as well',
+    'settings that follow from the invalid domain are not reported',
   )
   t.equal(
     problemsOf(

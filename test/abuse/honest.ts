@@ -22,7 +22,7 @@ export interface HonestLoad {
   stop(): Promise<void>
 }
 
-/** Namespaces that are opted in and hold the Secret; whoever starts the load makes them. */
+/** Namespaces that are opted in and hold the Secret; the caller creates them. */
 export const KNOWN = ['steady-0', 'steady-1', 'steady-2', 'steady-3']
 /** How the names of new namespaces begin. */
 export const FIRST = 'honest-'

@@ -112,7 +112,7 @@ async function bundleHere({ checkout }: BuiltImage): Promise<void> {
   if (code !== 0) throw new Error(`scripts/bundle.ts: ${stderr}`)
 }
 
-/** The program asked for help, which tells on stderr from where it is when it writes. */
+/** Runs `--help`; the program then writes the position of its code to stderr. */
 async function tracedHelp(image: BuiltImage, folder: string) {
   const trace = `const { write } = process.stdout
     process.stdout.write = function (...words) {

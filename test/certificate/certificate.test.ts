@@ -319,7 +319,7 @@ t.test('a changed mounted certificate is used, and an invalid one is not', async
 
   await mount(path, files(two, second.cert))
   await waitFor(() => source.current().cert === two.cert, within)
-  t.strictSame(changes, [one.cert, two.cert], 'told of each change once')
+  t.strictSame(changes, [one.cert, two.cert], 'each change is reported once')
   t.strictSame(source.warnings(), [])
   t.match(await metrics.metrics(), /pullpass_certificate_changes_total 2/)
   t.match(await metrics.metrics(), `end_timestamp_seconds ${later(DAY).getTime() / 1000}`)

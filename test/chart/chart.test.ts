@@ -13,7 +13,7 @@ const CERTIFICATE = parse(readFileSync(join(CHART, 'ci/host-network-values.yaml'
   .certificate.caBundle
 
 /**
- * Values that the schema refuses: `[values, the name told, the words told]`. What is said of a text is
+ * Values that the schema refuses: `[values, the reported name, the reported words]`. The words for a text are
  * the `const` beside its pattern in values.schema.json.
  */
 const REFUSED_BY_SCHEMA: [object, string, string][] = [
@@ -44,7 +44,7 @@ const REFUSED_BY_SCHEMA: [object, string, string][] = [
   [
     { bluemix: { selectableOrganizations: [{ organization: 'acme', namespaces: ['*-data'] }] } },
     '/bluemix/selectableOrganizations/0/namespaces/0',
-    'a namespace, or the start of one followed by *',
+    'a namespace, or a prefix followed by *',
   ],
   [{ credentials: { apiKey: 'key\n' } }, '/credentials/apiKey', 'text without a line break'],
   [{ credentials: { existingSecret: 'My_Secret' } }, '/credentials/existingSecret', 'a name of'],
@@ -61,7 +61,7 @@ const REFUSED_BY_SCHEMA: [object, string, string][] = [
       environmentCa: { pem: '-----BEGIN EC PRIVATE KEY-----\nMA==\n-----END EC PRIVATE KEY-----' },
     },
     '/environmentCa/pem',
-    'PEM certificates and nothing else',
+    'PEM certificates only',
   ],
   [{ proxy: { https: 'http://u:p@proxy:3128' } }, '/proxy/https', 'without user and password'],
   [{ proxy: { noProxy: 'a, b' } }, '/proxy/noProxy', 'without spaces'],
@@ -95,27 +95,27 @@ const REFUSED_BY_SCHEMA: [object, string, string][] = [
   [{ log: { level: 'verbose' } }, '/log/level', "'info'"],
 ]
 
-/** Values that are right one by one and wrong together: `[values added to the minimal ones, told]`. */
+/** Values that are valid alone and invalid together: `[values added to the minimal ones, reported]`. */
 const REFUSED_TOGETHER: [object, string][] = [
-  [{ domain: '' }, 'domain is required, or else both bluemix.api and registry.host.'],
+  [{ domain: '' }, 'domain is required, unless bluemix.api and registry.host are both set.'],
   [
     { domain: '', bluemix: { api: 'https://api.example.com' } },
-    'domain is required, or else both bluemix.api and registry.host.',
+    'domain is required, unless bluemix.api and registry.host are both set.',
   ],
   [{ bluemix: { organization: '' } }, 'bluemix.organization is required'],
   [{ image: { repository: '' } }, 'image.repository is required'],
   [{ bluemix: { login: 'iam' } }, 'bluemix.login is iam, so bluemix.iam is required'],
   [{ bluemix: { iam: 'https://iam.example.com' } }, 'bluemix.iam is set, but bluemix.login is uaa'],
   [{ credentials: { existingSecret: '' } }, 'credentials are required'],
-  [{ credentials: { apiKey: 'k' } }, 'not several'],
-  [{ credentials: { username: 'u' } }, 'not several'],
+  [{ credentials: { apiKey: 'k' } }, 'set only one of credentials.'],
+  [{ credentials: { username: 'u' } }, 'set only one of credentials.'],
   [
     { credentials: { existingSecret: '', username: 'u' } },
-    'credentials.username and credentials.password belong together',
+    'credentials.username and credentials.password must both be set',
   ],
   [
     { environmentCa: { configMap: 'a', secret: 'b' } },
-    'environmentCa takes one of pem, configMap and secret',
+    'set only one of environmentCa.pem, environmentCa.configMap and environmentCa.secret',
   ],
   [
     { certificate: { mode: 'existing-secret', caBundle: CERTIFICATE } },
@@ -127,16 +127,16 @@ const REFUSED_TOGETHER: [object, string][] = [
   ],
   [
     { certificate: { existingSecret: 'c' } },
-    'certificate.existingSecret is of use only with certificate.mode existing-secret',
+    'certificate.existingSecret is only for certificate.mode existing-secret',
   ],
-  [{ certificate: { caBundle: CERTIFICATE } }, 'in mode self-managed it is kept for you'],
+  [{ certificate: { caBundle: CERTIFICATE } }, 'in mode self-managed, it is set automatically'],
   [
     { certificate: { mode: 'cert-manager', caBundle: CERTIFICATE } },
-    'in mode cert-manager it is kept for you',
+    'in mode cert-manager, it is set automatically',
   ],
   [
     { certificate: { issuerRef: { name: 'x' } } },
-    'certificate.issuerRef is of use only with certificate.mode cert-manager',
+    'certificate.issuerRef is only for certificate.mode cert-manager',
   ],
   [
     { certificate: { leafSeconds: 100, caSeconds: 399 } },
@@ -160,7 +160,7 @@ const REFUSED_TOGETHER: [object, string][] = [
   ],
   ...['docker.io', 'index.docker.io', 'registry-1.docker.io:443'].map((host): [object, string] => [
     { registry: { host } },
-    `registry.host is ${host}, but Docker Hub cannot be served`,
+    `registry.host is ${host}, but Docker Hub is not supported`,
   ]),
   [
     { networkPolicy: { enabled: true }, monitor: { enabled: true } },

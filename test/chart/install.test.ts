@@ -226,7 +226,7 @@ t.test('a second release fails with a message that names the conflict', async t 
   const otherHost = { ...otherName, registry: { host: 'registry.other.example.com' } }
   t.match((await second({})).stderr, `MutatingWebhookConfiguration pullpass belongs to ${owner}`)
   t.match((await second(otherName)).stderr, `The registry ${HOST} is served by ${owner} already`)
-  const secretTaken = `The pull Secret pullpass-registry is kept by ${owner} already`
+  const secretTaken = `The pull secret pullpass-registry is managed by ${owner} already`
   t.match((await second(otherHost)).stderr, secretTaken)
   const forAnotherEnvironment = { ...otherHost, pullSecret: { name: 'other-registry' } }
   const allowed = await second(forAnotherEnvironment)

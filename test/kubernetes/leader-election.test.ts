@@ -139,7 +139,7 @@ t.test('leader election works with a real API server', async t => {
     await b.leads()
     const tookMs = performance.now() - began
     t.ok(tookMs > 2_400 && tookMs < 5_000, `${Math.round(tookMs)} ms`)
-    t.same(a.changes, [true, false], 'told by the clock alone')
+    t.same(a.changes, [true, false], 'the clock alone ends the lead')
     await a.proxy.up()
     await sleep(1_500)
     t.same(a.changes, [true, false])
@@ -155,7 +155,7 @@ t.test('leader election works with a real API server', async t => {
     a.clock.ahead += 60_000
     t.equal(a.leader.leading(), false, 'at once')
     await a.leads()
-    t.same(a.changes, [true, false, true], 'nobody else took it, but the gap is told')
+    t.same(a.changes, [true, false, true], 'nobody else took it, but the gap is reported')
 
     const b = await candidate(t, 'stopped', 'b')
     b.leader.start()

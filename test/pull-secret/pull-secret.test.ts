@@ -127,7 +127,7 @@ t.test('a Secret whose token differs from its annotations is damaged', async t =
   t.equal(readPullSecret(other, rules).wellFormed, false)
   const twoParts = text.split('.').slice(0, 2).join('.')
   const opaque = manifest({ token: { text: 'opaque', id: undefined, expiresAt: undefined } })
-  t.equal(readPullSecret(opaque, rules).wellFormed, true, 'an opaque token tells nothing')
+  t.equal(readPullSecret(opaque, rules).wellFormed, true, 'an opaque token has no readable ID')
   const short = manifest({ token: { text: twoParts, id: jti, expiresAt: undefined } })
   t.equal(readPullSecret(short, rules).wellFormed, true, "nor need it have a JWT's three parts")
 })

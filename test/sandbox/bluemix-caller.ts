@@ -24,7 +24,7 @@ export interface Caller {
   call(host: keyof BluemixEnvironment['hosts'], path: string, wish?: Wish): Promise<Reply>
   login(form: Record<string, string>, headers?: Record<string, string>): Promise<Reply>
   accessToken(): Promise<string>
-  /** A request to the token API as the default user, for `acme` unless told otherwise. */
+  /** A request to the token API as the default user, by default for `acme`. */
   tokens(method: string, rest?: string, headers?: Record<string, string>): Promise<Reply>
   mint(query?: string): Promise<string>
 }

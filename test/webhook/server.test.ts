@@ -89,7 +89,7 @@ t.test('the answer to a review has its UID, and is counted', async t => {
   t.strictSame(response.json(), (await leave({ uid: 'uid-1' } as Review)).answer)
   t.strictSame(await outcomes(), { no_private_image: 1 })
   t.match(await metrics.metrics(), /pullpass_admission_review_seconds_bucket{le="25"} 1/)
-  t.strictSame(log, [], 'the line per review is written by whoever answers it')
+  t.strictSame(log, [], 'the server itself logs no review')
 })
 
 t.test('a pod with unknown keys is answered', async t => {
@@ -260,7 +260,7 @@ interface Answer {
   status: number | undefined
   headers: IncomingHttpHeaders
   text: string
-  /** Tells connections apart. */
+  /** Identifies the connection. */
   localPort: number | undefined
 }
 

@@ -188,7 +188,7 @@ t.test('a ServiceAccount that enforces mountable secrets causes only a warning',
   await fixture.ask('POST', '/api/v1/namespaces/shop/serviceaccounts', account)
   const strict = pod('strict', { serviceAccountName: 'strict' })
   const isKnown = async () => (await fixture.create('shop', strict, '?dryRun=All')).status === 201
-  await waitFor(isKnown, { withinMs: 10_000, what: 'the watch to tell of the ServiceAccount' })
+  await waitFor(isKnown, { withinMs: 10_000, what: 'the watch event of the ServiceAccount' })
   const { pod: made, warnings } = await created('create -n shop', strict)
   t.same(references(made), [])
   t.match(warnings, /^Warning: pullpass: the ServiceAccount does not let pods use the pull secret/)

@@ -80,7 +80,7 @@ t.test('each change of the release did happen', async t => {
     'no replica logged an error',
   )
   const mints = sandbox.environment.ledger.mints()
-  t.equal(mints.length, 1, 'one token was minted, whoever led')
+  t.equal(mints.length, 1, 'one token was minted by all leaders together')
 })
 
 async function restart(): Promise<void> {

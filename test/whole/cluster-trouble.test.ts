@@ -123,7 +123,7 @@ t.test('an unmanaged Secret that no watch reported is not overwritten', async t 
   await fixture.label('theirs', 'enabled')
   const sentence = `no pull secret: ${notManaged.message}`
   const isReported = () => pullpass.lines(sentence).some(line => line.namespace === 'theirs')
-  await waitFor(isReported, { withinMs: 20_000, what: 'the conflict to be told of' })
+  await waitFor(isReported, { withinMs: 20_000, what: 'the report of the conflict' })
   const { warnings } = await fixture.create('theirs', pod('mypod'))
   t.same(warnings, [`pull secret pullpass-registry: ${notManaged.message}`])
   t.same(await fixture.secret('theirs'), body, 'byte for byte')

@@ -1,4 +1,4 @@
-/** What no text has any business to hold, whoever issued it. */
+/** Patterns that no text may contain, whatever issued the credential. */
 const shapes: [what: string, shape: RegExp][] = [
   ['a JWT', /eyJ[\w-]{10,}\.eyJ[\w-]{10,}\./],
   ['a private key', /PRIVATE KEY-----/],
@@ -6,7 +6,7 @@ const shapes: [what: string, shape: RegExp][] = [
 ]
 
 /**
- * Where secrets show in texts, told without quoting them: `secret 3, in base64, in /metrics`. A
+ * Where secrets appear in texts, without quoting them: `secret 3, in base64, in /metrics`. A
  * secret is looked for as it is, URL-encoded, and in base64 at each of the three offsets that it can
  * have in a longer text.
  */

@@ -11,7 +11,7 @@ const oneName = 'fieldSelector=metadata.name%3Dpullpass-registry'
  * | list, watch           | of the one name only                                       |
  * | POST                  | never, but for its own authority in its own namespace      |
  * | PUT, deletecollection | never, but for its own authority in its own namespace      |
- * | apply with force      | never in a namespace of which `foreign` says so            |
+ * | apply with force      | never in a namespace for which `foreign` returns true      |
  * | anything              | of the one name                                            |
  */
 export function unusualRequests(audit: AuditEvent[], foreign: (namespace: string) => boolean) {

@@ -2,7 +2,7 @@ import type { RequestEvent } from '../../sandbox/bluemix/hooks.ts'
 import type { ProxiedRequest } from '../../sandbox/fault-proxy.ts'
 import type { Replica, Replicas } from '../../sandbox/replicas.ts'
 
-/** Before: nothing is done for it yet. After: it is done, and nobody was told. */
+/** Before: the request is not handled yet. After: it is handled, and the response is not sent yet. */
 export type Moment = 'before' | 'after'
 
 /** `'drop'`: before, it is never done; after, the answer is lost. */

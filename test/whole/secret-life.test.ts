@@ -39,7 +39,7 @@ t.test('a Secret of somebody else with our name is not changed, but reported', a
   await fixture.label('theirs', 'enabled')
   const isReported = async () =>
     (await fixture.count('pullpass_namespaces{state="not_managed"}')) === 1
-  await waitFor(isReported, { withinMs: 10_000, what: 'the metric to tell of it' })
+  await waitFor(isReported, { withinMs: 10_000, what: 'the metric to count it' })
   const { status, body, warnings } = await fixture.create('theirs', pod('mypod'))
   t.same([status, references(body)], [201, ['pullpass-registry']])
   t.same(warnings, ['pull secret pullpass-registry: it is not one that pullpass made'])
@@ -99,7 +99,7 @@ t.test('a pull secret that lost our label is no longer managed', async t => {
   const { body } = await fixture.ask<V1Secret>('PATCH', path, { metadata })
   const isReported = async () =>
     (await fixture.count('pullpass_namespaces{state="not_managed"}')) === 1
-  await waitFor(isReported, { withinMs: 10_000, what: 'the metric to tell of it' })
+  await waitFor(isReported, { withinMs: 10_000, what: 'the metric to count it' })
   await settled('after-disowned')
   t.same(await fixture.secret('disowned'), body)
 })

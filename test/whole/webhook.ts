@@ -25,7 +25,7 @@ export interface Webhook {
 }
 
 /**
- * Reaches the port at which the configuration sends pods, with the CA that its Secret tells. Needs
+ * Reaches the port at which the configuration sends pods, with the CA in its Secret. Needs
  * the API server only now; connections are kept alive as the API server does it.
  */
 export async function reachWebhook(
