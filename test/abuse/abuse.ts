@@ -4,7 +4,7 @@ import { runTable } from './table.ts'
 
 /**
  * The whole table twice: first each attack for 10 s from 1 and from 500 connections, then for a shorter
- * time, which shows whether the first run has left something behind.
+ * time, which shows whether the first run left anything behind.
  */
 const run = (seconds: number) =>
   Object.keys(attacks).flatMap(attack =>

@@ -10,7 +10,7 @@ const refused = new TokenError('the login was refused', {
 const failed = (code: string) =>
   new TokenError(code, { kind: 'transient', scope: 'environment', code })
 
-/** A memory for each process; all share the note and the clock. */
+/** A guard for each process; all share the record and the clock. */
 function setup() {
   let kept: string | undefined
   let time = 1_800_000_000_000

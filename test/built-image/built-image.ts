@@ -21,7 +21,7 @@ else t.fail(obstacle)
 async function checkImage(): Promise<void> {
   const folder = await makeFolder('built-image')
   const image = await buildImage(folder.path)
-  // Not before: a test that runs out of time is torn down while buildah still writes.
+  // Not earlier: after a timeout, the test is torn down while buildah still writes.
   t.teardown(folder.remove)
   t.comment(`built from ${image.revision} in ${image.buildSeconds.toFixed(0)} s`)
 
@@ -101,7 +101,7 @@ async function checkImage(): Promise<void> {
 async function bundleHere({ checkout }: BuiltImage): Promise<void> {
   const modules = join(checkout, 'node_modules')
   await mkdir(modules)
-  // Links would do, if the names of files were not part of what is made.
+  // Not links, because the names of files are part of the result.
   const script = 'mount --bind "$1" "$2" && exec "$3" scripts/bundle.ts'
   const words = [join(project, 'node_modules'), modules, process.execPath]
   const { code, stderr } = await run({

@@ -212,7 +212,7 @@ t.test('certificates have the fields that the API server requires', async t => {
   t.strictSame(parseCertificate(capped.cert).validToDate, ca.validToDate, 'ends with its CA')
 })
 
-/** The names a TLS client that trusts `ca` accepts of a server with this pair. */
+/** The names for which a TLS client that trusts `ca` accepts a server with this pair. */
 async function accepted(t: Test, pair: KeyPair, ca: string, names: string[]): Promise<string[]> {
   const server = createServer(pair, socket => socket.end()).listen(0, '127.0.0.1')
   t.teardown(() => server.close())
@@ -253,7 +253,7 @@ t.test('a TLS client accepts a certificate by each name, with old and new CA', a
   t.strictSame(await accepted(t, leaf, next.cert, names), [], 'and not by another CA')
 })
 
-/** Puts files into a folder as the kubelet does: a new folder, and one link swapped. */
+/** Writes files into a folder as the kubelet does: a new folder and one replaced link. */
 async function mount(folder: string, files: Record<string, string>): Promise<void> {
   const present = await readdir(folder)
   const version = `..${Date.now()}.${Math.random()}`
@@ -379,7 +379,7 @@ t.test('pullpass does not start without a usable mounted certificate', async t =
   t.ok(new X509Certificate(source.current().cert).ca)
 })
 
-/** A certificate as somebody else may have made it. */
+/** A certificate that was made elsewhere. */
 async function madeElsewhere(options: Parameters<typeof generate>[1]): Promise<KeyPair> {
   const made = await generate([{ name: 'commonName', value: 'a.b' }], {
     ...{ algorithm: 'sha256', keySize: 2048, notBeforeDate: START, notAfterDate: later(DAY) },

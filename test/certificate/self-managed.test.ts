@@ -50,7 +50,7 @@ interface Line {
   secret?: string
 }
 
-/** A replica with names of its own, so that tests do not meet; `log` is what it wrote. */
+/** A replica with its own names, so that tests do not affect each other; `log` contains its log. */
 function replica(
   t: Test,
   name: string,
@@ -74,7 +74,7 @@ function replica(
   return { source, log }
 }
 
-/** A MutatingWebhookConfiguration as a chart makes it: no caBundle, and nobody is called by it. */
+/** A MutatingWebhookConfiguration as the chart creates it: without caBundle, and never called. */
 async function configure(name: string, urls = ['https://127.0.0.1:1/'], labels = {}) {
   const webhooks = urls.map((url, index) => ({
     name: `w${index}.pullpass.io`,
@@ -112,7 +112,7 @@ async function serve(t: Test, source: CertificateSource): Promise<string> {
     const { request: review } = JSON.parse(Buffer.concat(chunks).toString())
     const answer = { uid: review.uid, allowed: true }
     response.setHeader('Content-Type', 'application/json')
-    // A new handshake for each review: it is the certificate that is looked at here.
+    // A new handshake for each review, because this test is about the certificate.
     response.setHeader('Connection', 'close')
     response.end(
       JSON.stringify({
@@ -296,7 +296,7 @@ t.test('a caBundle that is older than the configuration is not written', async t
   t.equal(code, 1, 'nor made again')
 })
 
-/** What keeps the CA of one replica, without the rest of it. */
+/** The part of a replica that maintains the CA. */
 function replicaCa(name: string, options: Partial<CaOptions> = {}) {
   const log: Line[] = []
   const controller = createManagedCa({

@@ -11,7 +11,7 @@ import { CHART, createHelm, find, type HelmVersion, type Manifest, MINIMAL } fro
 const NAMESPACE = 'pullpass'
 const HOST = 'registry.dedicated.example.com'
 
-/** Kinds of others that the chart makes on demand: accepted with any content. */
+/** Optional kinds of other projects: accepted with any content. */
 const FOREIGN_KINDS: [group: string, kind: string, plural: string][] = [
   ['cert-manager.io', 'Issuer', 'issuers'],
   ['cert-manager.io', 'Certificate', 'certificates'],
@@ -84,7 +84,7 @@ const MAY: [may: boolean, verb: string, path: string][] = [
   [false, 'POST', BINDINGS],
 ]
 
-/** Image references, for the expression of the webhook and the program's own parser to agree on. */
+/** Image references for which the expression of the webhook and the parser of the program must agree. */
 const IMAGES = [
   `${HOST}/shop/web`,
   `${HOST}/shop/web:1.0`,
@@ -272,7 +272,7 @@ t.test('the API server sends exactly the pods whose images belong to the registr
     if (code !== 0 && !stderr.includes('inject.pullpass.io')) throw new Error(stderr)
     return code !== 0
   }
-  // A configuration, and a changed label, take a moment to be honoured.
+  // A new configuration or a changed label takes effect after a moment.
   for (let tries = 0; !(await asked(podWith({ image: `${HOST}/a` }))); tries++) {
     if (tries === 50) throw new Error('the webhook was never called')
   }
@@ -306,7 +306,7 @@ async function helmOn(t: Test, version: HelmVersion) {
   return { plain, install }
 }
 
-/** Writes a caBundle as pullpass does: by server-side apply, and owning nothing but that. */
+/** Writes a caBundle as pullpass does: by server-side apply of this field only. */
 async function trustCluster(): Promise<string> {
   const caBundle = Buffer.from(cluster.ca).toString('base64')
   const webhooks = [{ name: 'inject.pullpass.io', clientConfig: { caBundle } }]
@@ -347,7 +347,7 @@ function addressOf(verb: string, path: string): string {
   return verb === 'APPLY' ? `${path}?fieldManager=pullpass` : path
 }
 
-/** The least that the API server takes for an object of this path. */
+/** The smallest object that the API server accepts at this path. */
 function bodyOf(verb: string, path: string): object {
   const [, resource = '', name = 'pullpass'] =
     /\/(secrets|leases|mutatingwebhookconfigurations|events)(?:\/([^/?]+))?/.exec(path) ?? []
@@ -373,7 +373,7 @@ function bodyOf(verb: string, path: string): object {
   }
 }
 
-/** As pullpass writes it: its CA, or a pull Secret. */
+/** As pullpass writes it: its CA, or a pull secret. */
 function secretNamed(name: string) {
   const metadata = { name, labels: { 'app.kubernetes.io/managed-by': 'pullpass' } }
   const secret = { apiVersion: 'v1', kind: 'Secret', metadata }

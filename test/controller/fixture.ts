@@ -116,7 +116,7 @@ export function setup(
       shift += ms
     },
     until: (holds: () => boolean, what: string) => waitFor(holds, { withinMs: 5000, what }),
-    /** Three more looks through all tokens. */
+    /** Waits for three more lists of all tokens. */
     sweeps: async () => {
       const before = environment.lists
       await waitFor(() => environment.lists >= before + 3, { withinMs: 5000, what: 'sweeps' })

@@ -6,7 +6,7 @@ import { TokenError, type TokenIssuer } from '../../src/issuer/issuer.ts'
 type Kind = 'list' | 'mint' | 'revoke'
 const { signal } = new AbortController()
 
-/** An issuer of which some calls fail, by `kind organization`, behind guards. */
+/** A guarded issuer of which some calls fail, by `kind organization`. */
 function setup() {
   const failing = new Map<string, TokenError>()
   const asked: string[] = []

@@ -63,7 +63,7 @@ t.test('leader election works with a real API server', async t => {
   const lease = (name: string) =>
     admin.coordination.readNamespacedLease({ namespace: 'default', name })
 
-  /** A candidate with a way to the API server, and a clock, of its own. */
+  /** A candidate with its own proxy to the API server and its own clock. */
   async function candidate(t: Test, name: string, identity: string, timing = {}) {
     const proxy = await startFaultProxy(plane)
     const kubeConfig = new KubeConfig()

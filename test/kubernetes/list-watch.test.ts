@@ -143,7 +143,7 @@ t.test('list and watch work with a real API server', async t => {
   const remove = (name: string) =>
     admin.core.deleteNamespacedConfigMap({ namespace: 'default', name })
 
-  /** The ConfigMaps with `label`, kept up with through a proxy of the test's own. */
+  /** Watches the ConfigMaps with `label` through a proxy of the test. */
   async function keepUp(
     t: Test,
     label: string,

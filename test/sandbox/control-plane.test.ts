@@ -77,7 +77,7 @@ t.test('a control plane leaves nothing when the process that started it is kille
   t.same(await leftBehind(dirname(caFile), apiserverPort), [])
 })
 
-/** What is still there of a control plane ten seconds after its end. */
+/** What remains of a control plane ten seconds after its end. */
 async function leftBehind(folder: string, port: number): Promise<string[]> {
   const gone = waitFor(() => !existsSync(folder), { withinMs: 10_000, what: 'the folder to go' })
   const left = await gone.then(

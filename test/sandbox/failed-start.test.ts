@@ -129,10 +129,10 @@ t.test('a failed start gives its reason, even if a component cannot be stopped',
   })
 })
 
-/** Fails where a folder, a process, or a port of this process is still there. */
+/** Fails if a folder, a process, or a port of this process remains. */
 async function nothingIsLeft(t: Test, after: string): Promise<void> {
   const closed = () => openServers().length === 0
-  // A server stops to listen a moment before Node forgets it.
+  // A server stops listening a moment before Node removes it from its list.
   await waitFor(closed, { withinMs: 5000, what: 'servers to close' }).catch(() => {})
   t.same(openServers(), [], `after ${after}: no port is open`)
   t.same(await readdir(folder.path), [], `after ${after}: no folder is left`)

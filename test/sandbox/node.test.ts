@@ -540,7 +540,7 @@ function restarts(pod: V1Pod): number {
   return containerOf(pod)?.restartCount ?? 0
 }
 
-/** Asks a pod's program over HTTP; a refusal to do it is an answer too. */
+/** Sends an HTTP request to the program of a pod; a refused connection is a result too. */
 function asker({ status }: V1Pod): (path: string, file?: string) => Promise<string> {
   return (path, file) => ask(realAddress(status?.podIP ?? ''), 8080, path, file)
 }

@@ -335,7 +335,7 @@ t.test('addresses are served in turn, and each has a limited queue', async t => 
   t.ok(order.lastIndexOf('few') < 60, 'nobody waits for all of the others')
 })
 
-t.test('requests that take long to work on do not keep the event loop from others', async t => {
+t.test('slow requests do not block the event loop for others', async t => {
   const order: string[] = []
   const queue = createFairQueue({ perAddress: 100, inAll: 150 })
   const workOn = (name: string) => {

@@ -58,7 +58,7 @@ function generate(random: (below: number) => number, depth: number): string {
   return `{${fields.join(',')}${space}}`
 }
 
-/** A review around generated parts, so that they stand where they are read. */
+/** A review with generated parts in the fields that are read. */
 function generateReview(random: (below: number) => number): string {
   const part = (depth: number) => generate(random, depth)
   const containers = `[${[1, 2, 3].map(() => `{"image":${part(1)},"image":${part(1)},"env":${part(3)}}`)}]`
@@ -69,7 +69,7 @@ function generateReview(random: (below: number) => number): string {
     "namespace":"shop","operation":"CREATE","oldObject":${part(3)},"object":${random(9) ? pod : part(4)}}}`
 }
 
-/** What comes of a body: the review, the images and the patch, or why it is none. */
+/** The result for a body: the review, the images and the patch, or the reason why it is invalid. */
 function resultOf(body: unknown): string {
   const review = readReview(body)
   if ('problem' in review) return review.problem

@@ -17,7 +17,7 @@ const fixture = await startFixture(t, startSandbox())
 const { environment, controlPlane, pullpass, webhook } = fixture
 const patch = [{ op: 'add', path: '/spec/imagePullSecrets', value: [reference] }]
 
-/** What a dry run or a creation by kubectl makes of the pod. */
+/** The pod after a dry run or a creation with kubectl. */
 async function created(command: string, object: V1Pod): Promise<{ pod: V1Pod; warnings: string }> {
   const { code, stdout, stderr } = await fixture.kubectl(`${command} -f FILE -o json`, object)
   if (code !== 0) throw new Error(stderr)
@@ -306,7 +306,7 @@ t.test('decisions appear in the metrics and in the audit log', async t => {
 
 testInvariants(t, fixture)
 
-/** A webhook of somebody else that sorts after ours and labels each pod. */
+/** Another webhook, which runs after ours and labels each pod. */
 async function startLaterWebhook(t: Test): Promise<void> {
   const { cert, private: key } = await generate([{ name: 'commonName', value: 'later' }], {
     algorithm: 'sha256',

@@ -16,7 +16,7 @@ const CLEAN_UP = [
   ...['node', '/app/pullpass.mjs', 'clean-up', '--config', '/etc/pullpass/config/config.yaml'],
 ]
 
-/** Everything that a release makes, but for what it says that it leaves. */
+/** Everything that a release creates, except the documented objects that it keeps. */
 const kinds = [
   ...['deployments', 'replicasets', 'pods', 'services', 'configmaps', 'secrets', 'jobs'],
   ...['serviceaccounts', 'roles', 'rolebindings', 'clusterroles', 'clusterrolebindings'],
@@ -160,11 +160,11 @@ interface UsedRight {
   forbidden: number
 }
 
-/** What the service did, by the API server's audit log. */
+/** The requests of the service in the audit log of the API server. */
 async function usedRights({ controlPlane }: HelmSandbox): Promise<UsedRight[]> {
   const rights = new Map<string, UsedRight>()
   const events = await controlPlane.audit()
-  // A watch is written twice.
+  // A watch appears twice in the audit log.
   for (const event of events.filter(({ verb, stage }) => verb !== 'watch' || stage !== COMPLETE)) {
     if (event.user.username !== service) continue
     const right = `${event.verb} ${nameOf(event)}`
@@ -192,7 +192,7 @@ function asRow({ right, times, forbidden }: UsedRight): string[] {
   return [right, String(times), String(forbidden)]
 }
 
-/** Asks, with the token of its ServiceAccount, for what it must not get. */
+/** Sends forbidden requests with the token of its ServiceAccount. */
 async function askForMore(sandbox: HelmSandbox): Promise<[call: string, status: string][]> {
   const { controlPlane } = sandbox
   const [pod] = await names(sandbox)
@@ -230,7 +230,7 @@ async function askForMore(sandbox: HelmSandbox): Promise<[call: string, status: 
   return Promise.all(asked).finally(() => dispatcher.destroy())
 }
 
-/** Lines of columns that are as wide as what is in them. */
+/** Lines of a table with aligned columns. */
 function table(head: string[], rows: string[][]): string[] {
   const all = [head, ...rows]
   const width = (column: number) => Math.max(...all.map(row => row[column]?.length ?? 0))

@@ -25,7 +25,7 @@ for (const command of [
 }
 await sandbox.whenLed()
 
-/** All pods of the Deployment that were ever seen: their logs stay. */
+/** All pods of the Deployment so far; their logs are kept. */
 const seen = new Set<string>()
 const happened: string[] = []
 const begun = performance.now()
@@ -38,7 +38,7 @@ t.test('no pod is refused or missed during upgrades and restarts of the release'
   await sleep(2000)
   await restart()
   await deleteLeader()
-  // From here on a replica that cannot be asked would be a pod without the reference.
+  // From here on, an unreachable replica would cause a pod without the reference.
   await upgrade()
   await restart()
   await deleteLeader()

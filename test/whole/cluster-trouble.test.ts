@@ -13,7 +13,7 @@ const { proxy } = sandbox
 const { environment, pullpass, webhook } = fixture
 const patch = [{ op: 'add', path: '/spec/imagePullSecrets', value: [reference] }]
 
-/** Requests that a review could cause: watches, lease and certificate are looked after all the time. */
+/** Requests that a review could cause: not those for watches, Lease and certificate, which occur all the time. */
 const caused = ({ path }: ProxiedRequest) => !/watch=true|\/leases|pullpass-ca|webhook/.test(path)
 const asked = () => proxy.requests.filter(caused).map(({ method, path }) => `${method} ${path}`)
 const about = (namespace: string) => asked().filter(path => path.includes(`/${namespace}`))
@@ -54,7 +54,7 @@ t.test('a forged review for an unlabelled namespace causes no write and no mint'
       t.same(response?.warnings, undefined)
     }
   }
-  // What a review causes is done by the time that the same was done for another namespace.
+  // When another namespace is complete, the effects of the earlier review are complete too.
   await fixture.namespace('honest')
   await fixture.whenSecret('honest')
   t.same([await fixture.secret('quiet'), fixture.mints('quiet')], [undefined, []])
@@ -194,7 +194,7 @@ t.test('a replica that ends under load interrupts no admission call', async t =>
   const end = Number(draining?.time) + shutdown.drainMs
   const isLate = () => Date.now() > end - 1000
   await waitFor(isLate, { withinMs: shutdown.drainMs, what: 'half of the drain time to go by' })
-  // It waits beyond the drain time, and is answered nevertheless.
+  // It waits longer than the drain time, and is still answered.
   const late = webhook.post(reviewOf('waiting', pod('late')))
   loading = false
   await Promise.all(workers)

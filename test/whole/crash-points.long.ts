@@ -14,7 +14,7 @@ const actions = createActions(cluster)
 const points = new Map<Action, Point[]>()
 let count = 0
 
-/** Each point of the actions, with a namespace of its own that is ready for it. */
+/** Each point of the actions, with a prepared namespace of its own. */
 async function prepare(of: Action[], which: (point: Point, action: Action) => boolean) {
   const moving = of.flatMap(action => {
     const chosen = (points.get(action) ?? []).filter(point => which(point, action))
@@ -24,10 +24,10 @@ async function prepare(of: Action[], which: (point: Point, action: Action) => bo
   return moving
 }
 
-/** What an action cannot do without; anything else comes by now and then, whatever is done. */
+/** Requests that belong to an action; all others occur from time to time. */
 const belongsToAction = ({ request }: Point) => /^environment|\/NAME/.test(request)
 
-/** All points of this moment, and at the end, because nothing goes on behind it, a renewal. */
+/** All points of this moment; the renewal is the last one, because it blocks all others. */
 const prepareMoment = async (moment: Moment) => [
   ...(await prepare(actions, point => point.moment === moment && belongsToAction(point))),
   ...(await prepare(

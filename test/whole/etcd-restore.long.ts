@@ -20,7 +20,7 @@ t.test('the caches are correct after etcd was restored from a backup', async t =
   for (const name of ['after-1', 'after-2', 'after-3']) await fixture.namespace(name)
   for (const name of ['after-1', 'after-2', 'after-3']) await fixture.whenSecret(name)
   t.equal(await optedIn(), before + 2)
-  // A backup is hours old: until then much else was written.
+  // A backup is hours old, and much was written since then.
   for (let change = 0; change < 1000; change++) {
     const metadata = { annotations: { change: String(change) } }
     await fixture.ask('PATCH', '/api/v1/namespaces/default', { metadata })

@@ -3,7 +3,7 @@ import { startSandbox } from '../../sandbox/sandbox.ts'
 import { startFixture, testInvariants } from './fixture.ts'
 import { pod, references } from './pods.ts'
 
-// A leader that was killed gives way after its lease.
+// A killed leader is replaced after its Lease expires.
 const leader = { leaseSeconds: 4, renewSeconds: 1 }
 const fixture = await startFixture(t, startSandbox({ settings: { leader } }))
 const { environment, pullpass } = fixture

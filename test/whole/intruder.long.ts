@@ -37,7 +37,7 @@ const verbs: Record<string, Sent> = {
   },
 }
 
-/** Asks with the token of pullpass's ServiceAccount, and nothing else. */
+/** Sends requests with the token of the ServiceAccount of pullpass only. */
 async function createIntruder(controlPlane: ControlPlane) {
   const token = await controlPlane.token(releaseNamespace, 'pullpass')
   const dispatcher = new Agent({ connect: { ca: controlPlane.ca } })
@@ -60,7 +60,7 @@ async function createIntruder(controlPlane: ControlPlane) {
   return { ask, close: () => dispatcher.close() }
 }
 
-/** An applied object says its own name. */
+/** An applied object contains its own name. */
 function named(body: object, path: string) {
   if (!('kind' in body)) return body
   const name = path.split('/').at(-1)
@@ -87,7 +87,7 @@ async function attempt(): Promise<Verdict[]> {
   return verdicts
 }
 
-/** The API server takes a moment to honour a policy, and to forget it. */
+/** The API server needs a moment to apply a new policy, and to remove it. */
 async function whenEscalation(verdict: Verdict) {
   const path = core('kube-system', `secrets/${secretName}`)
   const holds = async () =>

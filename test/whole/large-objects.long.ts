@@ -11,7 +11,7 @@ import { pod, references } from './pods.ts'
 const limitMiB = 256
 const env = { NODE_OPTIONS: '--max-old-space-size=192' }
 const count = 300
-/** A busy machine is slower than a quiet one for other reasons too. */
+/** A busy machine is slower for other reasons too. */
 const floorMs = 3000
 
 const replicas = await startReplicas({ count: 1, env })

@@ -38,7 +38,7 @@ function formsOf(secret: string): { how: string; form: string }[] {
   ].filter(({ how, form }) => form !== '' && (how === 'as it is' || form !== secret))
 }
 
-/** The characters that the secret alone decides where `offset` bytes come before it (3 bytes make 4). */
+/** The base64 characters that depend on the secret alone if `offset` bytes precede it (3 bytes become 4). */
 function base64At(secret: string, offset: number): string {
   const bytes = Buffer.concat([Buffer.alloc(offset), Buffer.from(secret)])
   const first = Math.ceil((offset * 8) / 6)

@@ -10,7 +10,7 @@ const replicas = await startReplicas({
   count: 3,
   proxied: true,
   settings: {
-    // A lease that is not given back would keep everybody waiting for much longer than it takes to ask.
+    // Without the release of the Lease, the others would wait much longer.
     leader: { leaseSeconds: 15, renewSeconds: 1 },
     controller: { concurrency: 16, mintsPerMinute: 600, revokeGraceSeconds: graceSeconds },
   },
@@ -28,7 +28,7 @@ const lines = (message: string) => all.flatMap(({ pullpass }) => pullpass.lines(
 t.test('250 pods in 50 namespaces share 50 tokens while the environment fails', async t => {
   const fails = { fail: 'unavailable', probability: 0.2 } as const
   faults.set('*', { ...fails, seed: 11 })
-  // A fifth of the mints is done, but the answer gets lost.
+  // A fifth of the mints succeed, but their responses are lost.
   faults.set('mint', {
     latencyMs: 3000,
     fail: 'reset',
@@ -143,7 +143,7 @@ t.test('an environment that cannot list tokens is reported once, and works', asy
   t.equal(lines('the environment cannot list tokens: lost ones are not found again').length, 1)
 })
 
-/** The watch of namespaces says that each is deleted, then that it has to begin anew. */
+/** The watch of namespaces reports each one as deleted, and then that the watch must start again. */
 function sendDeleted(proxy: FaultProxy, namespaces: object[]): void {
   const isWatch: Match = ({ path }) =>
     path.startsWith('/api/v1/namespaces?') && path.includes('watch=')

@@ -4,7 +4,7 @@ const service = 'system:serviceaccount:pullpass:pullpass'
 const oneName = 'fieldSelector=metadata.name%3Dpullpass-registry'
 
 /**
- * What pullpass did on Secrets, where that is not as it should be:
+ * Requests of pullpass for Secrets that are not as they should be:
  *
  * | request               | as it should be                                            |
  * |-----------------------|------------------------------------------------------------|

@@ -23,7 +23,7 @@ async function settled(namespace: string): Promise<V1Secret> {
   return fixture.whenSecret(namespace)
 }
 
-// They take the longest to go: begun first, looked at last.
+// These take longest to disappear, so they are started first and checked last.
 await settled('leaving')
 await settled('doomed')
 await fixture.label('leaving', null)

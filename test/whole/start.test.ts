@@ -9,7 +9,7 @@ const folder = await makeFolder('start')
 t.teardown(folder.remove)
 const main = join(import.meta.dirname, '..', '..', 'src', 'main.ts')
 
-/** pullpass started as a person does it, without a cluster. */
+/** pullpass, started from the command line without a cluster. */
 async function start(args: string[], env: Record<string, string> = {}) {
   return run({ command: process.execPath, args: [main, ...args], env })
 }

@@ -29,7 +29,7 @@ async function settled(name: string): Promise<Tenant> {
 const annotate = (tenant: Tenant, namespace: string, annotations: Record<string, string>) =>
   tenant.ask('PATCH', secretOf(namespace), { metadata: { annotations } })
 
-/** Puts a Secret in the place of ours, which comes back quickly. */
+/** Replaces the pull secret with another Secret; ours comes back quickly. */
 async function plant(tenant: Tenant, secret: object): Promise<void> {
   const isPlanted = async () => {
     await tenant.ask('DELETE', secretOf(tenant.open))
@@ -38,7 +38,7 @@ async function plant(tenant: Tenant, secret: object): Promise<void> {
   await waitFor(isPlanted, { withinMs: 20_000, what: `a Secret of the tenant in ${tenant.open}` })
 }
 
-/** Lists of tokens, without those that each neighbour's first Secret costs. */
+/** Number of token lists, without those for the first Secrets of the neighbours. */
 function countLists() {
   const [lists, before] = [ledger.requests('list').length, neighbours.count()]
   return () => ledger.requests('list').length - lists - (neighbours.count() - before)
