@@ -28,7 +28,7 @@ async function pull(steps: Steps): Promise<void> {
   steps.expect(pulled.ok, `pulled ${pulled.digest}`)
   const refused = await steps.pull(undefined)
   const words = refused.output.split('\n').at(-1)?.slice(0, 200)
-  steps.expect(!refused.ok, `and refused without it: ${words}`)
+  steps.expect(!refused.ok, `without the credential, the pull is refused: ${words}`)
 }
 
 async function whatDoesNotHappen(steps: Steps): Promise<void> {
