@@ -1,8 +1,9 @@
 # docker build --tag pullpass .
 #
-# Both base images can be replaced, by a mirror of them or pinned by digest:
+# You can replace both base images, for example to use a mirror or a digest:
 #   docker build --build-arg BUILD_IMAGE=... --build-arg RUNTIME_IMAGE=... .
-# BUILD_IMAGE has Node 24 with npm, RUNTIME_IMAGE glibc and libstdc++ for the same machine. It needs no shell.
+# BUILD_IMAGE must contain Node 24 and npm. RUNTIME_IMAGE must contain glibc and libstdc++ for the same
+# architecture. It needs no shell.
 ARG BUILD_IMAGE=docker.io/library/node:24-bookworm-slim
 ARG RUNTIME_IMAGE=gcr.io/distroless/cc-debian12:nonroot
 
@@ -24,18 +25,19 @@ LABEL org.opencontainers.image.title="pullpass" \
   org.opencontainers.image.version="${VERSION}" \
   org.opencontainers.image.revision="${REVISION}"
 COPY --from=build /build/dist/node /usr/local/bin/node
-# The ending tells Node that it is a module: there is no package.json beside it.
+# With the ending .mjs, Node loads the file as a module without a package.json.
 COPY --from=build /build/dist/pullpass.js /app/pullpass.mjs
 ENV NODE_ENV=production
-# Buffers and TLS connections are glibc's memory, which by default it keeps in many arenas once it has grown.
+# Buffers and TLS connections use memory of glibc. By default, glibc keeps this memory in many arenas and does not
+# give it back.
 ENV MALLOC_ARENA_MAX=2
 ENV MALLOC_MMAP_THRESHOLD_=65536
 ENV MALLOC_TRIM_THRESHOLD_=131072
-# By number, so that Kubernetes can see that it is not root.
+# A numeric user, so that Kubernetes can check that it is not root.
 USER 65532:65532
 EXPOSE 8443 8081
-# No source map: it costs 100 MB of memory at every start. `scripts/frames.ts` names the lines of a stack afterwards.
-# SIGUSR1 would open a debugger to everybody in the pod. A small space for new objects makes Node collect garbage early:
-# by default it lets the garbage of large objects grow beyond the memory limit.
+# There is no source map, because it needs 100 MB of memory at every start. `scripts/frames.ts` translates stack traces.
+# --disable-sigusr1: the signal would open a debugger for every process in the pod. --max-semi-space-size: Node collects
+# garbage early; by default, the garbage of large objects can exceed the memory limit.
 ENTRYPOINT ["/usr/local/bin/node", "--disable-sigusr1", "--max-semi-space-size=2", "/app/pullpass.mjs"]
 CMD ["serve", "--config", "/etc/pullpass/config/config.yaml"]

@@ -6,7 +6,7 @@ import { tool } from '../sandbox/tools.ts'
 const CHART = resolve(import.meta.dirname, 'pullpass')
 const BIOME = resolve(import.meta.dirname, '../node_modules/.bin/biome')
 
-/** The chart's README.md, made by helm-docs from values.yaml and README.md.gotmpl, in the form of the project. */
+/** The README of the chart: helm-docs makes it from values.yaml and README.md.gotmpl, and biome formats it. */
 export async function chartReadme(): Promise<string> {
   const inOrder = ['--chart-search-root', '.', '--sort-values-order', 'file', '--dry-run']
   const made = execFileSync(await tool('helm-docs'), inOrder, {

@@ -5,20 +5,20 @@ export interface Component {
   stop(): Promise<void>
 }
 
-/** Parts that are started one after the other, and stopped in reverse order. */
+/** Components that are started one after the other, and stopped in reverse order. */
 export interface Components extends Component {
   /**
-   * Resolves when the part is started. From then on it is stopped with the others; a part that is
-   * started after `stop` is stopped at once, and the call rejects.
+   * Resolves when the component is started. From then on, it is stopped with the others. A component
+   * that is started after `stop` is stopped at once, and the call rejects.
    */
   begun<T extends Component>(component: Promise<T>): Promise<T>
-  /** Makes a temporary folder as one of the parts; resolves with its path. */
+  /** Makes a temporary folder as one of the components; resolves with its path. */
   folder(purpose: string): Promise<string>
-  /** Stops each part once, also where another one fails to stop; later calls wait for the first. */
+  /** Stops each component once, even if another one fails to stop. Later calls wait for the first. */
   stop(): Promise<void>
 }
 
-/** Runs `start`. Where it fails, stops the parts that were started until then, and rejects. */
+/** Runs `start`. If it fails, stops the components that were started until then, and rejects. */
 export async function startComponents<T>(
   start: (components: Components) => Promise<T>,
 ): Promise<T> {
@@ -54,7 +54,7 @@ export async function startComponents<T>(
   }
 }
 
-/** Resolves when all have started. Where some fail, waits for the others, then rejects. */
+/** Resolves when all have started. If some fail, waits for the others, then rejects. */
 export async function allStarted<T>(starting: Promise<T>[]): Promise<T[]> {
   await Promise.allSettled(starting)
   return Promise.all(starting)
@@ -70,5 +70,5 @@ async function stopAll(components: Component[]): Promise<void> {
     }
   }
   if (problems.length === 1) throw problems[0]
-  if (problems.length > 1) throw new AggregateError(problems, 'some parts did not stop')
+  if (problems.length > 1) throw new AggregateError(problems, 'some components did not stop')
 }

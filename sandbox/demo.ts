@@ -8,13 +8,13 @@ import { type HelmSandbox, type HelmVersion, startHelmSandbox } from './helm.ts'
 import { type Sandbox, startSandbox } from './sandbox.ts'
 import { ToolError } from './tools/tool-error.ts'
 
-const USAGE = `npm run demo                    pullpass as one process beside a cluster
-npm run demo -- --helm          its chart, installed with Helm 4 (--helm=3: Helm 3)
-npm run demo -- --keep          the same, and it goes on running afterwards`
+const USAGE = `npm run demo                    runs pullpass as one process beside a cluster
+npm run demo -- --helm          installs the chart with Helm 4 (--helm=3: Helm 3)
+npm run demo -- --keep          keeps everything running afterwards`
 
 const progress = (what: string) => say(`starting ${what}`)
 
-/** Runs the demo of one pull secret on real parts; exits with 0 if every statement holds. */
+/** Runs the demo with real programs; exits with 0 if every statement is true. */
 async function main(args: string[]): Promise<void> {
   const { helm, keep } = readArguments(args)
   const start = (): Promise<Sandbox | HelmSandbox> =>
@@ -45,12 +45,12 @@ function readArguments(args: string[]): { helm: HelmVersion | undefined; keep: b
 }
 
 async function keepOpen(kubeconfigFile: string): Promise<void> {
-  console.log(`\nIt goes on running. In another terminal:
+  console.log(`\nEverything keeps running. In another terminal:
 
   export KUBECONFIG=${kubeconfigFile}
   kubectl get namespaces --show-labels
 
-Ctrl-C ends it.`)
+Ctrl-C stops it.`)
   await Promise.race([once(process, 'SIGINT'), once(process, 'SIGTERM')])
 }
 

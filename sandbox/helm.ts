@@ -54,7 +54,7 @@ export async function startHelmSandbox(options: {
       }),
     )
     const { controlPlane, environment, registry } = testbed
-    progress('a node for the pods of the release, and the network between it and the API server')
+    progress('a node for the pods of the release, and the network to the API server')
     const image = await begun(buildImage())
     const node = await startRealm(controlPlane, image.programs, components)
     const { apiKey } = environment

@@ -1,7 +1,7 @@
 /**
- * Names the lines of the source in what the program wrote: `npm run frames < log`. The frames of a
- * stack (`pullpass.mjs:12:345`) get the file and line of the source, by the map that
- * `npm run bundle` makes of the same commit.
+ * Translates stack traces in a log: `npm run frames < log`. A frame (`pullpass.mjs:12:345`) is replaced
+ * by the file and line of the source. This needs the source map that `npm run bundle` creates from the
+ * same commit.
  */
 import { readFileSync } from 'node:fs'
 import { SourceMap } from 'node:module'
@@ -18,7 +18,7 @@ export function withSourceLines(text: string, map: SourceMap): string {
   })
 }
 
-/** The map that stands beside a bundle. */
+/** The source map beside a bundle. */
 export function readSourceMap(file: string): SourceMap {
   return new SourceMap(JSON.parse(readFileSync(file, 'utf8')))
 }

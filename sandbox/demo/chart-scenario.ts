@@ -17,7 +17,7 @@ export async function runChartScenario(demo: ChartDemo, keep: boolean): Promise<
   await install(demo)
   await runScenario(steps)
   await test(demo)
-  steps.heading('From now on, ten pods a second are created in a labelled namespace')
+  steps.heading('From now on, ten pods per second are created in a labelled namespace')
   await steps.kubectl('create namespace busy')
   await steps.kubectl('label namespace busy pullpass.io/inject=enabled')
   const { controlPlane } = sandbox
@@ -44,7 +44,7 @@ async function install({ steps, sandbox }: ChartDemo): Promise<void> {
 }
 
 async function test({ steps, sandbox }: ChartDemo): Promise<void> {
-  steps.heading('helm test asks for a pod with dryRun, on the real path')
+  steps.heading('helm test creates a pod with dryRun, through the real API server and webhook')
   const said = await helm({ steps, sandbox }, 'test pullpass')
   steps.expect(said.includes('names pullpass-registry'), 'the pod has the reference')
 }
@@ -59,22 +59,25 @@ async function upgrade({ steps, sandbox }: ChartDemo, load: LoadGenerator): Prom
   steps.expect(replaced, `${after.join(' and ')} are new`)
   const { created, refused, withoutReference } = await load.count()
   steps.expect(refused.length === 0, `none of ${created} pods was refused`)
-  steps.expect(withoutReference.length === 0, 'and each one names the Secret')
+  steps.expect(withoutReference.length === 0, 'each pod names the Secret')
 }
 
 async function takeBack({ steps, sandbox }: ChartDemo): Promise<void> {
   const { environment } = sandbox
-  steps.heading('A namespace loses its label, and its token and Secret are removed at once')
+  steps.heading('A namespace loses its label, and clean-up removes its token and Secret at once')
   const obstacle = obstacleToExec()
   if (obstacle !== undefined) return say(`skipped: ${obstacle}`)
   await steps.kubectl('label namespace elsewhere pullpass.io/inject-')
   const cleanUp = 'node /app/pullpass.mjs clean-up --config /etc/pullpass/config/config.yaml'
   const said = await steps.kubectl(`exec -n pullpass deploy/pullpass -- ${cleanUp}`)
-  steps.expect(said.includes('elsewhere: token revoked, Secret deleted'), 'it is done')
+  steps.expect(
+    said.includes('elsewhere: token revoked, Secret deleted'),
+    'clean-up revoked the token and deleted the Secret',
+  )
   const live = environment.ledger.liveTokens().filter(({ description }) => {
     return description.endsWith('/elsewhere')
   })
-  steps.expect(live.length === 0, 'the environment has no token for it any more')
+  steps.expect(live.length === 0, 'the environment has no live token for this namespace')
 }
 
 async function uninstall({ steps, sandbox }: ChartDemo, load: LoadGenerator): Promise<void> {
@@ -85,12 +88,12 @@ async function uninstall({ steps, sandbox }: ChartDemo, load: LoadGenerator): Pr
   const { created, refused } = await load.count()
   steps.expect(refused.length === 0, `none of ${created} pods was refused until the end`)
   const left = await steps.kubectl(`get ${KINDS} -A -l app.kubernetes.io/instance=pullpass -o name`)
-  steps.expect(left === '', 'nothing that Helm installed is left')
+  steps.expect(left === '', 'no object of the release remains')
   const kept = await steps.kubectl('get secrets,leases -n pullpass -o name')
-  steps.expect(kept === KEPT, 'its namespace keeps the CA, the Lease and your credentials')
+  steps.expect(kept === KEPT, 'its namespace still contains the CA, the Lease and your credentials')
   const secrets = await steps.kubectl('get secrets -A -l app.kubernetes.io/managed-by=pullpass')
   const stay = ['shop', 'busy'].every(name => secrets.includes(`${name} `))
-  steps.expect(stay, 'and labelled namespaces keep their Secrets: their pods can still pull')
+  steps.expect(stay, 'labelled namespaces keep their Secrets, so their pods can still pull')
 }
 
 const KINDS = [

@@ -28,7 +28,7 @@ async function pull(steps: Steps): Promise<void> {
   steps.expect(pulled.ok, `pulled ${pulled.digest}`)
   const refused = await steps.pull(undefined)
   const words = refused.output.split('\n').at(-1)?.slice(0, 200)
-  steps.expect(!refused.ok, `and refused without it: ${words}`)
+  steps.expect(!refused.ok, `without the credential, the pull is refused: ${words}`)
 }
 
 async function whatDoesNotHappen(steps: Steps): Promise<void> {
@@ -38,7 +38,7 @@ async function whatDoesNotHappen(steps: Steps): Promise<void> {
   const inShop = await steps.references('shop', 4)
   const once = [...inShop.values()].every(count => count === 1)
   steps.expect(once, `each of ${[...inShop.keys()].join(', ')} names the Secret once`)
-  steps.expect(steps.mints().length === 1, 'no further token was minted')
+  steps.expect(steps.mints().length === 1, 'no other token was minted')
   const template = await steps.kubectl(
     'get deployment web -n shop -o jsonpath={.spec.template.spec.imagePullSecrets}',
   )
@@ -56,5 +56,5 @@ async function whatDoesNotHappen(steps: Steps): Promise<void> {
   const quiet = await steps.references('quiet', 1)
   steps.expect(quiet.get('mypod') === 0, 'in a namespace without the label, the pod is not changed')
   const secrets = await steps.kubectl('get secrets -n quiet -o name')
-  steps.expect(secrets === '', 'and that namespace has neither Secret nor token')
+  steps.expect(secrets === '', 'this namespace has no Secret and no token')
 }

@@ -80,8 +80,8 @@ async function command(line: string, work: () => Promise<string>): Promise<strin
 }
 
 function expect(holds: boolean, sentence: string): void {
-  console.log(`${holds ? styleText('green', '  ok') : styleText('red', '  NOT SO')}  ${sentence}`)
-  if (!holds) throw new Error(`the demo failed, this is not true: ${sentence}`)
+  console.log(`${holds ? styleText('green', '  ok') : styleText('red', '  FAILED')}  ${sentence}`)
+  if (!holds) throw new Error(`the demo failed: this is not true: ${sentence}`)
 }
 
 function redacted(yaml: string): string {

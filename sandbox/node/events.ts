@@ -3,7 +3,7 @@ import type { CoreV1Api, V1Pod } from '@kubernetes/client-node'
 import type { Say } from './container/start-patiently.ts'
 
 /**
- * Tells of a pod in events, as the kubelet does; the same words about the same pod are told once.
+ * Reports about a pod in events, as the kubelet does. The same words about the same pod are reported once.
  */
 export function createEvents(
   core: CoreV1Api,

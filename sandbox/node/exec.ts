@@ -75,7 +75,7 @@ function refuse(socket: Duplex, status: 404 | 501, words: string): void {
 async function sendOutcome(webSocket: WebSocket, running: Promise<Ran>): Promise<void> {
   const send = (stream: number, text: string) =>
     webSocket.send(Buffer.concat([Buffer.of(stream), Buffer.from(text)]))
-  // Whoever asked may have gone: nobody is left to be told then.
+  // The caller may have disconnected: then there is nobody to answer.
   webSocket.on('error', () => {})
   const status = await running.then(
     ({ code, stdout, stderr }) => {

@@ -48,8 +48,8 @@ export async function readLogs(folder: string): Promise<string> {
 
 function whyNot(what: string, here: boolean, query: URLSearchParams): string | undefined {
   if (what !== 'containerLogs' || !here) {
-    return 'this node tells the logs of its pods and runs commands in them, and no more'
+    return 'this node only serves the logs of its pods and runs commands in them'
   }
   const asked = [...query].find(([name, value]) => name !== 'timestamps' && value !== 'false')
-  return asked && `this node cannot tell logs with ${asked.join('=')}`
+  return asked && `this node cannot serve logs with ${asked.join('=')}`
 }

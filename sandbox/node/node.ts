@@ -75,7 +75,7 @@ export async function startNode(options: {
     bound.add(uid)
     const target = { apiVersion: 'v1', kind: 'Node', name }
     const body = { metadata: { name: pod, namespace, uid }, target }
-    // Deleted meanwhile, or bound: the watch tells. Anything else is tried again with its next change.
+    // Deleted meanwhile, or bound: the watch reports it. Anything else is tried again with its next change.
     await core.createNamespacedPodBinding({ name: pod, namespace, body }).catch(() => {
       bound.delete(uid)
     })

@@ -18,9 +18,9 @@ export interface AttackOrder {
 
 export interface AttackReport {
   sentBytes: number
-  /** Opened in all. */
+  /** Total number of opened connections. */
   connections: number
-  /** How often each HTTP status came back. */
+  /** Number of answers with each HTTP status. */
   statuses: Record<string, number>
 }
 
@@ -28,9 +28,9 @@ export interface AttackReport {
 export interface Connection {
   readonly open: boolean
   readonly socket: Socket
-  /** Sends at the attacker's pace, and waits until the kernel has taken it; false: it is closed. */
+  /** Sends at the pace of the attacker and waits until the kernel has accepted it; false: closed. */
   send(data: Buffer | string): Promise<boolean>
-  /** Waits for one more answer than it was asked for before; false: closed before it came. */
+  /** Waits for one more answer; false: closed before it arrived. */
   answer(): Promise<boolean>
   /** Waits until it is closed. */
   closed(): Promise<void>
@@ -52,7 +52,7 @@ const SLICE = 32 << 10
 
 type Pace = (amount: number) => Promise<void>
 
-/** Lets a certain amount through in a second, first come, first served. */
+/** Limits the bytes per second, in order of arrival. */
 function createPace(perSecond: number): Pace {
   let free = performance.now()
   return async amount => {

@@ -4,7 +4,7 @@ import { image, pod, reviewOf } from '../whole/pods.ts'
 import type { Attacker, Connection } from './attacker.ts'
 
 /**
- * What one of the attack's connections does: opens a connection, and uses it until it is closed or the
+ * What one connection of the attack does: it is opened, and used until it is closed or the
  * attack is over. It is called again and again; `lane` numbers the connections.
  */
 type Attack = (attacker: Attacker, lane: number) => Promise<void>
@@ -13,17 +13,17 @@ const KIB = 1 << 10
 const MIB = 1 << 20
 
 /**
- * | attack             | what it is after                                                         |
+ * | attack             | target                                                                   |
  * |--------------------|--------------------------------------------------------------------------|
  * | large              | memory, by bodies around each limit, and over it                         |
  * | deep, wide, …      | memory and time of JSON.parse, which grow with the structure             |
  * | duplicate keys, …  | keys that JSON.parse treats in a way of their own                        |
- * | chunked            | bodies whose length nobody announces, in pieces of one byte              |
- * | slow …, idle, half | connections, and what has arrived on them, kept for long                 |
- * | pipelined          | a connection that asks more than its share, and does not read            |
+ * | chunked            | bodies without a known length, in pieces of one byte                     |
+ * | slow …, idle, half | connections and partial bodies that are kept for long                    |
+ * | pipelined          | a connection that sends more than its share and does not read            |
  * | many namespaces    | an entry and an API read for each name                                   |
- * | … timeouts         | timers, and what is decided when there is no time                        |
- * | the others         | the protocol: not HTTP/1.1, not TLS, TLS over and over, not what is said |
+ * | … timeouts         | timers, and decisions without time                                       |
+ * | the others         | the protocol: not HTTP/1.1, not TLS, repeated handshakes, false headers  |
  */
 export const attacks: Record<string, Attack> = {
   large: postEach(() => [12 * MIB, 256 * KIB, 4 * MIB - KIB, 13 * MIB, MIB].map(large)),
@@ -34,7 +34,7 @@ export const attacks: Record<string, Attack> = {
     ...sizes.map(size => repeated('{', '"a":0', size, '}')),
     Buffer.from(review('"no object"').toString().replace('{', '{"request":{"uid":"first"},')),
   ]),
-  // In brackets, or it would be the prototype of this object.
+  // In brackets; otherwise it would set the prototype of this object.
   ['__proto__']: postEach(() => [
     ...sizes.map(size => nested('{"__proto__":', '}', size)),
     review('{"constructor":{"prototype":{"polluted":true}},"__proto__":{"polluted":true}}'),
@@ -64,7 +64,7 @@ export const attacks: Record<string, Attack> = {
   ),
 }
 
-/** The largest is the first: one connection alone sends it too. */
+/** The largest body is the first, so that a single connection sends it too. */
 const sizes = [8 * MIB, 4 * MIB - KIB, MIB, 64 * KIB]
 
 /** Posts the bodies in turn, over as many connections as it takes. */
@@ -82,7 +82,7 @@ function postEach(make: () => Buffer[], header = ''): Attack {
   }
 }
 
-/** Asks about a namespace that nobody has asked about, as often as there is an answer. */
+/** Asks about a new namespace after each answer. */
 function askAbout(query: (turn: number) => string): Attack {
   const text = review(JSON.stringify(pod('web')), 'a-name-of-32-characters-in-place').toString()
   const [before = '', after = ''] = text.split('a-name-of-32-characters-in-place')
@@ -97,7 +97,7 @@ function askAbout(query: (turn: number) => string): Attack {
   }
 }
 
-/** Chunks of a byte with an extension; an endless body; and both headers, as smugglers send them. */
+/** Chunks of one byte with an extension; an endless body; and both length headers (request smuggling). */
 async function chunked(attacker: Attacker, lane: number): Promise<void> {
   const connection = await attacker.tls()
   const header = `Transfer-Encoding: chunked\r\n${lane % 3 === 2 ? 'Content-Length: 5\r\n' : ''}`
@@ -115,7 +115,7 @@ async function slowHeaders(attacker: Attacker, lane: number): Promise<void> {
   while (await connection.send(lane % 2 === 0 ? 'X-Slow: yes\r\n' : 'X')) await attacker.pause(500)
 }
 
-/** All but the end of a body comes as fast as it can. */
+/** Sends all but the end of a body as fast as possible. */
 function slowBodies(): Attack {
   let requests: Buffer[] | undefined
   return async (attacker, lane) => {
@@ -145,7 +145,7 @@ async function halfClosed(attacker: Attacker, lane: number): Promise<void> {
   await endOf(connection)
 }
 
-/** Every other lane does not read what is answered. */
+/** Every other lane does not read the answers. */
 async function pipelined(attacker: Attacker, lane: number): Promise<void> {
   const connection = await attacker.tls()
   if (lane % 2 === 1) connection.socket.pause()
@@ -172,7 +172,7 @@ async function renegotiation(attacker: Attacker): Promise<void> {
   await endOf(connection)
 }
 
-/** Waits until the server closes; a second later the attacker does, so that it can go on. */
+/** Waits until the server closes the connection. After one second, the attacker closes it and continues. */
 async function endOf(connection: Connection): Promise<void> {
   const timer = setTimeout(() => connection.socket.destroy(), 1000)
   await connection.closed()
@@ -192,7 +192,7 @@ function review(object: string, namespace = 'steady-0'): Buffer {
   return Buffer.from(text.replace('"the object"', () => object))
 }
 
-/** A whole pod that is to be injected, about `size` bytes in all. */
+/** A complete pod that needs the reference, with about `size` bytes. */
 function large(size: number): Buffer {
   const spec = { containers: [{ name: 'main', image }] }
   const metadata = { annotations: { filling: '<'.repeat(size - 800) } }
@@ -217,7 +217,7 @@ function manyKeys(size: number): Buffer {
   return junk(`{${keys.join()}}`)
 }
 
-/** A review of a pod that holds this JSON where nothing is expected. */
+/** A review of a pod with this JSON in an unknown field. */
 function junk(json: string): Buffer {
   const spec = JSON.stringify(pod('junk')).replace('"spec":{', () => `"spec":{"junk":${json},`)
   return review(spec)

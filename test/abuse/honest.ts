@@ -3,33 +3,33 @@ import { Agent, request } from 'undici'
 import type { Cluster } from '../whole/cluster.ts'
 import { pod, reviewOf } from '../whole/pods.ts'
 
-/** What became of one review that the API server needed an answer to; times of `performance.now`. */
+/** The result of one review of the API server; times are those of `performance.now`. */
 export interface Outcome {
   /** A pod of a namespace whose Secret is there, or the first pod of a new namespace. */
   pod: 'known' | 'first'
   sentAt: number
   endedAt: number
-  /** Why it brought no reference. */
+  /** Why it has no reference. */
   lost?: 'no answer in time' | (string & {})
 }
 
 export interface HonestLoad {
   /** In the order of their end. */
   readonly outcomes: readonly Outcome[]
-  /** Reviews that could not be sent, because the API server did not make the namespace. */
+  /** Reviews that could not be sent, because the API server did not create the namespace. */
   readonly unsent: readonly string[]
-  /** Sends no more; resolves when each has its answer and no new namespace is left. */
+  /** Stops sending; resolves when each review has its answer and no new namespace remains. */
   stop(): Promise<void>
 }
 
-/** Namespaces that are opted in and hold the Secret; whoever starts the load makes them. */
+/** Namespaces that are opted in and hold the Secret; the caller creates them. */
 export const KNOWN = ['steady-0', 'steady-1', 'steady-2', 'steady-3']
-/** How the names of new namespaces begin. */
+/** Prefix of the names of new namespaces. */
 export const FIRST = 'honest-'
 
 const PER_SECOND = 20
 const TIMEOUT_MS = 5000
-/** So long a new namespace stays after its first pod. */
+/** Lifetime of a new namespace after its first pod. */
 const NAMESPACE_MS = 3000
 
 /**
@@ -129,7 +129,7 @@ const HEADERS = {
   'user-agent': 'kube-apiserver-admission',
 }
 
-/** What the API server says about each creation beside the pod. */
+/** What the API server adds to the pod in each review. */
 const REQUEST = {
   requestKind: { group: '', version: 'v1', kind: 'Pod' },
   requestResource: { group: '', version: 'v1', resource: 'pods' },
@@ -162,7 +162,7 @@ async function create(cluster: Cluster, name: string): Promise<void> {
   if (status !== 201) throw new Error(`HTTP ${status} ${body.message}`)
 }
 
-/** Does what the controller manager would do; it would ask about every kind of object for it. */
+/** Deletes the namespace as the controller manager would, but without a list of every kind of object. */
 async function remove(cluster: Cluster, name: string): Promise<void> {
   const path = `/api/v1/namespaces/${name}`
   await cluster.ask('DELETE', path)

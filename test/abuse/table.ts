@@ -10,21 +10,21 @@ import { startTarget, type Target } from './target.ts'
 /** The attacks of one run, in their order. */
 export type Run = Omit<AttackOrder, 'port'>[]
 
-/** When something was measured, by `performance.now`. */
+/** The time of a measurement (`performance.now`). */
 interface Span {
   from: number
   to: number
 }
 
-/** What one attack did, and what it did to the process. */
+/** What one attack did, and its effect on the process. */
 interface Attacked extends Span {
   order: Run[number]
   report: AttackReport
   /** The most that was seen. */
   rssMiB: number
-  /** How late this process was itself, at the 99th percentile: a busy machine makes everything late. */
+  /** Delay of this test process itself (p99): on a busy machine, everything is late. */
   ownDelayMs: number
-  /** How the process ended, where it did. */
+  /** How the process ended, if it ended. */
   ended: string | undefined
 }
 
@@ -42,9 +42,9 @@ const MOST_RSS_GROWTH_MIB = 20
  */
 const LEAST_BASELINE_MS = 10
 const BASELINE_MS = 15_000
-/** With fewer answers, their p99 is the slowest of them: it is printed and not judged. */
+/** With fewer answers, p99 is the slowest one. It is printed, but not checked. */
 const FEWEST_FOR_P99 = 90
-/** What an attack leaves behind in the kernel's buffers is read by then. */
+/** By then, the rest of the attack in the buffers of the kernel has been read. */
 const COOL_DOWN_MS = 300
 
 /**
@@ -79,7 +79,7 @@ export async function runTable(t: Test, runs: Run[]): Promise<void> {
 type Baseline = Span & { p99: number }
 
 async function measureBaseline(load: HonestLoad): Promise<Baseline> {
-  // Connections are opened and code is compiled before.
+  // Before the measurement, connections are opened and code is compiled.
   await sleep(3000)
   const from = performance.now()
   await sleep(BASELINE_MS)
@@ -145,7 +145,7 @@ async function settle(target: Target): Promise<number> {
   return before
 }
 
-/** When pullpass has read something of the API server that no honest review needs, by `performance.now`. */
+/** Times at which pullpass read something that no honest review needs (`performance.now`). */
 async function readsOf({ controlPlane }: Target): Promise<number[]> {
   const isRead = ({ verb, stage, user, objectRef }: AuditEvent) =>
     (verb === 'get' || verb === 'list') &&
@@ -194,12 +194,12 @@ const HEADINGS = [
   ...['own ms', 'reads/s', 'RSS MiB', 'verdict'],
 ]
 
-/** A review belongs to the attack in which it was sent; one that was cut off, to the one that cut it. */
+/** A review belongs to the attack during which it was sent; an interrupted one, to the attack that interrupted it. */
 function timeOf({ sentAt, endedAt, lost }: Outcome): number {
   return lost === undefined || lost === 'no answer in time' ? sentAt : endedAt
 }
 
-/** How long the answered reviews of known namespaces took, in milliseconds. */
+/** Durations of the answered reviews of known namespaces, in milliseconds. */
 function knownOf({ outcomes }: HonestLoad, span: Span): number[] {
   return outcomes
     .filter(

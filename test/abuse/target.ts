@@ -12,15 +12,15 @@ import { onlyReplica, startTestbed } from '../../sandbox/testbed.ts'
 import { type Cluster, reachCluster } from '../whole/cluster.ts'
 import { type HonestLoad, KNOWN, startHonestLoad } from './honest.ts'
 
-/** One pullpass as it is shipped, in the chart's memory limit, and the honest reviews that it answers. */
+/** One pullpass as shipped, with the memory limit of the chart, and the honest reviews that it answers. */
 export interface Target {
   readonly pullpass: Pullpass
-  /** Of its webhook, on 127.0.0.1. */
+  /** Port of its webhook on 127.0.0.1. */
   readonly port: number
   readonly limit: MemoryLimit
   readonly controlPlane: ControlPlane
   readonly load: HonestLoad
-  /** Of its process; 0 where it has ended. */
+  /** RSS of its process; 0 if it has ended. */
   rssMiB(): Promise<number>
   openFiles(): Promise<number>
   stop(): Promise<void>
@@ -73,14 +73,14 @@ export async function startTarget(): Promise<Target> {
   })
 }
 
-/** As the chart's Deployment has it: the heap gets three quarters of the memory. */
+/** As in the Deployment of the chart: the heap gets three quarters of the memory. */
 async function readLaunch(limit: MemoryLimit, memoryMiB: number) {
   const NODE_OPTIONS = `--max-old-space-size=${Math.floor((memoryMiB * 3) / 4)}`
   const shipped = { ...(await readImageEnvironment()), NODE_OPTIONS }
   return (started: Program) => limit.hold({ ...started, env: { ...started.env, ...shipped } })
 }
 
-/** The chart's own, in MiB. */
+/** The memory limit of the chart, in MiB. */
 async function readMemoryLimit(): Promise<number> {
   const values = parse(await readFile(join(root, 'charts/pullpass/values.yaml'), 'utf8'))
   const [, mebibytes] = /^(\d+)Mi$/.exec(values.resources.limits.memory) ?? []
@@ -88,14 +88,14 @@ async function readMemoryLimit(): Promise<number> {
   return Number(mebibytes)
 }
 
-/** What the last stage of the Dockerfile sets: a variable in each `ENV` line. */
+/** The variables in the `ENV` lines of the last stage of the Dockerfile. */
 async function readImageEnvironment(): Promise<Record<string, string>> {
   const stages = (await readFile(join(root, 'Dockerfile'), 'utf8')).split(/^FROM /m)
   const lines = stages.at(-1)?.matchAll(/^ENV (\w+)=(\S+)$/gm) ?? []
   return Object.fromEntries([...lines].map(([, name, value]) => [name, value]))
 }
 
-/** What the API server is given to trust. */
+/** The CA that the API server trusts. */
 async function readCa(cluster: Cluster): Promise<string> {
   const path = `/api/v1/namespaces/${releaseNamespace}/secrets/pullpass-ca`
   const { body } = await cluster.ask<V1Secret>('GET', path)

@@ -111,7 +111,7 @@ export async function startFixture(
   }
 }
 
-/** A note that is kept for as long as the test runs. */
+/** A record that exists as long as the test runs. */
 export function createNote(): Note {
   let kept: string | undefined
   return {

@@ -50,7 +50,7 @@ async function copyNpm(root: string): Promise<void> {
   await writeFile(command, `#!/bin/sh\nexec node ${npm}/bin/npm-cli.js "$@"\n`, { mode: 0o755 })
 }
 
-/** npm in the image downloads from where this machine's npm does, and trusts whom it trusts. */
+/** npm in the image uses the registry and the CA of the npm of this machine. */
 async function npmSettings(root: string): Promise<Record<string, string>> {
   const settings: Record<string, string> = { npm_config_registry: await npmConfig('registry') }
   const trusted = {
@@ -75,6 +75,6 @@ async function make(buildah: Buildah, root: string, env: Record<string, string>)
   const settings = Object.entries(env).map(([name, value]) => `ENV ${name}="${value}"`)
   const file = join(dirname(root), 'Dockerfile.base')
   await writeFile(file, ['FROM scratch', 'COPY . /', ...settings, ''].join('\n'))
-  // By its id: a name would be looked up in registries first.
+  // By ID: buildah would look up a name in registries first.
   return buildah(['build', '--quiet', '--file', file, root])
 }

@@ -4,7 +4,7 @@ import { run } from '../../sandbox/processes.ts'
 import { makeBaseImages } from './base-images.ts'
 import { openBuildah } from './buildah.ts'
 
-/** What the image says of itself, as the OCI image specification names it. */
+/** The configuration of the image, with the names of the OCI image specification. */
 export interface ImageConfig {
   User: string
   Env: string[]
@@ -15,13 +15,13 @@ export interface ImageConfig {
 
 export interface BuiltImage {
   config: ImageConfig
-  /** Folders with the file systems of the image and of what it is based on. */
+  /** Folders with the file systems of the image and of its base image. */
   root: string
   baseRoot: string
-  /** What it was built from, as a clone has it: no installed packages, nothing that is not committed. */
+  /** The source of the build, as in a clone: no installed packages and no uncommitted files. */
   checkout: string
   revision: string
-  /** Of the layers as a node downloads them, compressed. */
+  /** Size of the compressed layers, as a node downloads them. */
   downloadBytes: number
   buildSeconds: number
 }

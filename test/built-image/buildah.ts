@@ -2,10 +2,10 @@ import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { run } from '../../sandbox/processes.ts'
 
-/** Runs buildah with these words and resolves with what it says; `input` is its standard input. */
+/** Runs buildah with these arguments and resolves with its output; `input` is its standard input. */
 export type Buildah = (args: string[], input?: string) => Promise<string>
 
-/** What is in the way of building an image here, in one sentence; undefined: nothing. */
+/** Why no image can be built here, in one sentence; undefined: it can. */
 export async function obstacleToBuilding(): Promise<string | undefined> {
   if (process.getuid?.() !== 0) return 'the image cannot be built: that needs root'
   const { code } = await run({ command: 'buildah', args: ['--version'] })

@@ -17,9 +17,9 @@ export interface Container {
 const volumes = ['etc/pullpass', 'var/run/secrets']
 
 /**
- * What a container runtime does, as far as it matters here: a mount namespace with the image's root
+ * Does what a container runtime does, as far as needed here: a mount namespace with the image's root
  * made read-only, /proc, /dev and the volumes in it; then the image's user, without capabilities.
- * Nothing but what the image holds is run in there, so a shell that is not there cannot be needed.
+ * Only programs of the image run there, so a missing shell is noticed.
  */
 const ENTER = `set -e
 root=$1 folder=$2 user=$3
@@ -35,7 +35,7 @@ for volume in ${volumes.join(' ')}; do
 done
 exec env -i "$@"`
 
-/** Starts what the image says, as the user that it says, with a root that nobody can write to. */
+/** Starts the entry point of the image as its user, with a read-only root. */
 export async function containerOf(container: Container): Promise<Program> {
   const { image, folder, files = {}, env = {}, args } = container
   const { config, root } = image

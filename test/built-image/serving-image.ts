@@ -10,7 +10,7 @@ import { type Container, containerOf } from './container.ts'
 export interface ServingImage {
   cluster: Cluster
   process: RunningProcess
-  /** From the start of the process, mounts included, until /livez and /readyz said ok. */
+  /** Time from the start of the process, with mounts, until /livez and /readyz were ok. */
   listeningMs: number
   readyMs: number
 }
@@ -21,7 +21,7 @@ interface Place extends Pick<Testbed, 'controlPlane' | 'environment'> {
 
 const serviceAccount = '/var/run/secrets/kubernetes.io/serviceaccount'
 
-/** Starts a cluster, an environment and the image between them, as in a pod; ends them with `t`. */
+/** Starts a cluster, an environment and the image, as in a pod; stops them at the end of `t`. */
 export async function serveImage(
   t: Test,
   container: Pick<Container, 'image' | 'folder'>,
@@ -58,7 +58,7 @@ export async function serveImage(
   return { cluster, process, listeningMs, readyMs: await passed('/readyz') }
 }
 
-/** What the chart's Deployment gives to the container. */
+/** The settings of the container in the Deployment of the chart. */
 async function mountedIn({
   controlPlane,
   environment,

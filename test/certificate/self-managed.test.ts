@@ -50,7 +50,7 @@ interface Line {
   secret?: string
 }
 
-/** A replica with names of its own, so that tests do not meet; `log` is what it wrote. */
+/** A replica with its own names, so that tests do not affect each other; `log` contains its log. */
 function replica(
   t: Test,
   name: string,
@@ -74,7 +74,7 @@ function replica(
   return { source, log }
 }
 
-/** A MutatingWebhookConfiguration as a chart makes it: no caBundle, and nobody is called by it. */
+/** A MutatingWebhookConfiguration as the chart creates it: without caBundle, and never called. */
 async function configure(name: string, urls = ['https://127.0.0.1:1/'], labels = {}) {
   const webhooks = urls.map((url, index) => ({
     name: `w${index}.pullpass.io`,
@@ -112,7 +112,7 @@ async function serve(t: Test, source: CertificateSource): Promise<string> {
     const { request: review } = JSON.parse(Buffer.concat(chunks).toString())
     const answer = { uid: review.uid, allowed: true }
     response.setHeader('Content-Type', 'application/json')
-    // A new handshake for each review: it is the certificate that is looked at here.
+    // A new handshake for each review, because this test is about the certificate.
     response.setHeader('Connection', 'close')
     response.end(
       JSON.stringify({
@@ -129,7 +129,7 @@ async function serve(t: Test, source: CertificateSource): Promise<string> {
   return `https://127.0.0.1:${(server.address() as AddressInfo).port}/`
 }
 
-t.test('the API server is never without trust while leaf and CA change', async t => {
+t.test('the API server trusts pullpass while serving certificate and CA change', async t => {
   const name = 'rotating'
   const lives = { leafSeconds: 6, caSeconds: 24 }
   const replicas = [replica(t, name, lives), replica(t, name, lives)]
@@ -196,7 +196,7 @@ t.test('the API server is never without trust while leaf and CA change', async t
   t.comment(`${created} pods created, 0 refused`)
 })
 
-t.test('replicas that start together agree on one CA', async t => {
+t.test('replicas that start at the same time agree on one CA', async t => {
   const log: Line[] = []
   for (let round = 0; round < 5; round++) {
     const secretName = `race-${round}`
@@ -238,7 +238,7 @@ t.test('replicas that start together agree on one CA', async t => {
   }
 })
 
-t.test('the configuration trusts what is served, and is put right', async t => {
+t.test('the caBundle contains the CA in use, and is restored after a change', async t => {
   const name = 'kept'
   const { source } = replica(t, name)
   await source.start()
@@ -277,7 +277,7 @@ t.test('the configuration trusts what is served, and is put right', async t => {
   await waitFor(trusted, within('the caBundle of another configuration of that name'))
 })
 
-t.test('a bundle made before the configuration changed is not written', async t => {
+t.test('a caBundle that is older than the configuration is not written', async t => {
   const name = 'stale'
   const bundle = createCaBundle({ client: admin, name, logger: pino({ level: 'silent' }) })
   t.teardown(() => bundle.stop())
@@ -296,7 +296,7 @@ t.test('a bundle made before the configuration changed is not written', async t 
   t.equal(code, 1, 'nor made again')
 })
 
-/** What keeps the CA of one replica, without the rest of it. */
+/** The part of a replica that maintains the CA. */
 function replicaCa(name: string, options: Partial<CaOptions> = {}) {
   const log: Line[] = []
   const controller = createManagedCa({
@@ -325,7 +325,7 @@ async function damage(name: string, texts: Record<string, string | undefined>): 
   await admin.core.replaceNamespacedSecret({ namespace, name: `${name}-ca`, body })
 }
 
-t.test('a CA that is deleted or damaged is put back by a replica that knows it', async t => {
+t.test('a deleted or damaged CA is restored by a replica that knows it', async t => {
   const name = 'deleted'
   const { source, log } = replica(t, name, { leafSeconds: 40, caSeconds: 400 })
   await source.start()
@@ -353,7 +353,7 @@ t.test('a CA that is deleted or damaged is put back by a replica that knows it',
   t.notMatch(JSON.stringify(log), /PRIVATE KEY/)
 })
 
-t.test('replicas that put a damaged CA back together do it once', async t => {
+t.test('several replicas restore a damaged CA only once', async t => {
   const replicas = Array.from({ length: 4 }, () => replicaCa('together'))
   const [before] = await Promise.all(replicas.map(({ keep }) => keep()))
   await damage('together', { 'tls.key': 'nonsense' })
@@ -362,7 +362,7 @@ t.test('replicas that put a damaged CA back together do it once', async t => {
   t.equal(replicas.flatMap(({ log }) => log.filter(({ step }) => step === 'put-back')).length, 1)
 })
 
-t.test('a damaged CA that no replica knows is replaced after a minute', async t => {
+t.test('a damaged CA that no replica knows is replaced after one minute', async t => {
   const name = 'unknown'
   const before = await replicaCa(name).keep()
   let passed = 0
@@ -416,7 +416,7 @@ t.test('a replica whose clock is 400 days off does not replace the CA', async t 
   t.strictSame(await authorityIn('lasting'), before)
 })
 
-t.test("no CA begins before the API server's clock is known", async t => {
+t.test('no CA is created before the clock of the API server is known', async t => {
   let measured = false
   const { keep } = replicaCa('early', { clock: { ...right, isMeasured: () => measured } })
   await t.rejects(keep(), { name: 'CertificateError', message: /before the API server's clock/ })
@@ -425,43 +425,40 @@ t.test("no CA begins before the API server's clock is known", async t => {
   t.ok((await keep()).signing)
 })
 
-t.test(
-  'a CA that begins in the future is replaced, and not by a replica of that clock',
-  async t => {
-    const name = 'future'
-    await configure(name)
-    const { source } = replica(t, name)
-    await source.start()
-    await ready(source)
-    const odd = replica(t, name, { clock: { ...right, local: inDays(400) } })
-    await odd.source.start()
-    await ready(odd.source)
-    await source.stop()
-    const before = odd.source.current()
-    const bundles = await bundlesIn(name)
+t.test('a CA of the future is replaced, but not by a replica with that clock', async t => {
+  const name = 'future'
+  await configure(name)
+  const { source } = replica(t, name)
+  await source.start()
+  await ready(source)
+  const odd = replica(t, name, { clock: { ...right, local: inDays(400) } })
+  await odd.source.start()
+  await ready(odd.source)
+  await source.stop()
+  const before = odd.source.current()
+  const bundles = await bundlesIn(name)
 
-    const wrong = begun(await makeCa(inDays(400)(), 36_000), inDays(400)())
-    const { data = {} } = caSecret(wrong, {})
-    await damage(
-      name,
-      Object.fromEntries(
-        Object.entries(data).map(([key, text]) => [key, Buffer.from(text, 'base64').toString()]),
-      ),
-    )
-    const isNoted = () =>
-      odd.source.warnings().some(note => /future-ca is not valid before/.test(note))
-    await waitFor(isNoted, within('the note'))
-    t.strictSame(odd.source.current(), before, 'the serving certificate stays')
-    t.strictSame(await bundlesIn(name), bundles, 'and so does the caBundle')
-    t.strictSame((await authorityIn(name)).signing, wrong.signing)
+  const wrong = begun(await makeCa(inDays(400)(), 36_000), inDays(400)())
+  const { data = {} } = caSecret(wrong, {})
+  await damage(
+    name,
+    Object.fromEntries(
+      Object.entries(data).map(([key, text]) => [key, Buffer.from(text, 'base64').toString()]),
+    ),
+  )
+  const isNoted = () =>
+    odd.source.warnings().some(note => /future-ca is not valid before/.test(note))
+  await waitFor(isNoted, within('the note'))
+  t.strictSame(odd.source.current(), before, 'the serving certificate stays')
+  t.strictSame(await bundlesIn(name), bundles, 'and so does the caBundle')
+  t.strictSame((await authorityIn(name)).signing, wrong.signing)
 
-    const other = replica(t, name)
-    await other.source.start()
-    await ready(other.source, odd.source)
-    t.equal((await authorityIn(name)).signing.cert.includes(wrong.signing.cert), false)
-    await waitFor(() => odd.source.warnings().length === 0, within('the end of the note'))
-  },
-)
+  const other = replica(t, name)
+  await other.source.start()
+  await ready(other.source, odd.source)
+  t.equal((await authorityIn(name)).signing.cert.includes(wrong.signing.cert), false)
+  await waitFor(() => odd.source.warnings().length === 0, within('the end of the note'))
+})
 
 /** A client with the rights that are needed, and no other. */
 async function serviceAccount(
@@ -491,7 +488,7 @@ async function serviceAccount(
   return connectAs(t, kubeConfig)
 }
 
-t.test('it needs rights on the one Secret and the one configuration', async t => {
+t.test('self-managed mode needs rights on one Secret and one configuration', async t => {
   const secret = ['get', 'create', 'patch', 'update']
   const configuration = ['get', 'list', 'watch', 'patch']
   const client = await serviceAccount(t, 'narrow', { secret, configuration })
@@ -524,7 +521,7 @@ t.test('it needs rights on the one Secret and the one configuration', async t =>
   await Promise.all([source.stop(), t.rejects(started, { message: /stopped before/ })])
 })
 
-t.test('a mounted certificate is ready when the configuration trusts it', async t => {
+t.test('a mounted certificate is ready when the webhook configuration trusts it', async t => {
   const folder = await makeFolder('mounted')
   t.teardown(() => folder.remove())
   const authority = await makeCa(new Date(), 36_000)

@@ -23,7 +23,7 @@ export interface Ended {
   stderr: string
 }
 
-/** Real Helm, with a home of its own. `values` are added to those of the arguments. */
+/** Real Helm with its own home folder. `values` are added to those in the arguments. */
 export async function createHelm(t: Test, version: HelmVersion, kubeconfig = '/dev/null') {
   const home = await mkdtemp(join(tmpdir(), 'pullpass-helm-'))
   t.teardown(() => rm(home, { recursive: true, force: true }))
@@ -42,7 +42,7 @@ export async function createHelm(t: Test, version: HelmVersion, kubeconfig = '/d
     plain,
     template: (args: string[], values?: object) =>
       helm(['template', 'pullpass', CHART, ...args], values),
-    /** The objects of a chart that renders; fails the test where it does not. */
+    /** The rendered objects of the chart; fails the test if it cannot be rendered. */
     render: async (args: string[], values?: object): Promise<Manifest[]> => {
       const ended = await helm(['template', 'pullpass', CHART, ...args], values)
       if (ended.code !== 0) throw new Error(ended.stderr)
@@ -72,7 +72,7 @@ async function run(
   options: { env: NodeJS.ProcessEnv; input: string },
 ): Promise<Ended> {
   const child = spawn(program, args, { env: options.env })
-  // A program that ends early, with bad arguments, does not read.
+  // A program that ends early because of bad arguments does not read its input.
   child.stdin.on('error', () => {})
   child.stdin.end(options.input)
   const read = (stream: Readable) => text(stream)

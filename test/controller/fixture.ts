@@ -9,7 +9,7 @@ import type { SecretStore } from '../../src/pull-secret/store.ts'
 
 export const rules = { secretName: 'pullpass-registry', registryHost: 'registry.d.example.com' }
 
-/** What the sandbox's environment does not do: tokens that tell nothing, failures at a set moment. */
+/** What the environment of the sandbox cannot do: opaque tokens, failures at a chosen moment. */
 export interface Environment {
   tokens: ListedToken[]
   /** The organization of a token, by its id; absent: every one. */
@@ -19,7 +19,7 @@ export interface Environment {
   mints: number
   lists: number
   canList: boolean
-  /** The minted token's text does not tell its id. */
+  /** The text of a minted token does not contain its ID. */
   opaque: boolean
 }
 
@@ -116,7 +116,7 @@ export function setup(
       shift += ms
     },
     until: (holds: () => boolean, what: string) => waitFor(holds, { withinMs: 5000, what }),
-    /** Three more looks through all tokens. */
+    /** Waits for three more lists of all tokens. */
     sweeps: async () => {
       const before = environment.lists
       await waitFor(() => environment.lists >= before + 3, { withinMs: 5000, what: 'sweeps' })

@@ -6,7 +6,7 @@ import { TokenError, type TokenIssuer } from '../../src/issuer/issuer.ts'
 type Kind = 'list' | 'mint' | 'revoke'
 const { signal } = new AbortController()
 
-/** An issuer of which some calls fail, by `kind organization`, behind guards. */
+/** A guarded issuer of which some calls fail, by `kind organization`. */
 function setup() {
   const failing = new Map<string, TokenError>()
   const asked: string[] = []
@@ -72,7 +72,7 @@ async function open(error: TokenError, times: number) {
 
 const all = everyCall.map(call => call.join(' '))
 
-t.test('a failure holds back the calls that need the request that failed', async t => {
+t.test('after a failure, calls that need the failed request wait', async t => {
   const rows: [string, TokenError, number, string[]][] = [
     ['two failures hold back nothing', outage(), 2, all],
     ['three in a row hold back that call', outage(), 3, all.filter(each => each !== 'mint acme')],
@@ -96,7 +96,7 @@ t.test('a failure holds back the calls that need the request that failed', async
   }
 })
 
-t.test('no pause is longer than five minutes', async t => {
+t.test('no pause of the issuer is longer than five minutes', async t => {
   let now = 0
   const clock = mock.method(performance, 'now', () => now)
   t.teardown(() => clock.mock.restore())
@@ -109,7 +109,7 @@ t.test('no pause is longer than five minutes', async t => {
   t.equal(await passes('list', 'acme'), true)
 })
 
-t.test('another credential ends every pause', async t => {
+t.test('a new credential ends every pause of the issuer', async t => {
   const { failing, passes, changeCredential } = setup()
   failing.set('list acme', outage({ retryAfterMs: 60_000, request: 'login' }))
   await passes('list', 'acme')

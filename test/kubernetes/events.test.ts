@@ -3,7 +3,7 @@ import t from 'tap'
 import { waitFor } from '../../sandbox/processes.ts'
 import { watchProblems } from '../../src/kubernetes/events.ts'
 
-t.test('a problem that lasts is told once, one that passes is not', async t => {
+t.test('a lasting problem is reported in one event, a short one in none', async t => {
   const reported: string[] = []
   const seen = [['passing'], ['lasting'], ['lasting', 'late'], ['lasting', 'late']]
   let looks = 0
@@ -14,7 +14,7 @@ t.test('a problem that lasts is told once, one that passes is not', async t => {
   t.strictSame(reported, ['lasting', 'late'])
 })
 
-t.test('it is told again while it lasts, since events end', async t => {
+t.test('a lasting problem is reported again, because events expire', async t => {
   let reported = 0
   mock.timers.enable({ apis: ['setInterval'] })
   t.teardown(() => mock.timers.reset())

@@ -24,7 +24,7 @@ export interface Caller {
   call(host: keyof BluemixEnvironment['hosts'], path: string, wish?: Wish): Promise<Reply>
   login(form: Record<string, string>, headers?: Record<string, string>): Promise<Reply>
   accessToken(): Promise<string>
-  /** A request to the token API as the default user, for `acme` unless told otherwise. */
+  /** A request to the token API as the default user, by default for `acme`. */
   tokens(method: string, rest?: string, headers?: Record<string, string>): Promise<Reply>
   mint(query?: string): Promise<string>
 }
@@ -38,14 +38,14 @@ export const basic = (user: string, password: string) =>
 
 export const loginPath = '/UAALoginServerWAR/oauth/token'
 
-/** An environment, and a plain client that reaches it as anyone would: by name, through the gateway. */
+/** An environment, and a plain client that reaches it by name, through the gateway. */
 export async function startCaller(t: Teardown): Promise<Caller> {
   const environment = await startBluemixEnvironment()
   t.teardown(environment.stop)
   return reachEnvironment(t, environment)
 }
 
-/** The same client, for an environment that is there already. */
+/** The same client, for an existing environment. */
 export function reachEnvironment(t: Teardown, environment: BluemixEnvironment): Caller {
   const dispatcher = new ProxyAgent({
     uri: environment.gateway,

@@ -1,20 +1,20 @@
 import { waitFor } from '../../sandbox/processes.ts'
 import type { CheckedCluster } from './checked-cluster.ts'
 
-/** Something that pullpass does for a namespace, step by step. */
+/** An action of pullpass for a namespace. */
 export interface Action {
   name: string
-  /** Brings the namespace to where the action can begin. */
+  /** Prepares the namespace. */
   prepare(namespace: string): Promise<void>
-  /** Called when a leader is there, right before the beginning. */
+  /** Called when a leader exists, right before `begin`. */
   ready?(): Promise<void>
-  /** Makes it necessary. */
+  /** Makes the action necessary. */
   begin(namespace: string): Promise<void>
-  /** Resolves when it is done, and what should be is; rejects with what is not. */
+  /** Resolves when the action is complete and the result is correct; rejects with what is wrong. */
   whenDone(namespace: string): Promise<void>
 }
 
-/** The settings with which nothing but its own beginning makes an action wait. */
+/** Settings with which an action starts as soon as it is necessary. */
 export const actionSettings = {
   leader: { leaseSeconds: 3, renewSeconds: 1 },
   controller: {
@@ -43,7 +43,7 @@ export function createActions(cluster: CheckedCluster): Action[] {
     rotation(cluster, holding),
     deletion(cluster, holding),
     {
-      name: 'revoke: namespace un-labelled',
+      name: 'revoke: namespace unlabelled',
       prepare: holding,
       begin: namespace => cluster.label(namespace, null),
       whenDone: cluster.whenNothingIsLeft,
@@ -51,7 +51,7 @@ export function createActions(cluster: CheckedCluster): Action[] {
   ]
 }
 
-/** Plays the passing of time: the Secret says that its token is older than it is. */
+/** Simulates an old token: the annotation of the Secret contains an earlier time. */
 function rotation(cluster: CheckedCluster, prepare: Action['prepare']): Action {
   const former = new Map<string, string | undefined>()
   const holds = (namespace: string) => cluster.liveTokens(namespace)[0]?.id
@@ -74,7 +74,7 @@ function rotation(cluster: CheckedCluster, prepare: Action['prepare']): Action {
   }
 }
 
-/** The namespace goes on ending until all is over, so that it makes no difference how quick it is. */
+/** A finalizer keeps the namespace terminating until the check, so that timing does not matter. */
 function deletion(cluster: CheckedCluster, prepare: Action['prepare']): Action {
   const hold = async (namespace: string, finalizers: string[]) => {
     await cluster.ask('PATCH', `/api/v1/namespaces/${namespace}`, { metadata: { finalizers } })

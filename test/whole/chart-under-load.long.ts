@@ -25,12 +25,12 @@ for (const command of [
 }
 await sandbox.whenLed()
 
-/** All pods of the Deployment that were ever seen: their logs stay. */
+/** All pods of the Deployment so far; their logs are kept. */
 const seen = new Set<string>()
 const happened: string[] = []
 const begun = performance.now()
 
-t.test('no pod is refused or missed, whatever happens to the release', async t => {
+t.test('no pod is refused or missed during upgrades and restarts of the release', async t => {
   const caBefore = await trusted()
   await look()
   const load = startLoadGenerator({ controlPlane, namespace: 'shop', image, perSecond })
@@ -38,7 +38,7 @@ t.test('no pod is refused or missed, whatever happens to the release', async t =
   await sleep(2000)
   await restart()
   await deleteLeader()
-  // From here on a replica that cannot be asked would be a pod without the reference.
+  // From here on, an unreachable replica would cause a pod without the reference.
   await upgrade()
   await restart()
   await deleteLeader()
@@ -58,14 +58,14 @@ t.test('no pod is refused or missed, whatever happens to the release', async t =
   t.ok(created >= (loadMs / 1000) * perSecond * 0.9, 'the pods kept coming')
 })
 
-t.test('the API server counted no call that failed', async t => {
+t.test('the API server counted no failed webhook call', async t => {
   const metrics = await kubectl(controlPlane, 'get', '--raw', '/metrics')
   const failed =
     /^apiserver_admission_webhook_(fail_open|rejection)_count\{.*inject\.pullpass\.io.*/gm
   t.same(metrics.match(failed) ?? [], [])
 })
 
-t.test('each of it did happen', async t => {
+t.test('each change of the release did happen', async t => {
   const lines = (await Promise.all([...seen].map(pod => node.logs(pod)))).flatMap(readLines)
   const steps = new Set(lines.map(({ step }) => step))
   for (const step of ['begin', 'add-next', 'sign-with-next', 'drop-older']) {
@@ -80,7 +80,7 @@ t.test('each of it did happen', async t => {
     'no replica logged an error',
   )
   const mints = sandbox.environment.ledger.mints()
-  t.equal(mints.length, 1, 'one token was minted, whoever led')
+  t.equal(mints.length, 1, 'one token was minted by all leaders together')
 })
 
 async function restart(): Promise<void> {

@@ -5,15 +5,15 @@ import type { Replicas } from '../../sandbox/replicas.ts'
 import { reachEnvironment } from '../sandbox/bluemix-caller.ts'
 import { type Cluster, reachCluster } from './cluster.ts'
 
-/** What the environment and the cluster hold of a namespace: its live tokens, and its Secret's. */
+/** A cluster with checks of a namespace: its live tokens in the environment, and its Secret. */
 export interface CheckedCluster extends Cluster {
-  /** Why the namespace does not have exactly one live token, held by its Secret; undefined: it has. */
+  /** The reason if the namespace does not have exactly one live token, in its Secret; else undefined. */
   wrong(namespace: string): Promise<string | undefined>
-  /** Why something of a namespace that is to have nothing is still there. */
+  /** What is left of a namespace that should have neither Secret nor token; else undefined. */
   left(namespace: string): Promise<string | undefined>
   /**
-   * Resolves when nothing is wrong (or left) any more; rejects with what still is,
-   * by default after 75 s: tokens are looked through every 60 s.
+   * Resolves when nothing is wrong (or left); rejects with the last reason, by default after 75 s,
+   * because tokens are listed every 60 s.
    */
   whenRight(namespace: string, withinMs?: number): Promise<void>
   whenNothingIsLeft(namespace: string, withinMs?: number): Promise<void>
@@ -53,7 +53,7 @@ export async function reachCheckedCluster(t: Test, replicas: Replicas): Promise<
   }
 }
 
-/** Plants what is not ours beside what is; the returned function tells what became of it. */
+/** Creates tokens and a Secret that pullpass does not manage; the result lists what was changed of them. */
 export async function plantForeign(
   t: Test,
   { environment }: Replicas,

@@ -9,11 +9,11 @@ import { type Replica, type Replicas, startReplicas } from '../../sandbox/replic
 import { type CheckedCluster, reachCheckedCluster } from './checked-cluster.ts'
 import { pod, references, reviewOf } from './pods.ts'
 
-/** How wrong the clock of one replica is, for a minute. */
+/** The error of the clock of one replica, for a minute. */
 export interface Skew {
   name: string
   offsetMs: number
-  /** Whether the replica is also started anew while its clock is wrong. */
+  /** Whether the replica is also restarted while its clock is wrong. */
   restarted: boolean
 }
 
@@ -22,13 +22,13 @@ interface Fixture {
   cluster: CheckedCluster
 }
 
-/** What the API server said to the pods of a minute. */
+/** The answers of the API server to the pods of one minute. */
 interface Traffic {
   created: number
-  /** What was said instead. */
+  /** Other answers. */
   failures: string[]
   longestFailureMs: number
-  /** How often a replica called itself ready and the caBundle did not trust it. */
+  /** How often a replica was ready although the caBundle did not trust its certificate. */
   untrusted: number
 }
 
@@ -43,7 +43,7 @@ export async function simulateSkews(skews: Skew[]): Promise<void> {
   const fixture = { replicas, cluster: await reachCheckedCluster(t, replicas) }
   await whenHealed(fixture, 'before')
   for (const [index, skew] of skews.entries()) {
-    await t.test(`a replica's clock is ${skew.name} for a minute`, t =>
+    await t.test(`a replica works while its clock is ${skew.name} for a minute`, t =>
       simulateSkew(t, fixture, { ...skew, index }),
     )
   }
@@ -100,7 +100,7 @@ async function simulateSkew(
   })
 }
 
-/** Two pods a second, each on its own, whatever becomes of those before. */
+/** Creates two pods per second, without waiting for earlier ones. */
 async function createSteadily(
   fixture: Fixture,
   namespace: string,
@@ -125,7 +125,7 @@ async function create({ cluster }: Fixture, namespace: string, name: string) {
   return { at: performance.now(), right, said: `${name}: HTTP ${status} ${body.message ?? ''}` }
 }
 
-/** From the first that fails to the next that does not. */
+/** Time from the first failure to the next success. */
 function longestFailure(answers: { at: number; right: boolean }[]): number {
   let longest = 0
   let since: number | undefined
@@ -143,7 +143,7 @@ async function untrustedOf({ replicas, cluster }: Fixture): Promise<Replica[]> {
   const ca = await bundle(cluster)
   const trusted = await Promise.all(asked.map(replica => isTrusted(replica, ca)))
   const doubted = asked.filter((_, index) => !trusted[index])
-  // Bundle, certificate and readiness change one after the other: what counts is what stays.
+  // Bundle, certificate and readiness do not change at the same time: only a lasting state counts.
   if (doubted.length === 0) return []
   await sleep(2000)
   const again = await bundle(cluster)
@@ -180,7 +180,7 @@ async function isTrusted({ port }: Replica, ca: string): Promise<boolean> {
   }
 }
 
-/** All are ready and trusted and give references, one leads, and the environment is served. */
+/** All replicas are ready and trusted and add references, one leads, and new namespaces are served. */
 async function whenHealed(fixture: Fixture, namespace: string): Promise<void> {
   const { replicas, cluster } = fixture
   const isWell = async () => {

@@ -3,17 +3,17 @@ import { Agent, fetch } from 'undici'
 import type { ControlPlane } from '../../sandbox/control-plane.ts'
 import { waitFor } from '../../sandbox/processes.ts'
 
-/** What the API server says to a request. */
+/** The answer of the API server to a request. */
 export interface Answer<T> {
   status: number
   body: T & { message?: string }
   warnings: string[]
 }
 
-/** The cluster as its administrator sees it, in plain JSON: what is sent is what was written. */
+/** Requests to the cluster as administrator, in plain JSON: objects are sent exactly as written. */
 export interface Cluster {
   ask<T>(method: string, path: string, body?: unknown): Promise<Answer<T>>
-  /** A new namespace in which pods can be created at once; opted in unless `labels` say else. */
+  /** A new namespace in which pods can be created at once; opted in unless `labels` differ. */
   namespace(name: string, labels?: Record<string, string>): Promise<void>
   label(name: string, value: 'enabled' | null): Promise<void>
   create(namespace: string, pod: V1Pod, query?: string): Promise<Answer<V1Pod>>
@@ -32,7 +32,7 @@ export const optedIn = { 'pullpass.io/inject': 'enabled' }
 const secretPath = (namespace: string) =>
   `/api/v1/namespaces/${namespace}/secrets/pullpass-registry`
 
-/** `hear` is given every message and warning of the API server. */
+/** `hear` receives every message and warning of the API server. */
 export function reachCluster(controlPlane: ControlPlane, hear: (text: string) => void): Cluster {
   const { url, ca } = controlPlane
   const token = controlPlane.kubeConfig().getCurrentUser()?.token
@@ -54,7 +54,7 @@ export function reachCluster(controlPlane: ControlPlane, hear: (text: string) =>
     ask,
     namespace: async (name, labels = optedIn) => {
       await done(ask('POST', '/api/v1/namespaces', { metadata: { name, labels } }))
-      // The controller manager would make it too, a moment later.
+      // The controller manager would create it too, a moment later.
       const account = { metadata: { name: 'default' } }
       await done(ask('POST', `/api/v1/namespaces/${name}/serviceaccounts`, account), 409)
     },
@@ -94,7 +94,7 @@ async function whenSecret(
   return found as V1Secret
 }
 
-/** Fails with what the API server says, unless that is fine. */
+/** Throws the answer of the API server if it is an error. */
 async function done(asked: Promise<Answer<unknown>>, fine = 0): Promise<void> {
   const { status, body } = await asked
   if (status >= 300 && status !== fine) throw new Error(`HTTP ${status}: ${body.message}`)

@@ -5,14 +5,14 @@ import { type Action, actionSettings } from './actions.ts'
 import type { CheckedCluster } from './checked-cluster.ts'
 import { listenToAll, type Moment, type Requests, renewal } from './requests.ts'
 
-/** A request that the leader makes while it does an action: the first of its name, the second, ... */
+/** A request of the leader during an action: the first with this name, the second, ... */
 export interface Point {
   request: string
   nth: number
   moment: Moment
 }
 
-/** A point of an action that is done for this namespace. */
+/** A point of an action in this namespace. */
 export interface Moving {
   point: Point
   action: Action
@@ -20,18 +20,18 @@ export interface Moving {
 }
 
 export interface CrashRun {
-  /** All points of an action, in order; of the renewals of the lease only the first. */
+  /** All points of an action, in order; only the first renewal of the Lease. */
   record(action: Action, namespace: string): Promise<Point[]>
-  /** Kills the leader at this point. Resolves when the action is done: false where it came to no such point. */
+  /** Kills the leader at this point. Resolves when the action is complete; false if the point did not occur. */
   killAt(moving: Moving): Promise<boolean>
   /** Brings each to its point, then kills the leader. */
   killAll(moving: Moving[]): Promise<void>
   /**
-   * Brings each to its point, then stops the leader for longer than its lease. Requests that were
-   * not done yet are done late, when another has done everything; then the former leader goes on.
+   * Brings each to its point, then suspends the leader for longer than its Lease. Requests that were
+   * not handled yet are handled later, after another leader has finished. Then the former leader continues.
    */
   stopAll(moving: Moving[]): Promise<void>
-  /** Another replica begins to lead, and the first thing that it finds is a namespace to mint for. */
+  /** Another replica becomes the leader and finds a namespace that needs a token. */
   readonly succession: Action
 }
 
@@ -39,16 +39,16 @@ interface State {
   replicas: Replicas
   cluster: CheckedCluster
   requests: Requests
-  /** Whose requests count; absent: whoever takes the lease. */
+  /** The replica whose requests count; undefined: the next one that takes the Lease. */
   actor: Replica | undefined
   restarts: Promise<void>[]
-  /** No leader has just begun. */
+  /** The term of the leader is not new. */
   isQuiet: boolean
 }
 
 const leasePath = '/apis/coordination.k8s.io/v1/namespaces/pullpass/leases/pullpass'
 
-/** For three replicas: one leads, one waits, one may still be starting again. */
+/** For three replicas: one leads, one waits, one may be restarting. */
 export function createCrashRun(replicas: Replicas, cluster: CheckedCluster): CrashRun {
   const requests = listenToAll(replicas, () => state.actor)
   const state: State = {
@@ -133,7 +133,7 @@ async function stopAll(state: State, moving: Moving[]): Promise<void> {
   const leader = await bringToPoints(state, moving, gate.promise)
   state.isQuiet = false
   leader.pause()
-  // What is done by now is answered to a process that does not read it.
+  // Requests that are handled by now are answered, but the suspended process does not read the answers.
   if (moving[0]?.point.moment === 'after') gate.resolve(undefined)
   await state.replicas.whenLed([leader])
   await Promise.all(moving.map(({ action, namespace }) => action.whenDone(namespace)))
@@ -142,7 +142,7 @@ async function stopAll(state: State, moving: Moving[]): Promise<void> {
   leader.resume()
 }
 
-/** One after the other, each in its namespace; all of them then stay there until the gate opens. */
+/** One after the other, each in its namespace. All of them wait there until the gate opens. */
 async function bringToPoints(
   state: State,
   moving: Moving[],
@@ -167,7 +167,7 @@ async function bringToPoints(
   return leader
 }
 
-/** A new leader looks through all tokens at once, and again after a lease: then only an action is heard. */
+/** A new leader lists all tokens at once, and again after one Lease. Then only the action causes requests. */
 async function quiet(state: State): Promise<void> {
   if (state.isQuiet) return
   await state.replicas.whenLed()
@@ -184,7 +184,7 @@ async function whenLeaderIsReady(state: State, action?: Action): Promise<Replica
   return leader
 }
 
-/** Counts the leader's requests from now on, and has `met` decide on each. */
+/** Counts the requests of the leader from now on; `met` decides about each. */
 function follow(state: State, met: (point: Point) => Promise<'drop' | undefined>): void {
   const counts = new Map<string, number>()
   state.requests.hear(async (request, moment, replica) => {
@@ -201,7 +201,7 @@ function isSame(met: Point, point: Point): boolean {
   return met.request === point.request && met.moment === point.moment && met.nth === point.nth
 }
 
-/** Keeps an action from being over before the lease comes to be renewed. */
+/** Delays an action until the Lease is renewed. */
 function holdUntilRenewed(): (point: Point) => Promise<void> {
   const renewed = Promise.withResolvers<void>()
   return async ({ request, moment }) => {
@@ -218,7 +218,7 @@ async function killActor(state: State): Promise<void> {
   if (victim !== undefined) state.restarts.push(victim.restart())
 }
 
-/** Plays the time that passes until the lease of a dead process has run out. */
+/** Simulates the expiry of the Lease of a dead process. */
 async function giveLeaseBack({ cluster }: State): Promise<void> {
   const spec = { holderIdentity: '', leaseDurationSeconds: 1 }
   await cluster.ask('PATCH', leasePath, { spec })

@@ -1,4 +1,4 @@
-// What README and docs/operations.md print is typed as it stands there, in the order in which it stands there.
+// Runs the commands of README and docs/operations.md exactly as printed, in the same order.
 import { chmod, readFile, symlink, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
@@ -10,7 +10,7 @@ import { tool } from '../../sandbox/tools.ts'
 
 const checkout = join(import.meta.dirname, '..', '..')
 
-/** Runs a line as a person types it, in a folder with the chart and the keys. */
+/** Runs a line as a person would, in a folder with the chart and the keys. */
 type Type = (line: string) => Promise<string>
 
 const skip = obstacleToExec() ?? false
@@ -55,7 +55,7 @@ t.test('every command that docs/operations.md prints works as printed', { skip }
   t.notMatch(await names('deployments'), 'pullpass')
 })
 
-t.test('what README prints about the chart is part of that', async t => {
+t.test('the chart commands in the README are part of docs/operations.md', async t => {
   const known = Object.values(await printed()).flat()
   const own = commandsIn(await readFile(join(checkout, 'README.md'), 'utf8'))
   const lines = own.filter(line => /^(helm|kubectl) /.test(line))
@@ -76,7 +76,7 @@ async function printed(): Promise<Record<string, string[]>> {
   )
 }
 
-/** What stands in blocks of code that have no language; a line that ends in \ goes on in the next. */
+/** Lines of code blocks without a language; a line that ends in \ continues in the next one. */
 function commandsIn(markdown: string): string[] {
   const blocks = [...markdown.matchAll(/^```(\w*)\n(.*?)^```$/gms)]
   const plain = blocks.flatMap(([, language, block = '']) => (language === '' ? [block] : []))
@@ -88,7 +88,7 @@ function commandsIn(markdown: string): string[] {
   )
 }
 
-/** `helm install` gets beside what is typed what only the sandbox needs: its image, proxy and CA. */
+/** Adds to `helm install` what only the sandbox needs: its image, proxy and CA. */
 const HELM = `#!/bin/sh
 [ "$1" != install ] || set -- "$@" --values "$SANDBOX_VALUES"
 exec "$HELM" "$@"

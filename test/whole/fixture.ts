@@ -12,26 +12,26 @@ import { reachWebhook, type Webhook } from './webhook.ts'
 
 type StartedSandbox = Omit<Sandbox, 'registry'>
 
-/** A running sandbox, what can be done in it, and an ear for all that is said. */
+/** A running sandbox with helpers; it records every text, to search it for leaked credentials. */
 export interface Fixture
   extends Cluster,
     Pick<StartedSandbox, 'pullpass' | 'environment' | 'controlPlane'> {
   webhook: Webhook
-  /** As the administrator; objects are given as a file where it says `-f FILE`. */
+  /** Runs kubectl as administrator. With `-f FILE`, the object is passed as a file. */
   kubectl(command: string, object?: unknown): ReturnType<StartedSandbox['controlPlane']['kubectl']>
-  /** One series of /metrics, or the sum of all of a name. */
+  /** One series of /metrics, or the sum of all series with this name. */
   count(series: string): Promise<number>
-  /** The tokens of a namespace: all that were minted, and those that let someone in now. */
+  /** The tokens of a namespace: all that were minted, and those that are valid now. */
   mints(namespace: string): MintEntry[]
   liveTokens(namespace: string): LiveToken[]
-  /** For a text of the test's own, and for a credential that the environment never saw as valid. */
+  /** Records a text of the test, or a credential that was never valid in the environment. */
   hear(text: string): void
   confide(secret: string): void
-  /** What gave a secret away, of everything heard, logged, measured or kept outside of Secrets. */
+  /** Recorded texts, logs, metrics and objects (other than Secrets) that contain a credential. */
   leaks(): Promise<string[]>
 }
 
-/** Ends the sandbox with the test. Resolves when the API server sends pods to pullpass. */
+/** Stops the sandbox at the end of the test. Resolves when the API server sends pods to pullpass. */
 export async function startFixture(t: Test, starting: Promise<StartedSandbox>): Promise<Fixture> {
   const { environment, controlPlane, pullpass, stop } = await starting
   t.teardown(stop)
@@ -79,13 +79,13 @@ export async function startFixture(t: Test, starting: Promise<StartedSandbox>): 
   }
 }
 
-/** What holds at the end of each of these tests. */
+/** Tests that hold at the end of every such file. */
 export function testInvariants(t: Test, fixture: Fixture, foreign: string[] = []): void {
-  t.test('no secret that the environment ever issued shows up anywhere but in Secrets', async t => {
+  t.test('no credential that the environment issued appears outside of Secrets', async t => {
     t.ok(fixture.environment.issued().length > 3, 'there were secrets to look for')
     t.same(await fixture.leaks(), [])
   })
-  t.test('Secrets were asked for by their one name, and written as they should be', async t => {
+  t.test('Secrets were requested only by their name, and written as documented', async t => {
     const audit = await fixture.controlPlane.audit()
     const verbs = new Set(secretRequests(audit).map(({ verb }) => verb))
     t.ok(['list', 'watch', 'patch'].every(verb => verbs.has(verb)))
@@ -94,13 +94,13 @@ export function testInvariants(t: Test, fixture: Fixture, foreign: string[] = []
       [],
     )
   })
-  t.test('nothing happened that has no explanation', async t => {
+  t.test('the log contains no unexplained error', async t => {
     t.same(fixture.pullpass.lines('an internal error, see the log'), [])
     t.same(fixture.pullpass.lines('a failure that nobody waited for'), [])
   })
 }
 
-/** The API server takes a moment to honour a configuration that has changed. */
+/** The API server needs a moment to use a changed webhook configuration. */
 async function whenPodsAreSent(cluster: Cluster): Promise<void> {
   await cluster.namespace('first')
   const isSent = async () => {

@@ -1,6 +1,6 @@
 export type Verdict = 'allowed' | 'refused'
 
-/** Tried with the ServiceAccount's token; last what is expected without and with the policy. */
+/** Attempts with the token of the ServiceAccount; last: the expected status without and with the policy. */
 export type Way = [
   what: string,
   verb: string,
@@ -34,7 +34,7 @@ const always: [Verdict, Verdict] = ['allowed', 'allowed']
 const never: [Verdict, Verdict] = ['refused', 'refused']
 const byPolicy: [Verdict, Verdict] = ['allowed', 'refused']
 
-/** Each is a dry run, so that none changes what the next one meets. Last: without and with the policy. */
+/** Each is a dry run, so that it does not affect the next one. Last: without and with the policy. */
 export const ways: Way[] = [
   [
     'its own pull Secret',

@@ -61,7 +61,7 @@ t.test('the value true opts a namespace in', async () => {
   await waitFor(isInjected, { withinMs: 10_000, what: 'a pod to be injected' })
 })
 
-// The namespace of the test before was labelled later, and is served: these are not on their way.
+// The namespace of the previous test was labelled later and is served, so these will not follow.
 t.test('namespaces whose label has no effect get no Secret, token or injection', async t => {
   for (const namespace of ignored) {
     t.equal(await fixture.secret(namespace), undefined, namespace)

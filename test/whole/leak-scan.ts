@@ -1,4 +1,4 @@
-/** What no text has any business to hold, whoever issued it. */
+/** Patterns that no text may contain, whatever issued the credential. */
 const shapes: [what: string, shape: RegExp][] = [
   ['a JWT', /eyJ[\w-]{10,}\.eyJ[\w-]{10,}\./],
   ['a private key', /PRIVATE KEY-----/],
@@ -6,7 +6,7 @@ const shapes: [what: string, shape: RegExp][] = [
 ]
 
 /**
- * Where secrets show in texts, told without quoting them: `secret 3, in base64, in /metrics`. A
+ * Where secrets appear in texts, without quoting them: `secret 3, in base64, in /metrics`. A
  * secret is looked for as it is, URL-encoded, and in base64 at each of the three offsets that it can
  * have in a longer text.
  */
@@ -38,7 +38,7 @@ function formsOf(secret: string): { how: string; form: string }[] {
   ].filter(({ how, form }) => form !== '' && (how === 'as it is' || form !== secret))
 }
 
-/** The characters that the secret alone decides where `offset` bytes come before it (3 bytes make 4). */
+/** The base64 characters that depend on the secret alone if `offset` bytes precede it (3 bytes become 4). */
 function base64At(secret: string, offset: number): string {
   const bytes = Buffer.concat([Buffer.alloc(offset), Buffer.from(secret)])
   const first = Math.ceil((offset * 8) / 6)

@@ -4,7 +4,7 @@ export const image = 'registry.dedicated.example.com/acme/hello:1'
 export const elsewhere = 'docker.io/library/busybox:1'
 export const reference = { name: 'pullpass-registry' }
 
-/** A pod of one container; what `spec` and `metadata` say comes on top. */
+/** A pod with one container; `spec` and `metadata` are added to it. */
 export function pod(name: string, spec: object = {}, metadata: object = {}): V1Pod {
   return {
     apiVersion: 'v1',
@@ -14,12 +14,12 @@ export function pod(name: string, spec: object = {}, metadata: object = {}): V1P
   }
 }
 
-/** The names of the Secrets that it refers to, in order. */
+/** The names of the pull secrets of a pod, in order. */
 export function references({ spec }: V1Pod): (string | undefined)[] {
   return (spec?.imagePullSecrets ?? []).map(({ name }) => name)
 }
 
-/** A review of the pod's creation, as the API server sends it, but for what `request` says else. */
+/** A review of the creation of the pod, as the API server sends it; `request` overrides its fields. */
 export function reviewOf(namespace: string, object: unknown, request: object = {}) {
   return {
     apiVersion: 'admission.k8s.io/v1',

@@ -4,14 +4,14 @@ const service = 'system:serviceaccount:pullpass:pullpass'
 const oneName = 'fieldSelector=metadata.name%3Dpullpass-registry'
 
 /**
- * What pullpass did on Secrets, where that is not as it should be:
+ * Requests of pullpass for Secrets that are not as they should be:
  *
  * | request               | as it should be                                            |
  * |-----------------------|------------------------------------------------------------|
  * | list, watch           | of the one name only                                       |
  * | POST                  | never, but for its own authority in its own namespace      |
  * | PUT, deletecollection | never, but for its own authority in its own namespace      |
- * | apply with force      | never in a namespace of which `foreign` says so            |
+ * | apply with force      | never in a namespace for which `foreign` returns true      |
  * | anything              | of the one name                                            |
  */
 export function unusualRequests(audit: AuditEvent[], foreign: (namespace: string) => boolean) {

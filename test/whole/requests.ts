@@ -2,10 +2,10 @@ import type { RequestEvent } from '../../sandbox/bluemix/hooks.ts'
 import type { ProxiedRequest } from '../../sandbox/fault-proxy.ts'
 import type { Replica, Replicas } from '../../sandbox/replicas.ts'
 
-/** Before: nothing is done for it yet. After: it is done, and nobody was told. */
+/** Before: the request is not handled yet. After: it is handled, and the response is not sent yet. */
 export type Moment = 'before' | 'after'
 
-/** `'drop'`: before, it is never done; after, the answer is lost. */
+/** `'drop'`: before, the request is never handled; after, its response is lost. */
 export type Listener = (
   request: string,
   moment: Moment,
@@ -13,7 +13,7 @@ export type Listener = (
 ) => Promise<'drop' | undefined>
 
 export interface Requests {
-  /** Hears every request of all replicas, one listener at a time; undefined: nobody listens. */
+  /** Sets the one listener for every request of all replicas; undefined: none. */
   hear(listener: Listener | undefined): void
 }
 
@@ -33,7 +33,7 @@ export function listenToAll(replicas: Replicas, asks: () => Replica | undefined)
   for (const replica of replicas.all) {
     const listenToProxy = (moment: Moment) => async (request: ProxiedRequest) => {
       const verdict = await current?.(nameOf(request), moment, replica)
-      // What is thrown keeps the proxy from passing it on.
+      // An exception prevents the proxy from forwarding the request.
       if (verdict === 'drop') throw new Error('dropped')
     }
     Object.assign(replica.proxy?.hooks ?? {}, {
@@ -54,7 +54,7 @@ function nameOfAsked({ operation, method, host, path }: RequestEvent): string {
   return `environment ${operation ?? `${method} ${host}${path}`}`
 }
 
-/** Names of namespaces differ from one time to the next, and so do the numbers in queries. */
+/** Replaces names of namespaces and numbers in queries, which differ from run to run. */
 function nameOf({ method, path }: ProxiedRequest): string {
   const { pathname, searchParams } = new URL(path, 'https://apiserver')
   const short = pathname

@@ -46,7 +46,7 @@ export async function createTenant(t: Test, fixture: Fixture, name: string): Pro
 export const secretsOf = (namespace: string) => `/api/v1/namespaces/${namespace}/secrets`
 export const secretOf = (namespace: string) => `${secretsOf(namespace)}/pullpass-registry`
 
-/** A Secret of our name, label and type that holds no credential; `change` comes on top. */
+/** A Secret with our name, label and type, but without a credential; `change` is added to it. */
 export function damaged(annotations: Record<string, string> = {}, change: object = {}) {
   return {
     metadata: {
@@ -84,11 +84,11 @@ export interface Neighbours {
   besides(t: Test, act: (round: number) => Promise<unknown>, acts?: number): Promise<void>
 }
 
-/** A busy machine is slower than a quiet one for other reasons too; the faults cost far more. */
+/** A busy machine is slower for other reasons too; the faults cost far more. */
 const floorMs = 3000
 const mostActs = 2000
 
-/** Other tenants, each with a namespace that is labelled while something else goes on. */
+/** Other tenants, each with a namespace that is labelled during the attack. */
 export async function createNeighbours(fixture: Fixture): Promise<Neighbours> {
   let count = 0
   const measure = async () => {

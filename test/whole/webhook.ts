@@ -6,26 +6,26 @@ import type { V1MutatingWebhookConfiguration, V1Secret } from '@kubernetes/clien
 import { Agent, fetch } from 'undici'
 import type { Cluster } from './cluster.ts'
 
-/** What the webhook's port says to a request that does not come from the API server. */
+/** The answer of the webhook port to a request that does not come from the API server. */
 export interface Reply {
   status: number
   headers: Record<string, string>
   text: string
-  /** Of an AdmissionReview: its response, with the patch read. */
+  /** The response of an AdmissionReview, with its patch decoded. */
   response?: { uid: string; allowed: boolean; warnings?: string[]; patch?: unknown[] }
 }
 
 export interface Webhook {
   /** A string is sent as it is, anything else as JSON. */
   post(body: unknown, timeout?: string): Promise<Reply>
-  /** Begins to send a body of so many bytes; resolves with what is said before its first one. */
+  /** Announces a body of this size; resolves with the answer before its first byte is sent. */
   announce(bytes: number): Promise<Pick<Reply, 'status' | 'text'>>
   /** Closes the connections that are kept alive. */
   close(): Promise<void>
 }
 
 /**
- * Reaches the port at which the configuration sends pods, with the CA that its Secret tells. Needs
+ * Reaches the port at which the configuration sends pods, with the CA in its Secret. Needs
  * the API server only now; connections are kept alive as the API server does it.
  */
 export async function reachWebhook(

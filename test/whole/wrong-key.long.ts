@@ -26,13 +26,13 @@ t.test('three replicas with a wrong key, restarted ten times, do not lock the ac
     const leader = await replicas.whenLed()
     const isReported = async () =>
       (await leader.pullpass.readyz()).warnings.some(note => note.includes('login was refused'))
-    await waitFor(isReported, { withinMs: 20_000, what: 'the refusal to be told of' })
+    await waitFor(isReported, { withinMs: 20_000, what: 'the report of the refusal' })
   }
   t.comment(`${failures().length} failed logins in 30 starts after the first`)
   t.ok(failures().length < lockOut, `${failures().length} of ${lockOut} failures that lock`)
 })
 
-t.test('the right key is tried at once, by whoever leads', async t => {
+t.test('the right key is tried at once by the current leader', async t => {
   await Promise.all(all.map(({ pullpass }) => pullpass.writeApiKey(environment.apiKey)))
   await cluster.whenRight('shop', 20_000)
   t.equal(environment.ledger.liveTokens().length, 1)

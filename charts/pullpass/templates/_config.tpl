@@ -1,6 +1,6 @@
 {{/*
-The settings file, from the values of the same names. What is empty is left out, so that the program's
-own defaults, which are the only ones, apply.
+The settings file, from the values with the same names. Empty values are omitted, so that the defaults of the program
+apply.
 */}}
 {{- define "pullpass.config" -}}
 {{- $v := .Values -}}

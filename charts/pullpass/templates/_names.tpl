@@ -1,4 +1,4 @@
-{{/* Name of what lives in the release namespace. */}}
+{{/* Name of the objects in the release namespace. */}}
 {{- define "pullpass.name" -}}
 {{- if contains .Chart.Name .Release.Name -}}
 {{- .Release.Name | trunc 50 | trimSuffix "-" -}}
@@ -7,20 +7,20 @@
 {{- end -}}
 {{- end }}
 
-{{/* Name of what belongs to no namespace: two releases of one name in two namespaces do not meet. */}}
+{{/* Name of cluster-scoped objects. It contains the namespace, so that releases with the same name do not conflict. */}}
 {{- define "pullpass.clusterName" -}}
 {{- printf "%s:%s" .Release.Namespace (include "pullpass.name" .) -}}
 {{- end }}
 
-{{/* The same for kinds whose names are DNS names: a namespace has no dot in it, so no two meet. */}}
+{{/* The same for kinds whose names are DNS names. A namespace contains no dot, so names cannot conflict. */}}
 {{- define "pullpass.policyName" -}}
 {{- printf "%s.%s" .Release.Namespace (include "pullpass.name" .) -}}
 {{- end }}
 
 {{/*
-Whether the ValidatingAdmissionPolicy is made; empty: no. By version, since without a cluster
-(helm template) Helm knows no API. `on` and `off` without quotes are booleans in YAML.
-An upgrade with --reuse-values from a chart without this value has none.
+Whether the chart creates the ValidatingAdmissionPolicy; empty: no. It uses the Kubernetes version, because without a
+cluster (helm template) Helm does not know the APIs. `on` and `off` without quotes are booleans in YAML. After an
+upgrade with --reuse-values from a chart without this value, it is not set.
 */}}
 {{- define "pullpass.secretsPolicy" -}}
 {{- $asked := ternary "auto" (toString .Values.secretsPolicy) (kindIs "invalid" .Values.secretsPolicy) -}}
@@ -29,7 +29,7 @@ true
 {{- end -}}
 {{- end }}
 
-{{/* The labels by which pullpass knows the pull Secrets that it made. */}}
+{{/* Labels of the pull secrets that pullpass manages. */}}
 {{- define "pullpass.pullSecretLabels" -}}
 app.kubernetes.io/managed-by: pullpass
 {{- end }}
@@ -54,7 +54,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 {{- end }}
 
-{{/* The registry as image references name it. */}}
+{{/* The registry as in image references. */}}
 {{- define "pullpass.registryHost" -}}
 {{- default (printf "registry.%s" .Values.domain) .Values.registry.host -}}
 {{- end }}
@@ -63,25 +63,25 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- default (printf "%s-credentials" (include "pullpass.name" .)) .Values.credentials.existingSecret -}}
 {{- end }}
 
-{{/* The Secret with tls.crt and tls.key, where certificates come as files. */}}
+{{/* The Secret with tls.crt and tls.key, if certificates are mounted as files. */}}
 {{- define "pullpass.certificateSecret" -}}
 {{- default (printf "%s-tls" (include "pullpass.name" .)) .Values.certificate.existingSecret -}}
 {{- end }}
 
-{{/* Host of webhook.url, without port; empty without a URL. */}}
+{{/* Host of webhook.url without its port; empty if there is no URL. */}}
 {{- define "pullpass.urlHost" -}}
 {{- if .Values.webhook.url -}}
 {{- regexReplaceAll ":[0-9]+$" (urlParse .Values.webhook.url).host "" -}}
 {{- end -}}
 {{- end }}
 
-{{/* Names the certificate is made for, a YAML list: Go asks for a subject alternative name. */}}
+{{/* Names in the certificate, as a YAML list. Go requires subject alternative names. */}}
 {{- define "pullpass.certificateNames" -}}
 {{- $service := printf "%s.%s.svc" (include "pullpass.name" .) .Release.Namespace -}}
 {{- list $service (include "pullpass.urlHost" .) | compact | toYaml -}}
 {{- end }}
 
-{{/* Names by which the API server calls the webhook: what a certificate of somebody else must be for. */}}
+{{/* Names by which the API server calls the webhook. A certificate that others provide must contain them. */}}
 {{- define "pullpass.calledNames" -}}
 {{- $service := printf "%s.%s.svc" (include "pullpass.name" .) .Release.Namespace -}}
 {{- list (default $service (include "pullpass.urlHost" .)) | toYaml -}}
@@ -94,7 +94,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- default (ternary "80" "443" (eq $url.scheme "http")) $port -}}
 {{- end }}
 
-{{/* What every container of ours is allowed: Pod Security Standard "restricted", and no writable root. */}}
+{{/* Security context of all containers: Pod Security Standard "restricted", and a read-only root. */}}
 {{- define "pullpass.containerSecurity" -}}
 allowPrivilegeEscalation: false
 capabilities:
@@ -111,8 +111,8 @@ seccompProfile:
 {{- end }}
 
 {{/*
-The memory limit in bytes; empty without a limit. Units as Kubernetes writes quantities; a plain number may
-come as Helm prints large ones, like 2.68435456e+08.
+The memory limit in bytes; empty if there is no limit. Units are those of Kubernetes quantities. Helm can print a large
+plain number as 2.68435456e+08.
 */}}
 {{- define "pullpass.memoryLimit" -}}
 {{- $limit := dig "limits" "memory" "" (default dict .Values.resources) | toString -}}
@@ -123,20 +123,20 @@ come as Helm prints large ones, like 2.68435456e+08.
 {{- end -}}
 {{- end }}
 
-{{/* Three quarters of the memory limit, in MiB, for Node's old space; empty without a limit. */}}
+{{/* Three quarters of the memory limit in MiB, for the old space of Node; empty if there is no limit. */}}
 {{- define "pullpass.heapMiB" -}}
 {{- with include "pullpass.memoryLimit" . -}}
 {{- div (mul (int64 .) 3) 4194304 -}}
 {{- end -}}
 {{- end }}
 
-{{/* The namespace that `helm test` makes for its dry-run pod, and removes. */}}
+{{/* The namespace that `helm test` creates for its dry-run pod, and deletes. */}}
 {{- define "pullpass.selftestNamespace" -}}
 {{- printf "%s-selftest" (include "pullpass.name" .) -}}
 {{- end }}
 
-{{/* A container of the program's own image, for one deed. */}}
-{{- define "pullpass.deedContainer" -}}
+{{/* A container with the pullpass image, for one task. */}}
+{{- define "pullpass.taskContainer" -}}
 image: {{ include "pullpass.image" . }}
 imagePullPolicy: {{ .Values.image.pullPolicy }}
 resources:
@@ -149,8 +149,8 @@ securityContext:
   {{- include "pullpass.containerSecurity" . | nindent 2 }}
 {{- end }}
 
-{{/* Where the pods of a deed may run: as the Deployment's. */}}
-{{- define "pullpass.deedPod" -}}
+{{/* The pod of a task. It runs on the same nodes as the Deployment. */}}
+{{- define "pullpass.taskPod" -}}
 restartPolicy: Never
 enableServiceLinks: false
 securityContext:

@@ -50,7 +50,7 @@ export async function programOf(launch: Launch, instead?: string[]): Promise<Pro
     workingDirectory: container.workingDir ?? image.workingDirectory,
   }
   const words = instead ?? wordsOf(container, image).map(word => expand(word, env))
-  // Nothing but this: whoever watches the processes of ours may add to what they are started with.
+  // Only these variables: a tool that watches our processes may add others.
   const exactly = Object.entries(env).map(([name, value]) => `${name}=${value}`)
   const command = commandIn(view, ['/usr/bin/env', '-i', ...exactly, ...words])
   return { name: `${pod.metadata?.name}/${container.name}`, ...command, env }

@@ -8,7 +8,7 @@ export function restarts(policy: 'Always' | 'OnFailure' | 'Never', exitCode: num
 }
 
 /**
- * How a program's end is told in a container's status; a signal counts as 128 and its number, as in
+ * How the end of a program appears in the status of a container; a signal counts as 128 and its number, as in
  * a shell.
  */
 export function outcome({ code, signal }: Ending, program: RunningProcess, container: V1Container) {

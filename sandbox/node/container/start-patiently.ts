@@ -2,7 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { type Program, type RunningProcess, startProcess } from '../../processes.ts'
 import { ConfigError } from '../pod/config-error.ts'
 
-/** Tells what happens to a pod, as an event. */
+/** Reports what happens to a pod, as an event. */
 export type Say = (type: 'Normal' | 'Warning', reason: string, message: string) => void
 
 const AGAIN_MS = 1000

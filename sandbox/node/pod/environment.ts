@@ -46,7 +46,7 @@ export function expand(text: string, variables: Variables): string {
 }
 
 /**
- * What the kubelet tells of the Services of the namespace, as Docker's links did (docs:
+ * The variables for the Services of the namespace, as the kubelet sets them (docs:
  * "Discovering services").
  */
 export function serviceLinks(services: V1Service[]): Variables {
@@ -89,7 +89,8 @@ function valueFor(
     ? fieldValue(fieldRef.fieldPath, from.facts)
     : resourceFieldRef &&
       resourceValue(resourceFieldRef.resource, resourceFieldRef.divisor, from.container)
-  if (found === undefined) throw new ConfigError(`env ${name}: this node cannot tell its valueFrom`)
+  if (found === undefined)
+    throw new ConfigError(`env ${name}: this node does not support its valueFrom`)
   return found
 }
 

@@ -96,7 +96,7 @@ function fromPod(
     items.map(item => {
       const value = downwardValue(item, facts)
       if (value === undefined) {
-        throw new ConfigError(`downwardAPI ${item.path}: this node cannot tell it`)
+        throw new ConfigError(`downwardAPI ${item.path}: this node does not support it`)
       }
       return [item.path, { content: Buffer.from(value), mode: item.mode ?? mode }]
     }),
