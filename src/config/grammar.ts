@@ -1,4 +1,5 @@
 import { type TProperties, Type } from 'typebox'
+import { dnsLabel } from '../names.ts'
 
 /*
  * The grammars of the settings.
@@ -12,7 +13,7 @@ import { type TProperties, Type } from 'typebox'
  * | HTTPS     | https://host[:port][/path], no user, no query     | RFC 3986, narrowed                       |
  * | NAMESPACES| a namespace name, or the start of one and then *  | ours                                     |
  */
-const LABEL = '[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?'
+const LABEL = dnsLabel
 const SUBDOMAIN = `(?=.{1,253}$)${LABEL}(?:\\.${LABEL})*`
 const PORT =
   ':(?:[1-9]\\d{0,3}|[1-5]\\d{4}|6[0-4]\\d{3}|65[0-4]\\d{2}|655[0-2]\\d|6553[0-5])(?![0-9])'

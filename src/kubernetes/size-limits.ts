@@ -1,7 +1,7 @@
 import { LRUCache } from 'lru-cache'
 import type { Logger } from 'pino'
 
-/** What can be told of an object without reading all of it. */
+/** What the beginning of an object says. */
 export interface ObjectHead {
   metadata: { name: string; namespace?: string; resourceVersion?: string }
 }

@@ -1,13 +1,16 @@
 import { type KubernetesError, LONGEST_WAIT_MS } from './errors.ts'
 
-/** How one turn of list-and-watch ended. */
-export interface Ending {
-  /** Absent: the server closed the watch in order. */
-  error?: KubernetesError | undefined
+interface WatchLife {
   /** How long the watch lived; 0 where it was never opened. */
   livedMs: number
-  /** How long it was meant to live. */
+  /** The timeout that was requested. */
   askedMs: number
+}
+
+/** How one turn of list-and-watch ended. */
+export interface Ending extends WatchLife {
+  /** Undefined: the server closed the watch in order. */
+  error?: KubernetesError | undefined
   /** Watches in a row, this one included, that lived and brought neither event nor bookmark. */
   silentWatches: number
 }
@@ -62,7 +65,7 @@ export function paceAfter(ending: Ending, failures: number, random: number): Pac
 }
 
 /** Whether the watch lived long enough to show that nobody asks in a tight loop. */
-export function isSteady({ livedMs, askedMs }: Pick<Ending, 'livedMs' | 'askedMs'>): boolean {
+export function isSteady({ livedMs, askedMs }: WatchLife): boolean {
   return livedMs >= Math.min(STEADY_MS, askedMs / 2)
 }
 

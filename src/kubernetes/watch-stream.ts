@@ -1,3 +1,4 @@
+import { withinLimit } from '../time-limit.ts'
 import type { KubernetesClient, OpenedResponse } from './client.ts'
 import { answeredError, asKubernetesError, KubernetesError } from './errors.ts'
 import {
@@ -35,7 +36,8 @@ export async function watchFrom<T extends WatchedObject>(
   stop: AbortSignal,
   on: { contact: () => void; change: (change: Change<T>) => void },
 ): Promise<void> {
-  const action = `watch ${watched.path}`
+  const { client, path } = watched
+  const action = `watch ${path}`
   const query = {
     ...watched.query,
     watch: 'true',
@@ -44,8 +46,8 @@ export async function watchFrom<T extends WatchedObject>(
     timeoutSeconds: String(watched.seconds),
   }
   await translated(action, () =>
-    within(watched.seconds * 1000 + WATCH_GRACE_MS, stop, async signal => {
-      const response = await get(action, { ...watched, query }, signal)
+    withinLimit({ ms: watched.seconds * 1000 + WATCH_GRACE_MS, signal: stop }, async signal => {
+      const response = await get(action, { client, path, query }, signal)
       on.contact()
       for await (const event of watchEvents<T>(response.body)) {
         if (event.type === 'ERROR') {
@@ -69,29 +71,6 @@ export async function get(
   if (response.status === 200) return response
   const body = (await readAtMost(response.body, MOST_BYTES)).toString()
   throw answeredError(action, response.status, { headers: response.headers, body })
-}
-
-/**
- * Gives `work` a signal that aborts after `ms`, on stop, and when it is over: no connection is left
- * behind.
- */
-export async function within<R>(
-  ms: number,
-  stop: AbortSignal,
-  work: (signal: AbortSignal) => Promise<R>,
-): Promise<R> {
-  stop.throwIfAborted()
-  const limit = new AbortController()
-  const end = () => limit.abort(stop.reason)
-  const timer = setTimeout(() => limit.abort(new DOMException('', 'TimeoutError')), ms)
-  stop.addEventListener('abort', end)
-  try {
-    return await work(limit.signal)
-  } finally {
-    clearTimeout(timer)
-    stop.removeEventListener('abort', end)
-    limit.abort()
-  }
 }
 
 /** The same work, rejecting with a KubernetesError. */

@@ -1,7 +1,6 @@
-/** What pullpass reads of a pod, from the raw object, so that fields it does not know survive. */
+import { injectLabel } from '../names.ts'
 
-/** On a namespace `enabled` or `true` opts in; on a pod `disabled` or `false` opts out. */
-export const INJECT_LABEL = 'pullpass.io/inject'
+/** The parts of a pod that pullpass reads, from the raw object: unknown fields survive. */
 
 export const MIRROR_ANNOTATION = 'kubernetes.io/config.mirror'
 
@@ -37,7 +36,7 @@ export function isMirrorPod(pod: JsonObject): boolean {
 
 /** By its own label, in whatever namespace. */
 export function optsOut(pod: JsonObject): boolean {
-  const label = objectOf(objectOf(pod.metadata).labels)[INJECT_LABEL]
+  const label = objectOf(objectOf(pod.metadata).labels)[injectLabel]
   return label === 'disabled' || label === 'false'
 }
 

@@ -19,7 +19,7 @@ export interface AdmissionAnswer {
 
 const LONGEST_WARNING = 120
 
-/** The pod as it is. `warnings` are for whoever creates it. */
+/** The pod unchanged. The API server shows `warnings` to the client that creates it. */
 export function allowed(uid: string, decision: Decision, warnings: string[] = []): AdmissionAnswer {
   return {
     apiVersion: 'admission.k8s.io/v1',

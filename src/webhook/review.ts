@@ -1,3 +1,4 @@
+import { isNamespaceName } from '../names.ts'
 import {
   displayNameOf,
   isObject,
@@ -24,7 +25,6 @@ export interface Review {
   serviceAccount: string
 }
 
-const NAMESPACE = /^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$/
 const LONGEST_UID = 256
 const LONGEST_NAME = 253
 
@@ -60,7 +60,7 @@ function problemOfRequest(request: JsonObject): string | undefined {
   if (uid === undefined || uid.length > LONGEST_UID) return 'the request has no usable uid'
   if (!isPodKind(objectOf(request.kind))) return 'the request is not about a Pod of core/v1'
   if (textOf(request.operation) === undefined) return 'the request has no operation'
-  if (!NAMESPACE.test(textOf(request.namespace) ?? '')) return 'the request names no namespace'
+  if (!isNamespaceName(textOf(request.namespace) ?? '')) return 'the request names no namespace'
   if (request.operation === 'CREATE' && !isObject(request.object)) return 'the request has no pod'
   return undefined
 }
@@ -70,7 +70,7 @@ function isPodKind(kind: JsonObject): boolean {
   return group === '' && kind.version === 'v1' && kind.kind === 'Pod'
 }
 
-/** How long an answer may take, from what the API server says in `?timeout=`. */
+/* How long an answer may take: the API server sends its limit as `?timeout=`. */
 
 /** timeoutSeconds where the webhook's configuration does not say (admissionregistration/v1). */
 const DEFAULT_TIMEOUT_MS = 10_000

@@ -10,7 +10,7 @@ import { replaceCertificate, stopServer } from '../../src/webhook/https-server.t
 import { imagesOf } from '../../src/webhook/pod.ts'
 import { allowed } from '../../src/webhook/response.ts'
 import type { Review } from '../../src/webhook/review.ts'
-import { buildWebhookServer, type WebhookLimits, webhookLimits } from '../../src/webhook/server.ts'
+import { buildWebhookServer, webhookLimits } from '../../src/webhook/server.ts'
 
 type Test = Pick<typeof t, 'teardown'>
 
@@ -31,7 +31,11 @@ const leave = async ({ uid }: Pick<Review, 'uid'>) => ({
 })
 
 interface Setup {
-  limits?: Partial<WebhookLimits>
+  limits?: {
+    connections?: Partial<typeof webhookLimits.connections>
+    bodies?: Partial<typeof webhookLimits.bodies>
+    queue?: Partial<typeof webhookLimits.queue>
+  }
   mutatePod?: (review: Review, budgetMs: number) => ReturnType<typeof leave>
 }
 
@@ -46,7 +50,11 @@ async function setup(t: Test, { limits = {}, mutatePod = leave }: Setup = {}) {
     logger: pino({}, { write: line => void log.push(line) }),
     metrics,
   }
-  const server = buildWebhookServer(options, { ...webhookLimits, ...limits })
+  const server = buildWebhookServer(options, {
+    connections: { ...webhookLimits.connections, ...limits.connections },
+    bodies: { ...webhookLimits.bodies, ...limits.bodies },
+    queue: { ...webhookLimits.queue, ...limits.queue },
+  })
   t.teardown(() => stopServer(server, 0))
   await server.listen({ host: '0.0.0.0', port: 0 })
   const { port } = server.server.address() as AddressInfo
@@ -161,7 +169,7 @@ t.test(
 )
 
 t.test('a chunked body is bounded like any other', async t => {
-  const { open } = await setup(t, { limits: { bytes: 100_000 } })
+  const { open } = await setup(t, { limits: { bodies: { bytes: 100_000 } } })
   const socket = await open()
   socket.write(head('transfer-encoding: chunked'))
   for (let n = 0; n < 11; n++) socket.write(`2710\r\n${' '.repeat(10_000)}\r\n`)
@@ -187,7 +195,7 @@ t.test('a small review is answered while large ones are parsed and wait', async 
 
 t.test('a slow large body is closed when another one waits, and not before', async t => {
   const { open, count } = await setup(t, {
-    limits: { smallBytes: 1000, slowAfterMs: 100, bytesPerSecond: 1e9 },
+    limits: { bodies: { smallBytes: 1000, slowAfterMs: 100, bytesPerSecond: 1e9 } },
   })
   const slow = await open()
   slow.write(head('content-length: 100000'))
@@ -202,7 +210,7 @@ t.test('a slow large body is closed when another one waits, and not before', asy
 })
 
 t.test('of unfinished bodies, those of the address with the most bytes give way', async t => {
-  const { open, count } = await setup(t, { limits: { bytesInAll: 100_000 } })
+  const { open, count } = await setup(t, { limits: { bodies: { bytesInAll: 100_000 } } })
   const honest = await open('127.0.0.2')
   const body = reviewText()
   honest.write(post(body).slice(0, -10))
@@ -221,7 +229,7 @@ t.test('of unfinished bodies, those of the address with the most bytes give way'
 })
 
 t.test('a body in many tiny pieces counts as the memory that it takes', async t => {
-  const { open, count } = await setup(t, { limits: { bytesInAll: 100_000 } })
+  const { open, count } = await setup(t, { limits: { bodies: { bytesInAll: 100_000 } } })
   const socket = await open()
   socket.write(head('transfer-encoding: chunked'))
   for (let n = 0; n < 20; n++) socket.write('1\r\n \r\n'.repeat(100))
@@ -231,7 +239,7 @@ t.test('a body in many tiny pieces counts as the memory that it takes', async t 
 
 t.test('one connection too many: of the address with the most, the oldest gives way', async t => {
   const { open, openTcp, count } = await setup(t, {
-    limits: { connections: 4, connectionsAtMost: 4 },
+    limits: { connections: { connections: 4, connectionsAtMost: 4 } },
   })
   const honest = await open('127.0.0.2')
   t.equal(await ask(honest), 200)
@@ -248,7 +256,7 @@ t.test('one connection too many: of the address with the most, the oldest gives 
 t.test('a connection whose review is being answered does not give way', async t => {
   const answer = Promise.withResolvers<void>()
   const { open } = await setup(t, {
-    limits: { connections: 2, connectionsAtMost: 2 },
+    limits: { connections: { connections: 2, connectionsAtMost: 2 } },
     mutatePod: async review => {
       if (review.uid === 'slow') await answer.promise
       return leave(review)
@@ -263,14 +271,18 @@ t.test('a connection whose review is being answered does not give way', async t 
 })
 
 t.test('below the second bound only what has waited for a while gives way', async t => {
-  const { open, count } = await setup(t, { limits: { connections: 2, connectionsAtMost: 20 } })
+  const { open, count } = await setup(t, {
+    limits: { connections: { connections: 2, connectionsAtMost: 20 } },
+  })
   const sockets = await Promise.all(Array.from({ length: 10 }, () => open()))
   t.equal(await count('connections_closed', 'too_many_connections'), 0, 'a crowd is let in')
   t.strictSame(await Promise.all(sockets.map(socket => ask(socket))), Array(10).fill(200))
 })
 
 t.test('a connection that never shakes hands, or asks nothing, is closed', async t => {
-  const { open, openTcp, count } = await setup(t, { limits: { handshakeMs: 200, unusedMs: 2000 } })
+  const { open, openTcp, count } = await setup(t, {
+    limits: { connections: { handshakeMs: 200, unusedMs: 2000 } },
+  })
   const used = await open()
   t.equal(await ask(used), 200)
   const [silent, unused] = [openTcp(), await open()]
@@ -339,7 +351,7 @@ t.test('the addresses are served in turn, and each has a bounded queue', async t
 })
 
 t.test('a request beyond the queue is asked to come again', async t => {
-  const { open, count } = await setup(t, { limits: { queuedPerAddress: 0 } })
+  const { open, count } = await setup(t, { limits: { queue: { perAddress: 0 } } })
   const socket = await open()
   socket.write(post(reviewText()))
   const answer = (await socket.toArray()).join('')

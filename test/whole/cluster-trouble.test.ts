@@ -220,7 +220,7 @@ t.test('while it starts it is not ready, and tells the API server to ask again',
   t.match(headers, { 'retry-after': '1', connection: 'close' })
   t.same([status, text], [503, 'pullpass is not ready yet\n'])
   const { status: ready, problems } = await pullpass.readyz()
-  t.same([ready, problems], [503, ['the first lists are not there yet']])
+  t.same([ready, problems], [503, ['the first lists have not arrived yet']])
   heal()
   await restarted
   const { body } = await scene.create('warm', pod('on-time'))

@@ -94,7 +94,7 @@ export function closeScene(t: Test, scene: Scene, foreign: string[] = []): void 
   })
   t.test('nothing happened that has no explanation', async t => {
     t.same(scene.pullpass.lines('an internal error, see the log'), [])
-    t.same(scene.pullpass.lines('a failure that nobody waited for'), [])
+    t.same(scene.pullpass.lines('unhandled rejection'), [])
   })
 }
 
