@@ -2,16 +2,14 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type { KubeConfig } from '@kubernetes/client-node'
 import type { Logger } from 'pino'
 import { collectDefaultMetrics, Registry } from 'prom-client'
-import {
-  type BluemixIssuer,
-  type BluemixSettings,
-  createBluemixIssuer,
-} from './bluemix/bluemix-issuer.ts'
+import { type BluemixSettings, createBluemixIssuer } from './bluemix/bluemix-issuer.ts'
 import { createCertificateSource } from './certificate/source.ts'
 import type { Config } from './config/config.ts'
 import { type Controller, createController } from './controller/controller.ts'
+import { reportListing, tokenIssuer } from './controller/token-issuer.ts'
 import { buildOperationsServer, createHealth, type State } from './health.ts'
-import { guardIssuer, reportListing } from './issuer/guarded-issuer.ts'
+import { guardIssuer } from './issuer/guarded-issuer.ts'
+import type { Issuer } from './issuer/issuer.ts'
 import { createKubernetesClient, readClusterId } from './kubernetes/client.ts'
 import { createReportProblem, watchProblems } from './kubernetes/events.ts'
 import { createLeader } from './kubernetes/leader-election.ts'
@@ -33,7 +31,7 @@ export interface ServiceDependencies {
 }
 
 /** Makes the issuer of registry tokens. */
-export type CreateIssuer = (dependencies: IssuerDependencies, config: Config) => BluemixIssuer
+export type CreateIssuer = (dependencies: IssuerDependencies, config: Config) => Issuer
 
 interface IssuerDependencies {
   logger: Logger
@@ -242,10 +240,11 @@ function createControllerOf(parts: Parts, cluster: string): Controller {
   const { config, index, store, rules, clock, logger, metrics } = parts
   const { controller, bluemix, leader } = config
   const { mintsPerMinute, rotateAfterSeconds } = controller
+  const issuer = guardIssuer({ issuer: parts.issuer }, { mintsPerMinute })
   return createController({
     index,
     store,
-    issuer: reportListing(guardIssuer(parts.issuer, { mintsPerMinute }), { logger, metrics }),
+    issuer: reportListing(tokenIssuer(issuer), { logger, metrics }),
     leadership: parts.leader,
     organizationsAnnotation: parts.organizationsAnnotation,
     reportProblem: parts.reportProblem,

@@ -6,8 +6,9 @@ import {
 } from '../controller/organizations.ts'
 import { cleanUp } from '../controller/orphans.ts'
 import type { OrganizationRules } from '../controller/plan.ts'
-import { createMintedTokens, createRevokeTokens } from '../issuer/inventory.ts'
-import type { TokenIssuer } from '../issuer/issuer.ts'
+import { createMintedTokens, createRevokeTokens } from '../controller/revoke-tokens.ts'
+import { type TokenIssuer, tokenIssuer } from '../controller/token-issuer.ts'
+import type { Issuer } from '../issuer/issuer.ts'
 import { type KubernetesClient, readClusterId } from '../kubernetes/client.ts'
 import type { ListWatch } from '../kubernetes/list-watch.ts'
 import type { PullSecretIndex } from '../pull-secret/cache.ts'
@@ -19,7 +20,7 @@ interface CleanUpDependencies {
   watches: ListWatch[]
   index: PullSecretIndex
   store: SecretStore
-  issuer: TokenIssuer & { start(): void; close(): Promise<void> }
+  issuer: Issuer
   organizationsAnnotation: Note
   logger: Logger
 }
@@ -39,10 +40,11 @@ export async function cleanUpOnce(
   dependencies: CleanUpDependencies,
   { rules, organizations }: CleanUpSettings,
 ): Promise<string[]> {
-  const { client, watches, index, store, issuer, organizationsAnnotation, logger } = dependencies
+  const { client, watches, index, store, organizationsAnnotation, logger } = dependencies
+  const issuer = tokenIssuer(dependencies.issuer)
   try {
     for (const watch of watches) watch.start()
-    issuer.start()
+    dependencies.issuer.start()
     await Promise.all(watches.map(watch => watch.whenSynced()))
     const cluster = await readClusterId({ client, logger })
     // Only the leader changes the annotation.
@@ -55,7 +57,7 @@ export async function cleanUpOnce(
     )
   } finally {
     await Promise.all(watches.map(watch => watch.stop()))
-    await Promise.all([issuer.close(), client.close()])
+    await Promise.all([dependencies.issuer.close(), client.close()])
   }
 }
 

@@ -21,12 +21,12 @@ const HOST = `(?:${LABEL}(?:\\.${LABEL})+(?:${PORT})?|localhost(?:${PORT})?|${LA
 const HTTPS = `https://${LABEL}(?:\\.${LABEL})*(?:${PORT})?(?:/[-A-Za-z0-9._~/]*)?`
 const NAMESPACES = `(?:${LABEL}|(?:[a-z0-9][-a-z0-9]{0,62})?\\*)`
 
-/** How long one request may take, in milliseconds. */
+/** Limits of a request timeout, in milliseconds. */
 export const TIMEOUTS = [100, 120_000] as const
 /** From a second, for trying things out, to ten years. */
 export const SECONDS = [1, 315_360_000] as const
 
-/** What each kind of text looks like, and how an error message says so. */
+/** The pattern of each kind of text, and its name in an error message. */
 const TEXTS = {
   domain: [`${LABEL}(?:\\.${LABEL})+`, 'a domain name like dedicated.example.com'],
   host: [HOST, 'a host or host:port'],
@@ -42,8 +42,8 @@ const TEXTS = {
 type TextKind = keyof typeof TEXTS
 
 /**
- * A setting that is text of one of the kinds above. `initial`: its default. A wrong path is not
- * repeated in a message: where a folder of credentials is asked for, people put the credential.
+ * A setting that is text of one of the kinds above. `initial`: its default. Messages never contain a
+ * wrong path: where a folder of credentials is expected, people write the credential itself.
  */
 export function text(kind: TextKind, description: string, initial?: string) {
   const [pattern, expected] = TEXTS[kind]
@@ -92,7 +92,7 @@ export function certificateName() {
   return Type.Union([...kinds], { expected })
 }
 
-/** A group of settings; one that is not there is made of its defaults. */
+/** A group of settings; a missing group gets its defaults. */
 export function section<Properties extends TProperties>(properties: Properties) {
   const expected = 'a map of settings'
   return Type.Object(properties, { additionalProperties: false, expected, default: {} })

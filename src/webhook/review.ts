@@ -11,11 +11,11 @@ import {
 /** What pullpass reads of an AdmissionReview (kubernetes/api admission/v1/types.go). */
 export interface Review {
   uid: string
-  /** The request's: the pod itself may not name its namespace yet. */
+  /** From the request: the pod itself may not have its namespace yet. */
   namespace: string
-  /** For people only: `web-1`, or `web-*` where the API server has yet to make the name. */
+  /** For people only: `web-1`, or `web-*` where the API server has not generated the name yet. */
   name: string
-  /** The raw object; empty where the request carries none (a deletion). */
+  /** The raw object; empty where the request has none (a deletion). */
   pod: JsonObject
   dryRun: boolean
   /** `CREATE`, `UPDATE`, `DELETE` or `CONNECT`. */
@@ -28,7 +28,7 @@ export interface Review {
 const LONGEST_UID = 256
 const LONGEST_NAME = 253
 
-/** The review in a request's body, or why it is none. Checks what is read and no more. */
+/** The review in the body of a request, or why it is not one. Checks only the fields that are read. */
 export function readReview(body: unknown): Review | { problem: string } {
   const envelope = objectOf(body)
   const request = objectOf(envelope.request)
@@ -74,9 +74,9 @@ function isPodKind(kind: JsonObject): boolean {
 
 /** timeoutSeconds where the webhook's configuration does not say (admissionregistration/v1). */
 const DEFAULT_TIMEOUT_MS = 10_000
-/** The longest timeoutSeconds that a webhook may have; a longer one does not come from the API server. */
+/** The maximum of timeoutSeconds; a longer one does not come from the API server. */
 const LONGEST_TIMEOUT_MS = 30_000
-/** For the way back, and for dialling, which the API server's clock includes and ours does not. */
+/** For the connection and the answer, which the API server's timeout includes. */
 const MARGIN_SHARE = 0.2
 const LONGEST_MARGIN_MS = 1000
 

@@ -4,6 +4,7 @@ import type { Logger } from 'pino'
 import { Counter, Histogram, type Registry } from 'prom-client'
 import { type Dispatcher, EnvHttpProxyAgent } from 'undici'
 import { TokenError } from '../../issuer/issuer.ts'
+import { inTime } from '../../time-limit.ts'
 import { type Answer, environmentFailure, record } from './answer.ts'
 
 export interface Ask {
@@ -64,15 +65,9 @@ export function createRequest(options: {
 
 /** Lets one caller go while the work, which others share, goes on. */
 export async function untilAborted<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
-  const { promise, reject } = Promise.withResolvers<never>()
-  const leave = () => reject(aborted())
-  signal.addEventListener('abort', leave, { once: true })
-  if (signal.aborted) leave()
-  try {
-    return await Promise.race([promise, work])
-  } finally {
-    signal.removeEventListener('abort', leave)
-  }
+  return inTime(work, { signal }).catch(error => {
+    throw signal.aborted ? aborted() : error
+  })
 }
 
 async function exchange(dispatcher: Dispatcher, ask: Ask, signal: AbortSignal): Promise<Answer> {
