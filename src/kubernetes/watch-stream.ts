@@ -22,14 +22,14 @@ export interface Watched {
 }
 
 /**
- * The server ends a watch after its timeoutSeconds; one that lives this much longer is half-open.
+ * The server ends a watch after its timeoutSeconds. A watch that lives this much longer is half-open.
  */
 const WATCH_GRACE_MS = 10_000
 
 /**
  * Watches from `version` for `seconds`, and resolves when the server has ended the watch.
- * `on.change` gets each change, `on.contact` hears of everything that shows that the server is
- * there. Rejects with a KubernetesError; an ERROR event is one, with the event's own code.
+ * Calls `on.change` for each change, and `on.contact` for each sign of life of the server. Rejects with
+ * a KubernetesError, also for an ERROR event, with the code of the event.
  */
 export async function watchFrom<T extends WatchedObject>(
   watched: Watched & { version: string; seconds: number },
@@ -61,7 +61,7 @@ export async function watchFrom<T extends WatchedObject>(
   )
 }
 
-/** @throws KubernetesError where the answer is none that was asked for. */
+/** @throws KubernetesError where the status is not 200. */
 export async function get(
   action: string,
   watched: Watched,
@@ -97,23 +97,23 @@ type WatchEvent<T> =
   | { type: 'ERROR'; object: { code?: number; reason?: string; message?: string } }
 
 /**
- * A bookmark changes nothing but the version to resume from. Of an object that is too large to be
- * read nothing but its head is known.
+ * A bookmark changes only the version to resume from. Of an object that is too large to read only the
+ * head is known.
  */
 export type Change<T> =
   | { type: 'ADDED' | 'MODIFIED' | 'DELETED'; object: T }
   | { type: 'BOOKMARK'; object: WatchedObject }
   | { type: 'OVERSIZED'; object: ObjectHead }
 
-/** The stream holds something that is no watch event, so nothing after it can be trusted. */
+/** The stream holds something else than watch events, so the rest of it cannot be trusted. */
 class MalformedWatch extends Error {
   override readonly name = 'MalformedWatch'
 }
 
 /**
- * The events in a byte stream. Half a line at the end is what a cut connection leaves: it is
- * dropped, for the watch is resumed before it. Of a line that is too long only the beginning is
- * held. Throws MalformedWatch, and whatever the stream throws.
+ * The events in a byte stream. A cut connection leaves half a line at the end: it is dropped, and the
+ * watch resumes before it. Of a line that is too long only the beginning is held. Throws
+ * MalformedWatch, and the errors of the stream.
  */
 export async function* watchEvents<T>(
   chunks: AsyncIterable<Uint8Array>,
@@ -145,7 +145,7 @@ function lengthen(line: Line, part: Uint8Array, longest: number): void {
   line.length += part.length
   if (before > longest) return
   line.room.append(part)
-  // Of what is not an event not even the end is waited for.
+  // Something else than an event is refused before its end.
   if (line.length > longest) oversized(line.room.text())
 }
 

@@ -28,10 +28,11 @@ t.test('an issuer that reads tokens from files serves namespaces like the defaul
   ] as const) {
     const labels = { 'pullpass.io/inject': 'enabled' }
     await client.core.createNamespace({ body: { metadata: { name: namespace, labels } } })
-    await waitFor(async () => (await tokenIn(namespace)) === token, {
+    await waitFor(async () => (await tokenIn(namespace)) !== undefined, {
       withinMs: 60_000,
       what: `the Secret in ${namespace}`,
     })
+    t.equal(await tokenIn(namespace), token)
   }
 })
 
