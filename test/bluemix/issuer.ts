@@ -60,6 +60,7 @@ export async function startScene(t: Test, change: Partial<BluemixSettings> = {})
     iam: `https://${hosts.iam}`,
     registryUrl: `https://${hosts.registry}`,
     registryHost: hosts.registry,
+    account: undefined,
     credentialsDirectory: folder,
     caFile: environment.caFile,
     timeoutMs: 5000,
