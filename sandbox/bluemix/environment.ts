@@ -1,4 +1,4 @@
-import { startParts } from '../parts.ts'
+import { startComponents } from '../components.ts'
 import { type Certificates, createCertificates, writeCertificates } from './certificates.ts'
 import type { ClockControl } from './clock.ts'
 import { createCloudController } from './cloud-controller/cloud-controller.ts'
@@ -83,7 +83,7 @@ export async function startBluemixEnvironment(
 ): Promise<BluemixEnvironment> {
   const { world, user, stranger } = createWorld(options.domain ?? 'dedicated.example.com')
   const certificates = await createCertificates(Object.values(world.hosts))
-  return startParts(async ({ begun, folder, stop }) => {
+  return startComponents(async ({ begun, folder, stop }) => {
     const files = await writeCertificates(await folder('bluemix'), certificates)
     const proxy = createRegistryProxy(world, certificates.tokenSigner.cert)
     await begun(Promise.resolve(proxy))

@@ -121,7 +121,7 @@ function list({ world, tokens, received, organization }: Call): Answer {
 }
 
 function get(call: Call): Answer {
-  const row = standing(call).find(({ id }) => id === call.id)
+  const row = rowsOfOrganization(call).find(({ id }) => id === call.id)
   if (!row) return notFound(call.received)
   const { tokenText } = call.received.fault
   if (tokenText === undefined) return json(200, { token: row.text })
@@ -130,7 +130,7 @@ function get(call: Call): Answer {
 
 function revoke(call: Call): Answer {
   if (call.received.query.size > 0) return malformed(call.received, 'query')
-  const row = standing(call).find(({ id }) => id === call.id)
+  const row = rowsOfOrganization(call).find(({ id }) => id === call.id)
   if (!row) return notFound(call.received)
   return revoked(call, [row])
 }
@@ -141,11 +141,11 @@ function revokeByDescription(call: Call): Answer {
   if (!description || !alone) return malformed(call.received, 'secondaryOwner')
   return revoked(
     call,
-    standing(call).filter(row => row.description === description),
+    rowsOfOrganization(call).filter(row => row.description === description),
   )
 }
 
-function standing({ tokens, organization, received }: Call): TokenRow[] {
+function rowsOfOrganization({ tokens, organization, received }: Call): TokenRow[] {
   return tokens.list(organization, received.now).filter(row => row.revokedAt === undefined)
 }
 

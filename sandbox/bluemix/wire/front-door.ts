@@ -74,7 +74,7 @@ async function serve(door: Door, connection: Connection): Promise<void> {
   const entry = door.world.ledger.request({ ...event, at: door.world.clock.now() })
   if (route?.operation === 'login') response.once('close', door.world.ledger.enterLogin())
   const body = route?.operation === 'registry' ? '' : await readBody(request)
-  const told = await door.hooks.tell('beforeRequest', event)
+  const verdictBefore = await door.hooks.emit('beforeRequest', event)
   const received = receive(request, {
     url,
     event,
@@ -82,10 +82,10 @@ async function serve(door: Door, connection: Connection): Promise<void> {
     fault: door.faults.draw(event.operation, organizationOf(request, door.world)),
     clock: door.world.clock.now(),
   })
-  if (told === 'drop' || received.fault.down) return reset(door, request)
+  if (verdictBefore === 'drop' || received.fault.down) return reset(door, request)
   await pause(received.fault.latencyMs, connection)
   const { done, answer } = await work(door, received, route && door.handlers[route.handler])
-  const verdict = done && (await tellDone(door, { ...event, status: done.status }, received))
+  const verdict = done && (await emitDone(door, { ...event, status: done.status }, received))
   await pause(received.fault.answerLatencyMs, connection)
   if (verdict === 'drop' || !answer) return reset(door, request)
   entry.status = answer.status
@@ -135,10 +135,10 @@ function handled(received: Received, handle: Handler | undefined): Answer | Prom
   return handle ? handle(received) : text(404, '404 page not found\n')
 }
 
-async function tellDone(door: Door, event: RequestEvent, { operation }: Received) {
+async function emitDone(door: Door, event: RequestEvent, { operation }: Received) {
   const succeeded = operation && event.status !== undefined && event.status < 300
-  const first = succeeded ? await door.hooks.tell(operation, event) : undefined
-  return (await door.hooks.tell('afterRequest', event)) ?? first
+  const first = succeeded ? await door.hooks.emit(operation, event) : undefined
+  return (await door.hooks.emit('afterRequest', event)) ?? first
 }
 
 function reset(door: Door, request: IncomingMessage): void {
