@@ -176,7 +176,7 @@ export function createDependencies(options: ServiceOptions) {
     certificate: createCertificateSource({ ...shared, settings: config.certificate, clock }),
     leader: leadership,
     organizationsAnnotation,
-    issuer: createBluemixIssuer({ settings, logger, metrics, note, mayLogIn, now }),
+    issuer: createBluemixIssuer({ logger, metrics, note, mayLogIn, now }, settings),
   }
 }
 
