@@ -181,12 +181,12 @@ export function createDependencies(options: ServiceOptions) {
 }
 
 function issuerSettings({ bluemix, registry }: Config): BluemixSettings {
-  const { api, login, iam, credentialsDirectory, caFile, timeoutMs } = bluemix
+  const { api, login, iam, account, credentialsDirectory, caFile, timeoutMs } = bluemix
   return {
     api,
     login,
     iam,
-    account: undefined,
+    account,
     credentialsDirectory,
     caFile,
     timeoutMs,
