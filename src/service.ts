@@ -46,7 +46,7 @@ interface IssuerDependencies {
 
 /** The issuer of this program. */
 const createDefaultIssuer: CreateIssuer = ({ logger, metrics, note, mayLogIn, now }, config) =>
-  createBluemixIssuer({ logger, metrics, note, mayLogIn, now, settings: bluemixSettings(config) })
+  createBluemixIssuer({ logger, metrics, note, mayLogIn, now }, bluemixSettings(config))
 
 interface ServiceSettings {
   config: Config
@@ -230,9 +230,18 @@ function rulesOf({ pullSecret, registry }: Config): PullSecretRules {
 }
 
 function bluemixSettings({ bluemix, registry }: Config): BluemixSettings {
-  const { api, login, iam, credentialsDirectory, caFile, timeoutMs } = bluemix
-  const [registryUrl, registryHost] = [registry.url, registry.host]
-  return { api, login, iam, registryUrl, registryHost, credentialsDirectory, caFile, timeoutMs }
+  const { api, login, iam, account, credentialsDirectory, caFile, timeoutMs } = bluemix
+  return {
+    api,
+    login,
+    iam,
+    account,
+    credentialsDirectory,
+    caFile,
+    timeoutMs,
+    registryUrl: registry.url,
+    registryHost: registry.host,
+  }
 }
 
 /** `cluster`: the UID of kube-system, which only the API server knows. */

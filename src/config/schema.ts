@@ -117,6 +117,9 @@ const bluemix = section({
   iam: Type.Optional(
     text('https', 'URL of IAM, without `/oidc/token`. Required for `login: iam`.'),
   ),
+  account: Type.Optional(
+    text('account', 'Account id, for a registry that needs the header `Account`.'),
+  ),
   credentialsDirectory: text(
     'path',
     'Folder with the file `api-key`, or the files `username` and `password`. pullpass reads them again when they change.',
