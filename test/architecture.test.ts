@@ -94,7 +94,7 @@ interface SourceFile {
 
 const files = globSync('src/**/*.ts').map(readSource)
 
-t.test('packages import each other one way only', async t => {
+t.test('packages import each other in one direction only', async t => {
   for (const { path, imports } of files) {
     const from = packageOf(path)
     const wrong = imports
@@ -105,7 +105,7 @@ t.test('packages import each other one way only', async t => {
   }
 })
 
-t.test('no file imports itself by a detour', async t => {
+t.test('no file imports itself through other files', async t => {
   const links = new Map(
     files.map(({ path, imports }) => [
       path,
@@ -155,7 +155,7 @@ t.test('only main.ts reads the environment', async t => {
   t.strictSame(readers, ['src/main.ts'])
 })
 
-t.test('files and functions stay readable', async t => {
+t.test('files and functions do not exceed their size limits', async t => {
   for (const { path, text } of files) {
     const lines = text.trimEnd().split('\n').length
     t.ok(lines <= LONGEST_FILE, `${path} has at most ${LONGEST_FILE} lines`)

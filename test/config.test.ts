@@ -28,7 +28,7 @@ function with_(section: string, values: string): string {
   return [...kept, `${section}: {${needed[section] ?? ''}${values}}`].join('\n')
 }
 
-t.test('three settings are enough, the rest has a default', async t => {
+t.test('three settings are enough, because all others have a default', async t => {
   const config = readConfig(SMALLEST, {})
   t.strictSame(config, {
     domain: 'dedicated.example.com',
@@ -74,7 +74,7 @@ t.test('three settings are enough, the rest has a default', async t => {
   )
 })
 
-t.test('every setting can be written, and a name without value is a setting left out', async t => {
+t.test('every setting can be written, and an empty setting counts as not set', async t => {
   const config = readConfig(
     `
 registry: {host: 'registry.example.com:5000'}
@@ -104,7 +104,7 @@ kubernetes:
   t.equal(config.kubernetes.namespace, 'pullpass')
 })
 
-t.test('every problem is told at once', async t => {
+t.test('all invalid settings are reported together', async t => {
   const yaml = `
 registri: {host: registry.example.com}
 admission: {port: http, waitMs: 20000}
@@ -127,7 +127,7 @@ certificate: {names: [no_name]}
   )
 })
 
-t.test('Docker Hub is not served: the kubelet reads its images under several names', async t => {
+t.test('Docker Hub is refused, because the kubelet knows it by several names', async t => {
   for (const host of ['docker.io', 'index.docker.io', 'registry-1.docker.io', 'docker.io:443']) {
     t.match(problemsOf(with_('registry', `host: "${host}"`)), [
       /^registry\.host must not be a name of Docker Hub/,
@@ -278,7 +278,7 @@ const WRONG: [section: string, values: string, problem: string][] = [
   ],
 ]
 
-t.test('a wrong value is told by name, with what was expected', async t => {
+t.test('an invalid setting is reported by its name, with the expected value', async t => {
   for (const [section, values, problem] of WRONG) {
     t.strictSame(problemsOf(with_(section, values)), [problem], `${section}: {${values}}`)
   }
@@ -303,7 +303,7 @@ t.test('a wrong value is told by name, with what was expected', async t => {
   )
 })
 
-t.test('right values at the edges are taken', async t => {
+t.test('values at the limits are accepted', async t => {
   const hosts = [
     'localhost',
     'localhost:5000',
@@ -323,7 +323,7 @@ t.test('right values at the edges are taken', async t => {
   t.strictSame(problemsOf(with_('admission', 'waitMs: 0, address: 0.0.0.0')), [])
 })
 
-t.test('variables go before the file, each typed as its setting', async t => {
+t.test('environment variables override the file, and have the type of their setting', async t => {
   const config = readConfig(`${SMALLEST}\nadmission: {waitMs: 1, port: 1}`, {
     PATH: '/bin',
     PULLPASS_ADMISSION_WAIT_MS: '500',
@@ -350,7 +350,7 @@ t.test('variables go before the file, each typed as its setting', async t => {
   t.equal(new Set(settings.map(({ variable }) => variable)).size, settings.length)
 })
 
-t.test('what the kubelet sets for a Service of our name is not taken for a setting', async t => {
+t.test('variables of the kubelet for a Service are not read as settings', async t => {
   t.strictSame(
     problemsOf(SMALLEST, {
       PULLPASS_SERVICE_HOST: '10.0.0.7',
@@ -367,7 +367,7 @@ t.test('what the kubelet sets for a Service of our name is not taken for a setti
   )
 })
 
-t.test('a file that is no YAML is told by line, and none of it is repeated', async t => {
+t.test('an invalid YAML file is reported by line, and its content is not quoted', async t => {
   t.strictSame(problemsOf('domain: a.b\nlog: {level: info}\ndomain: b.c\n'), [
     'line 3 of the file is not valid YAML (duplicate key)',
   ])
@@ -384,7 +384,7 @@ t.test('a file that is no YAML is told by line, and none of it is repeated', asy
   ])
 })
 
-t.test('the table of settings has a row for each', async t => {
+t.test('the table of settings has a row for each setting', async t => {
   const table = settingsTable()
   t.equal(table.split('\n').length, settings.length + 3)
   t.match(table, '| `admission.waitMs` | `2000` |')

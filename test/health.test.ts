@@ -15,11 +15,11 @@ function setup(options: Partial<OperationsDependencies> = {}) {
   return { server, log }
 }
 
-t.test('a program that answers is live', async t => {
+t.test('a program that answers is reported as live', async t => {
   t.match(await setup().server.inject('/livez'), { statusCode: 200, body: 'ok\n' })
 })
 
-t.test('readiness names what is missing; a note makes nobody unready', async t => {
+t.test('/readyz names what is missing, and a warning alone keeps it ready', async t => {
   let problems = ['namespaces are not synchronised yet']
   const { server } = setup({
     ready: () => ({ ready: problems.length === 0, problems }),
@@ -34,7 +34,7 @@ t.test('readiness names what is missing; a note makes nobody unready', async t =
   t.strictSame(later.json(), { ready: true, problems: [], warnings: ['the login was refused'] })
 })
 
-t.test('metrics are told in the language of Prometheus', async t => {
+t.test('metrics are served in the Prometheus format', async t => {
   const metrics = new Registry()
   new Counter({ name: 'pullpass_things_total', help: 'Things', registers: [metrics] }).inc(3)
   const response = await setup({ metrics }).server.inject('/metrics')
@@ -43,7 +43,7 @@ t.test('metrics are told in the language of Prometheus', async t => {
   t.match(response.body, /^pullpass_things_total 3$/m)
 })
 
-t.test('a probe that fails is a 500 and a line in the log', async t => {
+t.test('a probe that throws gives HTTP 500 and a log line', async t => {
   const { server, log } = setup({
     ready: () => {
       throw new Error('broken')
@@ -53,7 +53,7 @@ t.test('a probe that fails is a 500 and a line in the log', async t => {
   t.match(log, [{ level: 50, path: '/readyz', at: ['Error', /health/] }])
 })
 
-t.test('nothing else is served here', async t => {
+t.test('the operations port serves no other path', async t => {
   const { server, log } = setup()
   t.equal((await server.inject('/')).statusCode, 404)
   t.equal((await server.inject({ method: 'POST', url: '/livez', payload: {} })).statusCode, 404)

@@ -17,12 +17,12 @@ const read = (file: string) => readFileSync(file, 'utf8')
 const readme = read('README.md')
 const scripts = JSON.parse(read('package.json')).scripts as Record<string, string>
 
-t.test('the table of settings is that of the schema (npm run readme)', async t => {
+t.test('the table in docs/settings.md matches the schema (npm run readme)', async t => {
   const page = read('docs/settings.md')
   t.equal(page, withSettings(page))
 })
 
-t.test('links lead somewhere', async t => {
+t.test('every link in the documents leads to an existing file', async t => {
   for (const file of documents) {
     const links = [...read(file).matchAll(/\]\(([^)#:]+)(?:#[^)]*)?\)/g)]
     for (const [, link = ''] of links)
@@ -30,7 +30,7 @@ t.test('links lead somewhere', async t => {
   }
 })
 
-t.test('links within a page lead to a title', async t => {
+t.test('every link within a page leads to an existing title', async t => {
   for (const file of written) {
     const text = read(file)
     const titles = [...text.matchAll(/^#+ (.+)$/gm)].map(([, title = '']) => anchorOf(title))
@@ -54,7 +54,7 @@ t.test('every source file and test folder that the documents name exists', async
   }
 })
 
-t.test('every setting that the documents name is one of the program or of the chart', async t => {
+t.test('every setting that the documents name exists in the program or in the chart', async t => {
   const known = new Set([...settings.map(({ name }) => name), ...valuesOfChart()])
   const sections = new Set([...known].map(name => name.split('.')[0]))
   for (const file of written) {
@@ -66,7 +66,7 @@ t.test('every setting that the documents name is one of the program or of the ch
   }
 })
 
-t.test('each alert of the chart has a paragraph in docs/operations.md', async t => {
+t.test('every alert of the chart has a paragraph in docs/operations.md', async t => {
   const alerts = parse(read('charts/pullpass/monitoring/alerts.yaml')) as { alert: string }[]
   const explained = [...read('docs/operations.md').matchAll(/^\*\*(Pullpass\w+)\.\*\*/gm)]
   t.strictSame(
@@ -75,19 +75,19 @@ t.test('each alert of the chart has a paragraph in docs/operations.md', async t 
   )
 })
 
-t.test('each decision ends with its alternatives', async t => {
+t.test('every decision record ends with its alternatives', async t => {
   for (const file of globSync('docs/decisions/*.md')) {
     const paragraphs = read(file).trim().split('\n\n')
     t.match(paragraphs.at(-1), /^\*\*Alternatives\.\*\*/, file)
   }
 })
 
-t.test('the documents use the words of the field', async t => {
+t.test('the documents use plain words of the field', async t => {
   const bookish = /\b(whoever|mend|deeds?|lest|strays?|untidy|tidy|told|tells|keeper)\b/i
   for (const file of written) t.notMatch(withoutSettings(read(file)), bookish, file)
 })
 
-t.test('the first screen says what it does, with a pod before and after', async t => {
+t.test('the README starts with the purpose and a pod before and after', async t => {
   const screen = readme.split('\n').slice(0, 24).join('\n')
   t.match(screen, /registry/)
   t.match(screen, /imagePullSecrets/)

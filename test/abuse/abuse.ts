@@ -11,6 +11,6 @@ const run = (seconds: number) =>
     [1, 500].map(connections => ({ attack, connections, seconds })),
   )
 
-t.test('no attack on the webhook hurts honest reviews, twice through the table', t =>
+t.test('no attack on the webhook harms honest reviews, in two runs of the table', t =>
   runTable(t, [run(10), run(2)]),
 )

@@ -11,4 +11,4 @@ const run = Object.keys(attacks).map(attack => ({
   seconds: 3,
 }))
 
-t.test('no attack on the webhook hurts honest reviews', t => runTable(t, [run]))
+t.test('no attack on the webhook harms honest reviews', t => runTable(t, [run]))

@@ -9,7 +9,7 @@ import { createRequest } from '../../src/bluemix/http/request.ts'
 import { createOrganizations } from '../../src/bluemix/organizations.ts'
 import { live, startFixture } from './issuer.ts'
 
-t.test('steps 1 to 4 of the procedure: a permanent token that only pulls', async t => {
+t.test('steps 1 to 4 of the procedure give a permanent token that can only pull', async t => {
   const { environment, issuer, log, count } = await startFixture(t)
   const token = await issuer.mint(
     { organization: 'acme', description: 'pullpass/uid/shop', permanent: true },
@@ -37,7 +37,7 @@ t.test('steps 1 to 4 of the procedure: a permanent token that only pulls', async
   t.equal(await count('pullpass_bluemix_requests_total', minting), 1)
 })
 
-t.test('what is known is not asked for again', async t => {
+t.test('a second mint asks for neither login nor organization again', async t => {
   const { environment, mint } = await startFixture(t)
   await Promise.all(['a', 'b', 'c', 'd'].map(name => mint(`pullpass/uid/${name}`)))
   await mint('pullpass/uid/e')
@@ -48,7 +48,7 @@ t.test('what is known is not asked for again', async t => {
   t.equal(ledger.mints().length, 5)
 })
 
-t.test('organizations are found by name, whatever is in it, with v2 and with v3', async t => {
+t.test('an organization with any name is found, with v2 and with v3', async t => {
   for (const v2Disabled of [false, true]) {
     const { environment, mint } = await startFixture(t)
     environment.settings.v2Disabled = v2Disabled
@@ -62,14 +62,14 @@ t.test('organizations are found by name, whatever is in it, with v2 and with v3'
   }
 })
 
-t.test('an organization given by its GUID is not looked up', async t => {
+t.test('an organization that is given by its GUID is not looked up', async t => {
   const { environment, mint } = await startFixture(t)
   await mint('d', environment.organization('acme-shop').guid)
   t.match(environment.ledger.mints(), [{ organization: 'acme-shop' }])
   t.equal(environment.ledger.requests('organizations').length, 0)
 })
 
-t.test('an organization that the user does not see is refused, and found once it is', async t => {
+t.test('an organization is refused until the user can see it', async t => {
   const { environment, issuer, failure, advance, mint } = await startFixture(t)
   const error = await failure(mint('d', 'hidden'))
   t.match(error, { code: 'organization_not_found', kind: 'permanent', scope: 'organization' })
@@ -84,7 +84,7 @@ t.test('an organization that the user does not see is refused, and found once it
   t.equal(issuer.problem(), undefined)
 })
 
-t.test('two organizations whose names differ in case only are refused', async t => {
+t.test('two organizations whose names differ only in case are refused as ambiguous', async t => {
   const { environment, failure, mint } = await startFixture(t)
   environment.addOrganization({ name: 'Acme', members: [environment.user], duplicate: true })
   t.match(await failure(mint()), { code: 'organization_ambiguous', scope: 'organization' })
@@ -118,7 +118,7 @@ t.test('a cloud controller without its UAA is a failure of the environment', asy
   }
 })
 
-t.test('all pages of a search are read', async t => {
+t.test('the search for an organization reads all pages', async t => {
   for (const v2Disabled of [false, true]) {
     const { environment, failure, mint } = await startFixture(t)
     environment.settings.v2Disabled = v2Disabled
@@ -130,7 +130,7 @@ t.test('all pages of a search are read', async t => {
   }
 })
 
-t.test('a next page elsewhere is not followed: the access token would go along', async t => {
+t.test('a next page on another host is not requested, to protect the access token', async t => {
   const api = 'https://api.d.example.com'
   const elsewhere = [
     'https://evil.io/v3/organizations',
@@ -160,7 +160,7 @@ t.test('a next page elsewhere is not followed: the access token would go along',
   }
 })
 
-t.test('an answer that is too large is not read to its end', async t => {
+t.test('a response of the environment that is too large is not read to its end', async t => {
   const { environment, failure } = await startFixture(t)
   const dependencies = { logger: pino({ level: 'silent' }), metrics: new Registry(), closing: live }
   const { request, close } = createRequest(dependencies, {
@@ -175,7 +175,7 @@ t.test('an answer that is too large is not read to its end', async t => {
   t.match(await failure(request(ask, live)), { code: 'answer_too_large', kind: 'transient' })
 })
 
-t.test('an organization that was made anew is looked up again', async t => {
+t.test('an organization that was deleted and created again is looked up again', async t => {
   const { environment, mint } = await startFixture(t)
   await mint('first')
   const former = environment.organization('acme')
@@ -185,7 +185,7 @@ t.test('an organization that was made anew is looked up again', async t => {
   t.equal(environment.ledger.mints().length, 4)
 })
 
-t.test('a user who is no member is told so, with the request id', async t => {
+t.test('the error for a user who is not a member says so, with the request ID', async t => {
   const { environment, issuer, failure, mint } = await startFixture(t)
   const { guid } = environment.organization('hidden')
   const error = await failure(mint('d', guid))
@@ -197,7 +197,7 @@ t.test('a user who is no member is told so, with the request id', async t => {
   t.equal(issuer.problem(), undefined)
 })
 
-t.test('tokens are listed with all that is known of them', async t => {
+t.test('the list of tokens contains all that the environment knows about them', async t => {
   const { environment, list, mint } = await startFixture(t)
   t.strictSame(await list('acme'), [])
   const text = await mint('pullpass/uid/shop')
@@ -214,7 +214,7 @@ t.test('tokens are listed with all that is known of them', async t => {
   t.strictSame(await list('acme-shop'), [])
 })
 
-t.test('an environment that cannot list says so', async t => {
+t.test('an environment that cannot list tokens is recognized', async t => {
   const { environment, list, failure } = await startFixture(t)
   for (const status of [404, 501]) {
     environment.faults.set('list', { fail: 'unsupported', status })
@@ -224,7 +224,7 @@ t.test('an environment that cannot list says so', async t => {
   t.match(await failure(list('acme')), { code: 'unavailable', kind: 'transient' })
 })
 
-t.test('a token is revoked by its id, and one that is gone counts as revoked', async t => {
+t.test('a token is revoked by its ID, and a missing token counts as revoked', async t => {
   const { environment, issuer, failure, mint } = await startFixture(t)
   await mint('one')
   await mint('two')
@@ -242,7 +242,7 @@ t.test('a token is revoked by its id, and one that is gone counts as revoked', a
   t.equal(environment.ledger.requests().length, before, 'nothing was sent')
 })
 
-t.test('the registry is asked whether it takes a token', async t => {
+t.test('the registry answers whether it accepts a token', async t => {
   const { environment, issuer, failure, mint } = await startFixture(t)
   const text = await mint()
   t.equal(await issuer.accepts(text, live), true)
@@ -366,7 +366,7 @@ t.test('a list may take longer than the time limit, and may not be silent for as
   t.match(await failure(list()), { code: 'timeout', scope: 'organization' })
 })
 
-t.test('a mint whose answer was lost fails, and is not repeated by itself', async t => {
+t.test('a mint whose response was lost fails and is not repeated', async t => {
   const { environment, list, failure, mint } = await startFixture(t)
   const lost = { kind: 'transient', scope: 'organization', organization: 'acme', sent: true }
   environment.faults.set('mint', { fail: 'reset', when: 'after', times: 1 })
@@ -387,7 +387,7 @@ const outages = [
   ['reset', 'network'],
 ] as const
 
-t.test('failures of the environment are transient, and stand until something works', async t => {
+t.test('failures of the environment are reported until a request succeeds', async t => {
   for (const operation of ['info', 'login', 'organizations', '*'] as const) {
     const { environment, issuer, failure, mint } = await startFixture(t)
     for (const [fail, code] of outages) {
@@ -438,13 +438,13 @@ t.test('a user without the right to manage tokens is named with the organization
   t.match(error.message, /CRG0020E/)
 })
 
-t.test('an answer that does not come in time is a failure', async t => {
+t.test('a response of the environment that does not arrive in time is a failure', async t => {
   const { environment, failure, mint } = await startFixture(t, { timeoutMs: 500 })
   environment.faults.set('mint', { latencyMs: 60_000 })
   t.match(await failure(mint()), { code: 'timeout', kind: 'transient', scope: 'organization' })
 })
 
-t.test('a rate limit of the cloud controller says when to come back', async t => {
+t.test('a rate limit of the Cloud Controller sets the time of the next attempt', async t => {
   const { environment, failure, mint } = await startFixture(t)
   environment.faults.set('organizations', { fail: 'rate_limited', retryAfterSeconds: 30 })
   const error = await failure(mint())
@@ -452,13 +452,13 @@ t.test('a rate limit of the cloud controller says when to come back', async t =>
   t.ok(Math.abs((error.retryAfterMs ?? 0) - 30_000) < 5000, `${error.retryAfterMs}`)
 })
 
-t.test('an environment that prints its JSON prettily is understood', async t => {
+t.test('indented JSON from the environment is read', async t => {
   const { environment, issuer, mint } = await startFixture(t)
   environment.settings.prettyPrint = true
   t.equal(await issuer.accepts(await mint(), live), true)
 })
 
-t.test('a caller who leaves is let go; what others share goes on', async t => {
+t.test('a canceled caller does not stop requests that others share', async t => {
   const { environment, issuer, failure } = await startFixture(t)
   const leaving = new AbortController()
   environment.on('login', () => leaving.abort())
@@ -478,7 +478,7 @@ t.test('a caller who leaves is let go; what others share goes on', async t => {
   )
 })
 
-t.test('after close nothing is asked any more', async t => {
+t.test('a closed issuer sends no requests', async t => {
   const { environment, issuer, failure, mint } = await startFixture(t)
   await mint()
   environment.faults.set('mint', { latencyMs: 60_000 })
@@ -488,7 +488,7 @@ t.test('after close nothing is asked any more', async t => {
   t.match(await failure(mint()), { code: 'aborted' })
 })
 
-t.test('a private CA counts only where it is given, and is read again when it changes', async t => {
+t.test('a private CA is trusted only if configured, and is read again on change', async t => {
   const without = await startFixture(t, { caFile: undefined })
   const error = await without.failure(without.mint())
   t.match(error, { code: 'network', kind: 'transient', message: /set bluemix\.caFile/ })
@@ -506,7 +506,7 @@ t.test('a private CA counts only where it is given, and is read again when it ch
   t.equal(environment.ledger.mints().length, 1)
 })
 
-t.test('credentials are sent by https only', async t => {
+t.test('credentials are sent over HTTPS only', async t => {
   const { environment, failure, mint } = await startFixture(t, {
     registryUrl: 'http://127.0.0.1:1',
   })
@@ -514,7 +514,7 @@ t.test('credentials are sent by https only', async t => {
   t.strictSame(environment.ledger.mints(), [])
 })
 
-t.test('a proxy that does not answer is a failure of the network', async t => {
+t.test('a proxy that does not answer is reported as a network failure', async t => {
   const { environment, failure, mint } = await startFixture(t)
   process.env.HTTPS_PROXY = 'http://127.0.0.1:1'
   t.match(await failure(mint()), { code: 'network', kind: 'transient', message: /ECONNREFUSED/ })

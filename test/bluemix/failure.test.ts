@@ -68,7 +68,7 @@ const table: [System, number, unknown, string, string, string][] = [
   ['registry', 408, undefined, 'transient', 'environment', 'unavailable'],
 ]
 
-t.test('every error body of the environment becomes one error', async t => {
+t.test('every error body of the environment becomes one kind of error', async t => {
   for (const [system, status, body, kind, scope, code] of table) {
     const error = failure(system, 'do it', answer(status, body), 0)
     const name = `${system} ${status} ${JSON.stringify(body) ?? 'no JSON'}`
@@ -78,7 +78,7 @@ t.test('every error body of the environment becomes one error', async t => {
   }
 })
 
-t.test('an error names what to tell the operators of the environment', async t => {
+t.test('an error names what the operators of the environment need to know', async t => {
   const registry = failure('registry', 'mint', answer(401, crg('CRG0009E')), 0)
   t.match(registry.message, 'CRG0009E, "words", request 72-1540337041.610-99712')
   t.match(failure('login', 'log in', answer(400, iam('BXNIM0415E')), 0).message, 'request iam-1')
@@ -87,7 +87,7 @@ t.test('an error names what to tell the operators of the environment', async t =
   t.match(failure('cloud_foundry', 'ask', cloudFoundry, 0).message, 'request 1f-2e::3d')
 })
 
-t.test('a refused refresh calls for a login, except where the account is locked', async t => {
+t.test('a refused refresh leads to a login, unless the account is locked', async t => {
   const ended: [number, unknown, boolean][] = [
     [401, uaa('invalid_token', 'Invalid refresh token (expired): x'), true],
     [401, uaa('invalid-token', ''), true],
@@ -105,7 +105,7 @@ t.test('a refused refresh calls for a login, except where the account is locked'
   }
 })
 
-t.test('nothing secret gets out of a body', async t => {
+t.test('no secret of a response body appears in an error', async t => {
   const jwt = 'eyJhbGciOiJIUzI1NiJ9.eyJqdGkiOiIxIn0.c2lnbmF0dXJl'
   const repeated = uaa('invalid_token', `Invalid refresh token (expired): ${jwt} expired at now`)
   t.equal(
@@ -126,7 +126,7 @@ t.test('nothing secret gets out of a body', async t => {
   }
 })
 
-t.test('Retry-After is a number of seconds, a date or, in 2017, an epoch', async t => {
+t.test('Retry-After can be a number of seconds, a date or, as in 2017, a Unix time', async t => {
   const nowMs = Date.parse('2017-11-02T12:00:00Z')
   const epoch = nowMs / 1000
   const table: [string | undefined, number | undefined][] = [
@@ -153,7 +153,7 @@ t.test('Retry-After is a number of seconds, a date or, in 2017, an epoch', async
   t.equal(failure('cloud_foundry', 'ask', limited, nowMs).retryAfterMs, 42_000)
 })
 
-t.test('without an answer, the error tells the code and what to do, never the text', async t => {
+t.test('without a response, the error has a code and an action, but no raw text', async t => {
   const coded = (code: string, text = 'the-key') => Object.assign(new Error(text), { code })
   const table: [unknown, string, RegExp][] = [
     [coded('ECONNREFUSED'), 'network', /cannot reach https:\/\/host\.example\.com: ECONNREFUSED$/],

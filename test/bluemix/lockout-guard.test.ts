@@ -33,7 +33,7 @@ function setup() {
   }
 }
 
-t.test('a refused login is not tried again by the next process', async t => {
+t.test('the next process does not repeat a refused login', async t => {
   const { process } = setup()
   const first = process()
   await first.enter('wrong')
@@ -48,7 +48,7 @@ t.test('a refused login is not tried again by the next process', async t => {
   }
 })
 
-t.test('another credential is tried at once, whatever is held against the one before', async t => {
+t.test('a new credential is tried at once, whatever was recorded before', async t => {
   const { process } = setup()
   await process().enter('wrong')
   await process().leave('wrong', refused)
@@ -57,7 +57,7 @@ t.test('another credential is tried at once, whatever is held against the one be
   await t.resolves(process().enter('right'))
 })
 
-t.test('processes that die in the middle of a login do not lock the account', async t => {
+t.test('processes that are killed during a login do not lock the account', async t => {
   const { process, advance } = setup()
   for (let restart = 0; restart < 3; restart++) await process().enter('wrong')
   await t.rejects(process().enter('wrong'), { kind: 'transient', code: 'login_paused' })
@@ -66,7 +66,7 @@ t.test('processes that die in the middle of a login do not lock the account', as
   await t.rejects(process().enter('wrong'), { code: 'login_paused' }, 'one in ten minutes')
 })
 
-t.test('logins that the environment was not there for are not counted', async t => {
+t.test('logins are not counted while the environment is unavailable', async t => {
   const { process } = setup()
   for (let tries = 0; tries < 10; tries++) {
     await process().enter('right')
@@ -75,7 +75,7 @@ t.test('logins that the environment was not there for are not counted', async t 
   await t.resolves(process().enter('right'))
 })
 
-t.test('no login is tried that cannot be noted', async t => {
+t.test('no login is sent if it cannot be recorded first', async t => {
   const { note, process } = setup()
   note.write = async () => {
     throw new Error('cannot annotate Lease pullpass/pullpass: HTTP 403 Forbidden')
@@ -87,7 +87,7 @@ t.test('no login is tried that cannot be noted', async t => {
   })
 })
 
-t.test('the note tells nothing of the credential, and one that makes no sense is none', async t => {
+t.test('the record does not reveal the credential, and a damaged record is ignored', async t => {
   const { kept, note, process } = setup()
   await process().enter('0123456789abcdef-digest')
   t.notMatch(kept(), /0123456789/)

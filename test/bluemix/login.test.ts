@@ -13,7 +13,7 @@ function changed({ issuer }: Fixture): Promise<void> {
   return new Promise(resolve => issuer.onCredentialChange(resolve))
 }
 
-t.test('a wrong key is tried once, and the right one as soon as it is there', async t => {
+t.test('a wrong API key is tried once, and the right one as soon as it exists', async t => {
   const fixture = await startFixture(t)
   const { environment, issuer, failure, mint, count } = fixture
   await fixture.credential('api-key', 'a-wrong-key')
@@ -33,7 +33,7 @@ t.test('a wrong key is tried once, and the right one as soon as it is there', as
   t.strictSame(loginsOf(fixture), ['api_key unauthorized', 'api_key granted'])
 })
 
-t.test('every refusal of a login stands', async t => {
+t.test('every kind of refused login is remembered', async t => {
   const table = [
     ['uaa', 'locked', 'account_locked'],
     ['uaa', 'federated', 'federated_user'],
@@ -54,7 +54,7 @@ t.test('every refusal of a login stands', async t => {
   }
 })
 
-t.test('an unknown key at IAM is tried once', async t => {
+t.test('a key that IAM does not know is tried once', async t => {
   const fixture = await startFixture(t, { login: 'iam' })
   const { failure, mint } = fixture
   await fixture.credential('api-key', 'a-wrong-key')
@@ -64,7 +64,7 @@ t.test('an unknown key at IAM is tried once', async t => {
   t.strictSame(loginsOf(fixture), ['iam_api_key BXNIM0415E'])
 })
 
-t.test('a login server too slow to refuse a wrong key does not get the account locked', async t => {
+t.test('a wrong key does not lock the account if the login server is too slow', async t => {
   const fixture = await startFixture(t, { timeoutMs: 150 })
   const { environment, failure, mint, advance } = fixture
   await fixture.credential('api-key', 'a-wrong-key')
@@ -83,7 +83,7 @@ t.test('a login server too slow to refuse a wrong key does not get the account l
   await mint()
 })
 
-t.test('IAM gives UAA tokens along, under its path of 2017 and of today', async t => {
+t.test('IAM also returns UAA tokens, at its path of 2017 and at its current path', async t => {
   for (const path of ['/oidc/token', '/identity/token']) {
     const fixture = await startFixture(t, { login: 'iam' })
     const { environment, advance, mint } = fixture
@@ -95,7 +95,7 @@ t.test('IAM gives UAA tokens along, under its path of 2017 and of today', async 
   }
 })
 
-t.test('user name and password log in where there is no API key', async t => {
+t.test('user name and password are used if there is no API key', async t => {
   for (const [login, kind] of [
     ['uaa', 'password'],
     ['iam', 'iam_password'],
@@ -113,7 +113,7 @@ t.test('user name and password log in where there is no API key', async t => {
   }
 })
 
-t.test('credentials that are missing are named, and used once they are there', async t => {
+t.test('missing credentials are named, and used as soon as they exist', async t => {
   const fixture = await startFixture(t)
   const { environment, issuer, settings, failure, mint } = fixture
   const file = (name: string) => join(settings.credentialsDirectory, name)
@@ -141,7 +141,7 @@ t.test('credentials that are missing are named, and used once they are there', a
   t.equal(issuer.problem(), undefined)
 })
 
-t.test('a mounted Secret that changes by its symbolic link is seen', async t => {
+t.test('a change of the symbolic link of a mounted Secret is noticed', async t => {
   const mount = await mkdtemp(join(tmpdir(), 'pullpass-mount-'))
   t.teardown(() => rm(mount, { recursive: true }))
   const project = async (version: string, key: string) => {
@@ -162,7 +162,7 @@ t.test('a mounted Secret that changes by its symbolic link is seen', async t => 
   t.equal(fixture.environment.ledger.logins().length, 2)
 })
 
-t.test('other credentials in the files end the session of the former ones', async t => {
+t.test('new credentials in the files end the session of the previous ones', async t => {
   const fixture = await startFixture(t)
   const { environment, mint } = fixture
   fixture.issuer.start()
@@ -175,7 +175,7 @@ t.test('other credentials in the files end the session of the former ones', asyn
   t.strictSame(loginsOf(fixture), ['api_key granted', 'api_key granted'])
 })
 
-t.test('the session is renewed at 80 % of its life, once for all who ask', async t => {
+t.test('a session is renewed at 80 % of its lifetime, once for all callers', async t => {
   const fixture = await startFixture(t)
   const { environment, advance, mint } = fixture
   environment.settings.accessTokenSeconds = 1000
@@ -189,7 +189,7 @@ t.test('the session is renewed at 80 % of its life, once for all who ask', async
   t.equal(environment.ledger.maxLoginsInFlight(), 1)
 })
 
-t.test('refresh tokens that are replaced at each use are followed', async t => {
+t.test('a refresh token that changes with every use is replaced by the new one', async t => {
   const fixture = await startFixture(t)
   const { environment, advance, mint } = fixture
   environment.settings.rotateRefreshTokens = true
@@ -200,7 +200,7 @@ t.test('refresh tokens that are replaced at each use are followed', async t => {
   t.strictSame(loginsOf(fixture), ['api_key granted', ...Array(3).fill('refresh granted')])
 })
 
-t.test('a refresh token at its end means a login', async t => {
+t.test('an expired refresh token leads to a login', async t => {
   for (const login of ['uaa', 'iam'] as const) {
     const fixture = await startFixture(t, { login })
     const { environment, advance, mint } = fixture
@@ -214,7 +214,7 @@ t.test('a refresh token at its end means a login', async t => {
   }
 })
 
-t.test('a session that cannot be renewed yet goes on while it lives', async t => {
+t.test('a session that cannot be renewed yet is used until it expires', async t => {
   const fixture = await startFixture(t)
   const { environment, advance, failure, mint } = fixture
   environment.settings.accessTokenSeconds = 1000
@@ -230,29 +230,26 @@ t.test('a session that cannot be renewed yet goes on while it lives', async t =>
   await mint()
 })
 
-t.test(
-  'an access token that is refused is renewed once, and the request repeated once',
-  async t => {
-    for (const where of ['everywhere', 'registry'] as const) {
-      const fixture = await startFixture(t)
-      const { environment, issuer, mint } = fixture
-      await mint()
-      environment.expireAccessTokens(where)
-      await Promise.all([mint('a'), mint('b'), mint('c', 'acme-shop')])
-      t.strictSame(loginsOf(fixture), ['api_key granted', 'refresh granted'], where)
-      t.equal(environment.ledger.mints().length, 4)
-      fixture.advance(60_000)
-      environment.faults.set('mint', { accessTokens: 'expired' })
-      const before = environment.ledger.requests('mint').length
-      await fixture.failure(
-        issuer.mint({ organization: 'acme', description: 'd', permanent: true }, live),
-      )
-      t.equal(environment.ledger.requests('mint').length, before + 2)
-    }
-  },
-)
+t.test('a refused access token is renewed once, and the request is repeated once', async t => {
+  for (const where of ['everywhere', 'registry'] as const) {
+    const fixture = await startFixture(t)
+    const { environment, issuer, mint } = fixture
+    await mint()
+    environment.expireAccessTokens(where)
+    await Promise.all([mint('a'), mint('b'), mint('c', 'acme-shop')])
+    t.strictSame(loginsOf(fixture), ['api_key granted', 'refresh granted'], where)
+    t.equal(environment.ledger.mints().length, 4)
+    fixture.advance(60_000)
+    environment.faults.set('mint', { accessTokens: 'expired' })
+    const before = environment.ledger.requests('mint').length
+    await fixture.failure(
+      issuer.mint({ organization: 'acme', description: 'd', permanent: true }, live),
+    )
+    t.equal(environment.ledger.requests('mint').length, before + 2)
+  }
+})
 
-t.test('the environment down costs no login, and its return is used at once', async t => {
+t.test('an environment that is down costs no login, and is used when it is back', async t => {
   const fixture = await startFixture(t)
   const { environment, failure, mint } = fixture
   environment.faults.set('*', { down: true })

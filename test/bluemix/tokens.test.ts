@@ -8,7 +8,7 @@ import { TokenError } from '../../src/issuer/issuer.ts'
 const jwt = (claims: unknown, signature = '.c2ln') =>
   `eyJhbGciOiJIUzI1NiJ9.${Buffer.from(JSON.stringify(claims)).toString('base64url')}${signature}`
 
-t.test('a minted token is opaque; what it shows of itself is taken along', async t => {
+t.test('a minted token is opaque, and its readable claims are kept', async t => {
   // The token of IBM's procedure: two parts, cut in the middle of the payload.
   const ofTheProcedure =
     'eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJqdGkiOiI2MzdiM2Q4Yy1hMDg3LTVhZjktYTYzNi0xNmU3ZWZjNzA5' +
@@ -32,7 +32,7 @@ t.test('a minted token is opaque; what it shows of itself is taken along', async
   }
 })
 
-t.test('what cannot stand in a header is no token', async t => {
+t.test('a text that cannot be sent in a header is not accepted as a token', async t => {
   for (const odd of [
     '',
     ' ',
@@ -113,7 +113,7 @@ t.test('a row that does not end is not read to its end', async t => {
   t.ok(chunks <= 17, `${chunks} chunks`)
 })
 
-t.test('an access token lives for the shorter of what the answer and the token say', async t => {
+t.test('an access token expires at the earlier time of response and token', async t => {
   const hour = jwt({ iat: 1000, exp: 4600 })
   const table: [string, unknown, number][] = [
     ['opaque', 600, 600_000],
@@ -130,7 +130,7 @@ t.test('an access token lives for the shorter of what the answer and the token s
   }
 })
 
-t.test('a credential goes to the token server of the registry itself only', async t => {
+t.test('a credential is sent only to the token server of the registry itself', async t => {
   const realm = (challenge: string | undefined) =>
     realmOf(
       {

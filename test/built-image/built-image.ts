@@ -25,7 +25,7 @@ async function checkImage(): Promise<void> {
   t.teardown(folder.remove)
   t.comment(`built from ${image.revision} in ${image.buildSeconds.toFixed(0)} s`)
 
-  t.test('the image adds Node and the program in one file to its base, and no more', async t => {
+  t.test('the image adds only Node and one program file to its base', async t => {
     const base = await sizesIn(image.baseRoot)
     const all = await sizesIn(image.root)
     const added = [...all.keys()].filter(file => !base.has(file))
@@ -41,7 +41,7 @@ async function checkImage(): Promise<void> {
     t.same(image.config.Entrypoint, [`/${NODE}`, ...nodeFlags, `/${PROGRAM}`])
   })
 
-  t.test('it says what it is and as whom it runs, and nothing of where it was built', async t => {
+  t.test('the image names its content and user, but not the machine that built it', async t => {
     const { version, description, license } = JSON.parse(await read(image.checkout, 'package.json'))
     t.match(image.config.Labels, {
       'org.opencontainers.image.title': 'pullpass',
@@ -60,13 +60,13 @@ async function checkImage(): Promise<void> {
     ])
   })
 
-  t.test('the same program comes of the same commit, here as in the image', async t => {
+  t.test('the same commit gives the same program, in the image and outside', async t => {
     await bundleHere(image)
     const here = await read(image.checkout, 'dist/pullpass.js')
     t.ok((await read(image.root, PROGRAM)) === here)
   })
 
-  t.test('a stack trace of the image can be traced to the lines of the source', async t => {
+  t.test('a stack trace of the image can be translated to lines of the source', async t => {
     const { code, stdout, stderr } = await run(await tracedHelp(image, join(folder.path, 'help')))
     t.equal(code, 0, { stderr })
     t.match(stdout, 'Usage: pullpass')
@@ -76,7 +76,7 @@ async function checkImage(): Promise<void> {
     t.match(source[Number(line) - 1] ?? '', 'program.parseAsync()', { stderr })
   })
 
-  t.test('with a read-only root, as nobody, without a shell, it answers reviews', async t => {
+  t.test('the image answers reviews with a read-only root and without privileges', async t => {
     const serving = await serveImage(t, { image, folder: join(folder.path, 'serving') })
     const { cluster, process, listeningMs, readyMs } = serving
     t.comment(`start-up: listening ${listeningMs.toFixed(0)} ms, ready ${readyMs.toFixed(0)} ms`)

@@ -48,7 +48,7 @@ const steady = { now: () => START, local: () => START, isMeasured: () => true }
 const first = await makeCa(START, 300 * DAY)
 const second = await makeCa(START, 300 * DAY)
 
-t.test('a certificate begins 25 hours early and is renewed at two thirds of its life', async t => {
+t.test('a certificate starts 25 hours early and is renewed at 2/3 of its lifetime', async t => {
   for (const seconds of [5, 60, 7 * DAY, 365 * DAY]) {
     const { notBefore, notAfter } = lifeFrom(START, seconds)
     t.strictSame(
@@ -68,7 +68,7 @@ t.test('a certificate begins 25 hours early and is renewed at two thirds of its 
 
 const future = await makeCa(later(400 * DAY), 300 * DAY)
 
-t.test('the steps of a CA', async t => {
+t.test('a CA is distributed before it signs, and removed after its last certificate', async t => {
   const one = begun(first, START)
   const two = withNext(one, second, START)
   const after = signingWithNext(two, START)
@@ -116,7 +116,7 @@ t.test('the steps of a CA', async t => {
   )
 })
 
-t.test('no CA is replaced and no trust is taken away on the word of one clock', async t => {
+t.test('one clock alone cannot replace a CA or remove trust', async t => {
   const one = begun(first, START)
   const two = withNext(one, second, START)
   const after = signingWithNext(two, START)
@@ -140,7 +140,7 @@ t.test('no CA is replaced and no trust is taken away on the word of one clock', 
   }
 })
 
-t.test('an authority comes out of its Secret as it went in', async t => {
+t.test('a CA is read from its Secret exactly as it was written', async t => {
   const one = begun(first, START)
   const two = withNext(one, second, later(1))
   const after = signingWithNext(two, later(2))
@@ -170,7 +170,7 @@ t.test('an authority comes out of its Secret as it went in', async t => {
   t.equal(readSigning(wrong('tls.key', '')), undefined)
 })
 
-t.test('who signed it and when decides whether it is trusted', async t => {
+t.test('a certificate is trusted according to its issuer and its dates', async t => {
   const leaf = await signLeaf(first, { names: ['a'], now: START, seconds: DAY })
   const garbage = first.cert.replace(/^M.*$/m, 'AAAA')
   const rows: [cert: string, bundle: string, seconds: number, boolean, string][] = [
@@ -195,7 +195,7 @@ t.test('who signed it and when decides whether it is trusted', async t => {
   t.throws(() => checkPair({ key: leaf.key, cert: garbage }), { name: 'CertificateError' })
 })
 
-t.test('certificates are what the API server asks for', async t => {
+t.test('certificates have the fields that the API server requires', async t => {
   const names = ['pullpass.pullpass.svc', '127.0.0.1', '::1']
   const leaf = parseCertificate((await signLeaf(first, { names, now: START, seconds: DAY })).cert)
   t.equal(
@@ -238,7 +238,7 @@ async function accepted(t: Test, pair: KeyPair, ca: string, names: string[]): Pr
   return (await Promise.all(tried)).filter(Boolean)
 }
 
-t.test('a TLS client takes it under its names, by old and new CA alike', async t => {
+t.test('a TLS client accepts a certificate by each name, with old and new CA', async t => {
   const now = new Date()
   const [old, next] = [await makeCa(now, 60), await makeCa(now, 60)]
   const names = ['pullpass.pullpass.svc', '127.0.0.1']
@@ -295,7 +295,7 @@ const files = ({ key, cert }: KeyPair, ca?: string) => ({
   ...(ca && { 'ca.crt': ca }),
 })
 
-t.test('a mounted certificate is taken when it changes, and a wrong one is not', async t => {
+t.test('a changed mounted certificate is used, and an invalid one is not', async t => {
   const [one, two] = [await leafOf(first), await leafOf(second)]
   const { source, path, log, metrics, changes, at } = await mounted(t, files(one, first.cert))
   t.throws(() => source.current())
@@ -334,7 +334,7 @@ t.test('a mounted certificate is taken when it changes, and a wrong one is not',
   t.notMatch(JSON.stringify(log), /PRIVATE KEY/)
 })
 
-t.test('a mounted certificate that its ca.crt did not sign is served, and not ready', async t => {
+t.test('a mounted certificate that its ca.crt did not sign is served, not ready', async t => {
   const { source } = await mounted(t, files(await leafOf(first), second.cert))
   await source.start()
   t.notOk(source.ready())
@@ -343,7 +343,7 @@ t.test('a mounted certificate that its ca.crt did not sign is served, and not re
   ])
 })
 
-t.test('there is no start without a usable mounted certificate', async t => {
+t.test('pullpass does not start without a usable mounted certificate', async t => {
   const rows: [Record<string, string>, RegExp][] = [
     [{ 'tls.crt': first.cert }, /no tls.key/],
     [{ 'tls.key': first.key }, /no tls.crt/],
@@ -389,7 +389,7 @@ async function madeElsewhere(options: Parameters<typeof generate>[1]): Promise<K
   return { key: made.private, cert: made.cert }
 }
 
-t.test('what the API server would refuse about a certificate', async t => {
+t.test('every problem for which the API server would refuse a certificate is found', async t => {
   const names = ['a.b', '*.wild.svc', '10.0.0.1']
   const { cert } = await signLeaf(first, { names, now: START, seconds: DAY })
   const extensions = [
@@ -422,7 +422,7 @@ t.test('what the API server would refuse about a certificate', async t => {
   t.equal(isTrusted(weak.cert, weak.cert, START), false, 'a SHA-1 signature convinces nobody')
 })
 
-t.test('a certificate with those between it and the CA is trusted in any order', async t => {
+t.test('a certificate with intermediate certificates is trusted in any order', async t => {
   const between = (ca: KeyPair, name: string, cA: boolean) =>
     generate([{ name: 'commonName', value: name }], {
       ...{ keyType: 'ec', curve: 'P-256', algorithm: 'sha256', ca },
@@ -474,37 +474,31 @@ t.test(
   },
 )
 
-t.test(
-  'the first mounted certificate is served, and ready only under the name that is expected',
-  async t => {
-    const { source, path } = await mounted(t, files(await leafOf(first)), ['pullpass.pullpass.svc'])
-    await source.start()
-    t.notOk(source.ready())
-    t.match(source.warnings(), [/\(tls.crt in .*\) is not for the name pullpass\.pullpass\.svc$/])
-    const right = { names: ['pullpass.pullpass.svc'], now: START, seconds: DAY }
-    await mount(path, files(await signLeaf(first, right)))
-    await waitFor(() => source.ready(), within)
-  },
-)
+t.test('a first mounted certificate is ready only if it has the expected name', async t => {
+  const { source, path } = await mounted(t, files(await leafOf(first)), ['pullpass.pullpass.svc'])
+  await source.start()
+  t.notOk(source.ready())
+  t.match(source.warnings(), [/\(tls.crt in .*\) is not for the name pullpass\.pullpass\.svc$/])
+  const right = { names: ['pullpass.pullpass.svc'], now: START, seconds: DAY }
+  await mount(path, files(await signLeaf(first, right)))
+  await waitFor(() => source.ready(), within)
+})
 
-t.test(
-  'a server that refuses a certificate keeps the one before, and the source lives on',
-  async t => {
-    const [one, two, three] = [await leafOf(first), await leafOf(first), await leafOf(first)]
-    const { source, path } = await mounted(t, files(one))
-    source.onChange(() => {
-      if (source.current().cert === two.cert) throw new Error('hunter2')
-    })
-    await source.start()
-    await mount(path, files(two))
-    await waitFor(() => source.warnings().length > 0, within)
-    t.strictSame(source.warnings(), ['the server refuses the certificate: Error'])
-    t.strictSame(source.current(), one)
-    await mount(path, files(three))
-    await waitFor(() => source.current().cert === three.cert, within)
-    t.strictSame(source.warnings(), [])
-  },
-)
+t.test('a server that refuses a new certificate keeps the previous one', async t => {
+  const [one, two, three] = [await leafOf(first), await leafOf(first), await leafOf(first)]
+  const { source, path } = await mounted(t, files(one))
+  source.onChange(() => {
+    if (source.current().cert === two.cert) throw new Error('hunter2')
+  })
+  await source.start()
+  await mount(path, files(two))
+  await waitFor(() => source.warnings().length > 0, within)
+  t.strictSame(source.warnings(), ['the server refuses the certificate: Error'])
+  t.strictSame(source.current(), one)
+  await mount(path, files(three))
+  await waitFor(() => source.current().cert === three.cert, within)
+  t.strictSame(source.warnings(), [])
+})
 
 t.test('endless triggers make no hot loop, and none is missed', async t => {
   let runs = 0

@@ -134,7 +134,7 @@ async function serve(t: Test, source: CertificateSource): Promise<string> {
   return `https://127.0.0.1:${(server.address() as AddressInfo).port}/`
 }
 
-t.test('the API server is never without trust while leaf and CA change', async t => {
+t.test('the API server trusts pullpass while serving certificate and CA change', async t => {
   const name = 'rotating'
   const lives = { leafSeconds: 6, caSeconds: 24 }
   const replicas = [replica(t, name, lives), replica(t, name, lives)]
@@ -201,7 +201,7 @@ t.test('the API server is never without trust while leaf and CA change', async t
   t.comment(`${created} pods created, 0 refused`)
 })
 
-t.test('replicas that start together agree on one CA', async t => {
+t.test('replicas that start at the same time agree on one CA', async t => {
   const log: Line[] = []
   for (let round = 0; round < 5; round++) {
     const secretName = `race-${round}`
@@ -251,7 +251,7 @@ t.test('replicas that start together agree on one CA', async t => {
   }
 })
 
-t.test('the configuration trusts what is served, and is put right', async t => {
+t.test('the caBundle contains the CA in use, and is restored after a change', async t => {
   const name = 'kept'
   const { source } = replica(t, name)
   await source.start()
@@ -290,7 +290,7 @@ t.test('the configuration trusts what is served, and is put right', async t => {
   await waitFor(trusted, within('the caBundle of another configuration of that name'))
 })
 
-t.test('a bundle made before the configuration changed is not written', async t => {
+t.test('a caBundle that is older than the configuration is not written', async t => {
   const name = 'stale'
   const bundle = createCaBundle(
     { client: admin, logger: pino({ level: 'silent' }), metrics: new Registry() },
@@ -344,7 +344,7 @@ async function damage(name: string, texts: Record<string, string | undefined>): 
   await admin.core.replaceNamespacedSecret({ namespace, name: `${name}-ca`, body })
 }
 
-t.test('a CA that is deleted or damaged is put back by a replica that knows it', async t => {
+t.test('a deleted or damaged CA is restored by a replica that knows it', async t => {
   const name = 'deleted'
   const { source, log } = replica(t, name, { leafSeconds: 40, caSeconds: 400 })
   await source.start()
@@ -372,7 +372,7 @@ t.test('a CA that is deleted or damaged is put back by a replica that knows it',
   t.notMatch(JSON.stringify(log), /PRIVATE KEY/)
 })
 
-t.test('replicas that put a damaged CA back together do it once', async t => {
+t.test('several replicas restore a damaged CA only once', async t => {
   const replicas = Array.from({ length: 4 }, () => replicaCa('together'))
   const [before] = await Promise.all(replicas.map(({ keep }) => keep()))
   await damage('together', { 'tls.key': 'nonsense' })
@@ -381,7 +381,7 @@ t.test('replicas that put a damaged CA back together do it once', async t => {
   t.equal(replicas.flatMap(({ log }) => log.filter(({ step }) => step === 'restore')).length, 1)
 })
 
-t.test('a damaged CA that no replica knows is replaced after a minute', async t => {
+t.test('a damaged CA that no replica knows is replaced after one minute', async t => {
   const name = 'unknown'
   const before = await replicaCa(name).keep()
   let passed = 0
@@ -435,7 +435,7 @@ t.test('a replica whose clock is 400 days off does not replace the CA', async t 
   t.strictSame(await authorityIn('lasting'), before)
 })
 
-t.test("no CA begins before the API server's clock is known", async t => {
+t.test('no CA is created before the clock of the API server is known', async t => {
   let measured = false
   const { keep } = replicaCa('early', { ...right, isMeasured: () => measured })
   await t.rejects(keep(), { name: 'CertificateError', message: /before the API server's clock/ })
@@ -444,43 +444,40 @@ t.test("no CA begins before the API server's clock is known", async t => {
   t.ok((await keep()).signing)
 })
 
-t.test(
-  'a CA that begins in the future is replaced, and not by a replica of that clock',
-  async t => {
-    const name = 'future'
-    await configure(name)
-    const { source } = replica(t, name)
-    await source.start()
-    await ready(source)
-    const odd = replica(t, name, { clock: { ...right, local: inDays(400) } })
-    await odd.source.start()
-    await ready(odd.source)
-    await source.stop()
-    const before = odd.source.current()
-    const bundles = await bundlesIn(name)
+t.test('a CA of the future is replaced, but not by a replica with that clock', async t => {
+  const name = 'future'
+  await configure(name)
+  const { source } = replica(t, name)
+  await source.start()
+  await ready(source)
+  const odd = replica(t, name, { clock: { ...right, local: inDays(400) } })
+  await odd.source.start()
+  await ready(odd.source)
+  await source.stop()
+  const before = odd.source.current()
+  const bundles = await bundlesIn(name)
 
-    const wrong = begun(await makeCa(inDays(400)(), 36_000), inDays(400)())
-    const { data = {} } = caSecret(wrong, {})
-    await damage(
-      name,
-      Object.fromEntries(
-        Object.entries(data).map(([key, text]) => [key, Buffer.from(text, 'base64').toString()]),
-      ),
-    )
-    const isNoted = () =>
-      odd.source.warnings().some(note => /future-ca is not valid before/.test(note))
-    await waitFor(isNoted, within('the note'))
-    t.strictSame(odd.source.current(), before, 'the serving certificate stays')
-    t.strictSame(await bundlesIn(name), bundles, 'and so does the caBundle')
-    t.strictSame((await authorityIn(name)).signing, wrong.signing)
+  const wrong = begun(await makeCa(inDays(400)(), 36_000), inDays(400)())
+  const { data = {} } = caSecret(wrong, {})
+  await damage(
+    name,
+    Object.fromEntries(
+      Object.entries(data).map(([key, text]) => [key, Buffer.from(text, 'base64').toString()]),
+    ),
+  )
+  const isNoted = () =>
+    odd.source.warnings().some(note => /future-ca is not valid before/.test(note))
+  await waitFor(isNoted, within('the note'))
+  t.strictSame(odd.source.current(), before, 'the serving certificate stays')
+  t.strictSame(await bundlesIn(name), bundles, 'and so does the caBundle')
+  t.strictSame((await authorityIn(name)).signing, wrong.signing)
 
-    const other = replica(t, name)
-    await other.source.start()
-    await ready(other.source, odd.source)
-    t.equal((await authorityIn(name)).signing.cert.includes(wrong.signing.cert), false)
-    await waitFor(() => odd.source.warnings().length === 0, within('the end of the note'))
-  },
-)
+  const other = replica(t, name)
+  await other.source.start()
+  await ready(other.source, odd.source)
+  t.equal((await authorityIn(name)).signing.cert.includes(wrong.signing.cert), false)
+  await waitFor(() => odd.source.warnings().length === 0, within('the end of the note'))
+})
 
 /** A client with the rights that are needed, and no other. */
 async function serviceAccount(
@@ -510,7 +507,7 @@ async function serviceAccount(
   return connectAs(t, kubeConfig)
 }
 
-t.test('it needs rights on the one Secret and the one configuration', async t => {
+t.test('self-managed mode needs rights on one Secret and one configuration', async t => {
   const secret = ['get', 'create', 'patch', 'update']
   const configuration = ['get', 'list', 'watch', 'patch']
   const client = await serviceAccount(t, 'narrow', { secret, configuration })
@@ -547,7 +544,7 @@ t.test('it needs rights on the one Secret and the one configuration', async t =>
   await Promise.all([source.stop(), t.rejects(started, { message: /stopped before/ })])
 })
 
-t.test('a mounted certificate is ready when the configuration trusts it', async t => {
+t.test('a mounted certificate is ready when the webhook configuration trusts it', async t => {
   const folder = await makeFolder('mounted')
   t.teardown(() => folder.remove())
   const authority = await makeCa(new Date(), 36_000)

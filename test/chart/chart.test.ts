@@ -174,7 +174,7 @@ const REFUSED_TOGETHER: [object, string][] = [
   ],
 ]
 
-t.test('a strict lint has nothing to say of any of the example values', async t => {
+t.test('helm lint --strict accepts all example values', async t => {
   for (const version of ['helm', 'helm3'] as const) {
     const { plain } = await createHelm(t, version)
     for (const values of CI_VALUES) {
@@ -184,7 +184,7 @@ t.test('a strict lint has nothing to say of any of the example values', async t 
   }
 })
 
-t.test('a wrong value is refused with its name and what was expected', async t => {
+t.test('an invalid value is refused with its name and the expected value', async t => {
   const { template } = await createHelm(t, 'helm')
   for (const [values, name, words] of REFUSED_BY_SCHEMA) {
     const { code, stderr } = await template(['--values', MINIMAL], values)
@@ -193,13 +193,13 @@ t.test('a wrong value is refused with its name and what was expected', async t =
   }
 })
 
-t.test('Helm 3 tells a wrong value in the same words', async t => {
+t.test('Helm 3 reports an invalid value in the same words', async t => {
   const { template } = await createHelm(t, 'helm3')
   const { stderr } = await template(['--values', MINIMAL], { registry: { host: 'a/b' } })
   t.match(stderr, "at '/registry/host': value must be 'a host or host:port")
 })
 
-t.test('values that do not go together are refused with one sentence', async t => {
+t.test('values that contradict each other are refused with one sentence', async t => {
   const { template } = await createHelm(t, 'helm')
   for (const [values, sentence] of REFUSED_TOGETHER) {
     const { code, stderr } = await template(['--values', MINIMAL], values)
@@ -210,19 +210,19 @@ t.test('values that do not go together are refused with one sentence', async t =
   }
 })
 
-t.test('without any value, everything that is required is told at once', async t => {
+t.test('without any values, all required values are reported together', async t => {
   const { template } = await createHelm(t, 'helm')
   const { stderr } = await template([])
   t.equal(stderr.split('\n').filter(line => line.startsWith('  - ')).length, 4, stderr)
 })
 
-t.test('Kubernetes before 1.28 is refused', async t => {
+t.test('the chart refuses Kubernetes before 1.28', async t => {
   const { template } = await createHelm(t, 'helm')
   const { stderr } = await template(['--values', MINIMAL, '--kube-version', '1.27.16'])
   t.match(stderr, 'requires kubeVersion: >=1.28.0-0')
 })
 
-t.test('on every version, with both Helms, the program can read the settings', async t => {
+t.test('the program reads the settings of the chart, from both Helm versions', async t => {
   for (const version of ['helm', 'helm3'] as const) {
     const { render } = await createHelm(t, version)
     for (const values of CI_VALUES) {
@@ -234,7 +234,7 @@ t.test('on every version, with both Helms, the program can read the settings', a
   }
 })
 
-t.test('what the values say arrives in the settings', async t => {
+t.test('the values of the chart appear in the settings', async t => {
   const { render } = await createHelm(t, 'helm')
   const everything = join(CHART, 'ci/everything-values.yaml')
   const values = parse(readFileSync(everything, 'utf8'))
@@ -260,7 +260,7 @@ t.test('what the values say arrives in the settings', async t => {
   })
 })
 
-t.test('the values have the bounds and the defaults of the settings', async t => {
+t.test('the values of the chart have the limits and defaults of the settings', async t => {
   const values = parse(readFileSync(join(CHART, 'values.yaml'), 'utf8'))
   const schema = JSON.parse(readFileSync(join(CHART, 'values.schema.json'), 'utf8'))
   const shared = settingsWithValues(schema)
@@ -272,7 +272,7 @@ t.test('the values have the bounds and the defaults of the settings', async t =>
   }
 })
 
-t.test('a changed setting makes new pods, a changed credential does not', async t => {
+t.test('a changed setting replaces the pods, a changed credential does not', async t => {
   const { render } = await createHelm(t, 'helm')
   const checksum = async (values: object) =>
     find(await render(['--values', MINIMAL], values), 'Deployment').spec.template.metadata
@@ -283,7 +283,7 @@ t.test('a changed setting makes new pods, a changed credential does not', async 
   t.notSame(await checksum({ environmentCa: { pem: CERTIFICATE } }), before)
 })
 
-t.test('the heap is three quarters of the memory limit', async t => {
+t.test('the heap limit is three quarters of the memory limit', async t => {
   const { render } = await createHelm(t, 'helm')
   for (const [memory, heap] of [
     ['256Mi', '--max-old-space-size=192'],
@@ -300,14 +300,14 @@ t.test('the heap is three quarters of the memory limit', async t => {
   }
 })
 
-t.test('the pod lives as long as it drains, and the longest request after that', async t => {
+t.test('the termination grace covers the drain time and the longest request', async t => {
   const { render } = await createHelm(t, 'helm')
   const values = { shutdown: { drainMs: 7500 }, webhook: { timeoutSeconds: 12 } }
   const { spec } = find(await render(['--values', MINIMAL], values), 'Deployment').spec.template
   t.equal(spec.terminationGracePeriodSeconds, 8 + 12 + 10)
 })
 
-t.test('the webhook configuration never looks at the cluster, nor at pullpass', async t => {
+t.test('the webhook configuration excludes system and release namespaces', async t => {
   const { render } = await createHelm(t, 'helm')
   const manifests = await render(['--values', MINIMAL, '--namespace', 'tools'])
   const [webhook] = find(manifests, 'MutatingWebhookConfiguration').webhooks
@@ -325,7 +325,7 @@ t.test('the webhook configuration never looks at the cluster, nor at pullpass', 
   t.match(webhook, { failurePolicy: 'Ignore', sideEffects: 'NoneOnDryRun' })
 })
 
-t.test('the CA bundle is rendered only where nobody else keeps it', async t => {
+t.test('the chart renders the caBundle only if nothing else maintains it', async t => {
   const { render } = await createHelm(t, 'helm')
   const bundle = async (file: string) =>
     find(await render(['--values', join(CHART, 'ci', file)]), 'MutatingWebhookConfiguration')
@@ -335,7 +335,7 @@ t.test('the CA bundle is rendered only where nobody else keeps it', async t => {
   t.equal(Buffer.from(await bundle('host-network-values.yaml'), 'base64').toString(), CERTIFICATE)
 })
 
-t.test('with a URL, the certificate is made for its host too', async t => {
+t.test('with webhook.url, the certificate also contains its host', async t => {
   const { render } = await createHelm(t, 'helm')
   const names = async (url: string) =>
     settingsOf(await render(['--values', MINIMAL], { webhook: { url } })).certificate.names
@@ -344,7 +344,7 @@ t.test('with a URL, the certificate is made for its host too', async t => {
   t.same(await names('https://10.1.2.3/mutate'), [service, '10.1.2.3'])
 })
 
-t.test('cert-manager signs for the Service and for the host of a URL', async t => {
+t.test('cert-manager signs for the Service and for the host of webhook.url', async t => {
   const { render } = await createHelm(t, 'helm')
   const certificate = async (url: string, issuerRef = {}) =>
     find(
@@ -365,7 +365,7 @@ t.test('cert-manager signs for the Service and for the host of a URL', async t =
   t.match(await certificate('', issuerRef), { issuerRef })
 })
 
-t.test('removing itself first is for the policy that refuses pods', async t => {
+t.test('only failurePolicy Fail has a hook that removes the configuration', async t => {
   const { render } = await createHelm(t, 'helm')
   const hooks = async (failurePolicy: string) =>
     (await render(['--values', MINIMAL], { webhook: { failurePolicy } })).filter(
@@ -388,25 +388,22 @@ t.test('removing itself first is for the policy that refuses pods', async t => {
   ])
 })
 
-t.test(
-  'the self-test asks for an image of the registry, and for the Secret by its name',
-  async t => {
-    const { render } = await createHelm(t, 'helm')
-    const values = { pullSecret: { name: 'another' } }
-    const pod = find(await render(['--values', MINIMAL], values), 'Pod')
-    t.same(pod.spec.containers[0].args, [
-      'selftest',
-      '--namespace',
-      'pullpass-selftest',
-      '--image',
-      'registry.dedicated.example.com/pullpass/selftest:latest',
-      '--secret',
-      'another',
-    ])
-  },
-)
+t.test('the Helm test uses an image of the registry and the name of the Secret', async t => {
+  const { render } = await createHelm(t, 'helm')
+  const values = { pullSecret: { name: 'another' } }
+  const pod = find(await render(['--values', MINIMAL], values), 'Pod')
+  t.same(pod.spec.containers[0].args, [
+    'selftest',
+    '--namespace',
+    'pullpass-selftest',
+    '--image',
+    'registry.dedicated.example.com/pullpass/selftest:latest',
+    '--secret',
+    'another',
+  ])
+})
 
-t.test('no container may more than it must', async t => {
+t.test('containers run without root and with a read-only file system', async t => {
   const { render } = await createHelm(t, 'helm')
   for (const values of CI_VALUES) {
     const pods = (await render(['--values', values]))
@@ -420,7 +417,7 @@ t.test('no container may more than it must', async t => {
   }
 })
 
-t.test('the policy on Secrets is made from Kubernetes 1.30 on, or as it is asked for', async t => {
+t.test('secretsPolicy creates the policy, by default from Kubernetes 1.30 on', async t => {
   const { render } = await createHelm(t, 'helm')
   const made = async (kubernetes: string, values: object) =>
     (await render(['--values', MINIMAL, '--kube-version', kubernetes], values)).some(
@@ -434,7 +431,7 @@ t.test('the policy on Secrets is made from Kubernetes 1.30 on, or as it is asked
     t.equal(await made('1.37.2', { secretsPolicy }), false)
 })
 
-t.test('the network policy opens the ports of the URLs, and no operations port', async t => {
+t.test('the network policy allows the ports of URLs, but no operations port', async t => {
   const { render } = await createHelm(t, 'helm')
   const spec = async (values: object) => {
     const manifests = await render(['--values', MINIMAL], {
@@ -458,7 +455,7 @@ t.test('the network policy opens the ports of the URLs, and no operations port',
   t.same((await spec({})).ingress, [{ ports: [{ port: 'webhook' }] }])
 })
 
-t.test('the program is given the names of its certificate, whoever makes it', async t => {
+t.test('the settings contain the names of the certificate in every certificate mode', async t => {
   const { render } = await createHelm(t, 'helm')
   const names = async (file: string) =>
     settingsOf(await render(['--values', join(CHART, 'ci', file)])).certificate.names
@@ -466,7 +463,7 @@ t.test('the program is given the names of its certificate, whoever makes it', as
   t.same(await names('host-network-values.yaml'), ['pullpass.example.com'])
 })
 
-t.test('nothing optional is there unless it is asked for', async t => {
+t.test('optional objects are created only if they are enabled', async t => {
   const { render } = await createHelm(t, 'helm')
   const kinds = (await render(['--values', MINIMAL]))
     .filter(one => one.metadata.annotations?.['helm.sh/hook'] === undefined)
@@ -486,7 +483,7 @@ t.test('nothing optional is there unless it is asked for', async t => {
   ])
 })
 
-t.test('alerts and dashboard speak of the metrics that there are', async t => {
+t.test('alerts and dashboard use only metrics that exist', async t => {
   const source = resolve(import.meta.dirname, '../../src')
   const program = readdirSync(source, { recursive: true, encoding: 'utf8' })
     .filter(file => file.endsWith('.ts'))
@@ -501,7 +498,7 @@ t.test('alerts and dashboard speak of the metrics that there are', async t => {
   }
 })
 
-t.test("the chart's README is made from its values", async t => {
+t.test('the README of the chart matches its values', async t => {
   const readme = readFileSync(join(CHART, 'README.md'), 'utf8')
   t.equal(readme, await chartReadme(), 'as `node charts/readme.ts` makes it')
 })

@@ -116,7 +116,7 @@ t.before(async () => {
 })
 t.teardown(() => cluster.stop())
 
-t.test('the API server takes everything the chart can make', async t => {
+t.test('the API server accepts every object that the chart can create', async t => {
   const { plain } = await createHelm(t, 'helm')
   for (const values of readdirSync(join(CHART, 'ci'))) {
     const { stdout } = await plain(['template', 'pullpass', CHART, '-f', join(CHART, 'ci', values)])
@@ -135,7 +135,7 @@ t.test('the API server takes everything the chart can make', async t => {
   }
 })
 
-t.test('its pods are admitted where only restricted pods are', async t => {
+t.test('the pods of the chart satisfy the Pod Security level restricted', async t => {
   const { render } = await createHelm(t, 'helm')
   await kubectl('label', 'namespace', NAMESPACE, 'pod-security.kubernetes.io/enforce=restricted')
   const manifests = await render(['-f', MINIMAL], { webhook: { failurePolicy: 'Fail' } })
@@ -154,7 +154,7 @@ t.test('its pods are admitted where only restricted pods are', async t => {
 })
 
 for (const version of ['helm', 'helm3'] as const) {
-  t.test(`${version} installs, upgrades and uninstalls, and never takes the CA bundle`, async t => {
+  t.test(`${version} installs, upgrades and uninstalls, and keeps the caBundle`, async t => {
     const { plain, install } = await helmOn(t, version)
     const installed = await install('pullpass')
     t.equal(installed.code, 0, installed.stderr)
@@ -182,7 +182,7 @@ for (const version of ['helm', 'helm3'] as const) {
 }
 
 for (const version of ['helm', 'helm3'] as const) {
-  t.test(`${version} changes who makes the certificate, and back`, async t => {
+  t.test(`${version} changes the certificate mode and changes it back`, async t => {
     const { plain, install } = await helmOn(t, version)
     const values = parse(await readFile(join(CHART, 'ci/host-network-values.yaml'), 'utf8'))
     const { certificate } = values
@@ -217,7 +217,7 @@ for (const version of ['helm', 'helm3'] as const) {
   })
 }
 
-t.test('a second release is told what is in its way', async t => {
+t.test('a second release fails with a message that names the conflict', async t => {
   const { plain, install } = await helmOn(t, 'helm')
   await install('pullpass')
   const second = (values: object) => install('second', values, 'other')
@@ -235,7 +235,7 @@ t.test('a second release is told what is in its way', async t => {
   await plain(['uninstall', 'pullpass'])
 })
 
-t.test('the ServiceAccount may do what it must, and nothing else', async t => {
+t.test('the ServiceAccount has the rights it needs, and no others', async t => {
   const { plain, install } = await helmOn(t, 'helm')
   await install('pullpass')
   const token = await cluster.token(NAMESPACE, 'pullpass')
@@ -258,42 +258,39 @@ t.test('the ServiceAccount may do what it must, and nothing else', async t => {
   await plain(['uninstall', 'pullpass'])
 })
 
-t.test(
-  'the pods that reach the webhook are those whose images the program calls its own',
-  async t => {
-    const { plain, install } = await helmOn(t, 'helm')
-    // Nobody answers at this port, so with `Fail` a pod that is refused is one that was asked about.
-    const url = 'https://127.0.0.1:1/mutate'
-    const values = { webhook: { failurePolicy: 'Fail', url }, log: { level: 'debug' } }
-    await install('pullpass', values)
-    await kubectl('label', 'namespace', 'shop', 'pullpass.io/inject=enabled')
-    await apply(['shop', 'other'].map(namespace => serviceAccount('default', namespace)))
+t.test('the API server sends exactly the pods whose images belong to the registry', async t => {
+  const { plain, install } = await helmOn(t, 'helm')
+  // Nobody answers at this port, so with `Fail` a pod that is refused is one that was asked about.
+  const url = 'https://127.0.0.1:1/mutate'
+  const values = { webhook: { failurePolicy: 'Fail', url }, log: { level: 'debug' } }
+  await install('pullpass', values)
+  await kubectl('label', 'namespace', 'shop', 'pullpass.io/inject=enabled')
+  await apply(['shop', 'other'].map(namespace => serviceAccount('default', namespace)))
 
-    const asked = async (pod: Manifest) => {
-      const { code, stderr } = await create(t, pod)
-      if (code !== 0 && !stderr.includes('inject.pullpass.io')) throw new Error(stderr)
-      return code !== 0
-    }
-    // A configuration, and a changed label, take a moment to be honoured.
-    for (let tries = 0; !(await asked(podWith({ image: `${HOST}/a` }))); tries++) {
-      if (tries === 50) throw new Error('the webhook was never called')
-    }
-    for (const image of IMAGES) {
-      const ours = isFromRegistry(image, HOST)
-      t.equal(await asked(podWith({ image })), ours, `container ${image}`)
-      t.equal(await asked(podWith({ initImage: image })), ours, `init container ${image}`)
-      t.equal(await asked(podWith({ volumeImage: image })), ours, `image volume ${image}`)
-    }
-    const image = `${HOST}/shop/web`
-    const mirror = { 'kubernetes.io/config.mirror': 'x' }
-    t.notOk(await asked(podWith({ image, labels: { 'pullpass.io/inject': 'disabled' } })))
-    t.ok(await asked(podWith({ image, labels: { 'pullpass.io/inject': 'enabled' } })))
-    t.ok(await asked(podWith({ image, annotations: { other: 'x' } })))
-    t.notOk(await asked(podWith({ image, namespace: 'other' })), 'namespace without the label')
-    t.notOk(await asked(mirrorOf(podWith({ image, annotations: mirror }))), 'mirror pod')
-    await plain(['uninstall', 'pullpass', '--no-hooks'])
-  },
-)
+  const asked = async (pod: Manifest) => {
+    const { code, stderr } = await create(t, pod)
+    if (code !== 0 && !stderr.includes('inject.pullpass.io')) throw new Error(stderr)
+    return code !== 0
+  }
+  // A configuration, and a changed label, take a moment to be honoured.
+  for (let tries = 0; !(await asked(podWith({ image: `${HOST}/a` }))); tries++) {
+    if (tries === 50) throw new Error('the webhook was never called')
+  }
+  for (const image of IMAGES) {
+    const ours = isFromRegistry(image, HOST)
+    t.equal(await asked(podWith({ image })), ours, `container ${image}`)
+    t.equal(await asked(podWith({ initImage: image })), ours, `init container ${image}`)
+    t.equal(await asked(podWith({ volumeImage: image })), ours, `image volume ${image}`)
+  }
+  const image = `${HOST}/shop/web`
+  const mirror = { 'kubernetes.io/config.mirror': 'x' }
+  t.notOk(await asked(podWith({ image, labels: { 'pullpass.io/inject': 'disabled' } })))
+  t.ok(await asked(podWith({ image, labels: { 'pullpass.io/inject': 'enabled' } })))
+  t.ok(await asked(podWith({ image, annotations: { other: 'x' } })))
+  t.notOk(await asked(podWith({ image, namespace: 'other' })), 'namespace without the label')
+  t.notOk(await asked(mirrorOf(podWith({ image, annotations: mirror }))), 'mirror pod')
+  await plain(['uninstall', 'pullpass', '--no-hooks'])
+})
 
 async function helmOn(t: Test, version: HelmVersion) {
   const { helm, plain } = await createHelm(t, version, cluster.kubeconfigFile)

@@ -20,7 +20,7 @@ function setup() {
   return { budgets, use, pass }
 }
 
-t.test('a namespace has three mints in ten minutes', async t => {
+t.test('a namespace can mint three tokens in ten minutes', async t => {
   const { use, pass } = setup()
   t.same([use('mint'), use('mint'), use('mint')], [0, 0, 0])
   t.equal(use('mint'), 600)
@@ -30,7 +30,7 @@ t.test('a namespace has three mints in ten minutes', async t => {
   t.equal(use('mint'), 0)
 })
 
-t.test('look-ups are three at once, and then fewer and fewer while they go on', async t => {
+t.test('a namespace can look up three times at once, and then at growing intervals', async t => {
   const { use, pass } = setup()
   t.same([use('lookup'), use('lookup'), use('lookup')], [0, 0, 0])
   const waits = [1, 2, 3, 4, 5, 6, 7].map(() => {
@@ -42,7 +42,7 @@ t.test('look-ups are three at once, and then fewer and fewer while they go on', 
   t.same(waits, [10, 20, 40, 80, 160, 300, 300])
 })
 
-t.test('a namespace that is quiet for a while begins anew', async t => {
+t.test('a namespace that was quiet for some time has its full budget again', async t => {
   const { use, pass } = setup()
   t.same(
     [1, 2, 3, 4].map(() => use('lookup')),
@@ -55,27 +55,24 @@ t.test('a namespace that is quiet for a while begins anew', async t => {
   )
 })
 
-t.test(
-  'a namespace that asks all the time has no more than one look-up in ten seconds',
-  async t => {
-    const { use, pass } = setup()
-    let count = 0
-    for (let seconds = 0; seconds < 600; seconds++) {
-      if (use('lookup') === 0) count++
-      pass(1)
-    }
-    t.ok(count <= 9, `${count} look-ups in ten minutes`)
-  },
-)
+t.test('a namespace that asks constantly gets at most one look-up in ten seconds', async t => {
+  const { use, pass } = setup()
+  let count = 0
+  for (let seconds = 0; seconds < 600; seconds++) {
+    if (use('lookup') === 0) count++
+    pass(1)
+  }
+  t.ok(count <= 9, `${count} look-ups in ten minutes`)
+})
 
-t.test('no namespace waits for another, nor one budget for another', async t => {
+t.test('namespaces do not share a budget, and one budget does not affect another', async t => {
   const { use } = setup()
   for (let times = 0; times < 9; times++) use('lookup')
   t.equal(use('lookup', 'market'), 0)
   t.equal(use('failed_write'), 0)
 })
 
-t.test('look-ups that failed for another reason are given back', async t => {
+t.test('a look-up that failed for another reason is not charged', async t => {
   const { budgets, use } = setup()
   use('lookup')
   const giveBack = budgets.mark('shop')
@@ -84,7 +81,7 @@ t.test('look-ups that failed for another reason are given back', async t => {
   t.same([use('lookup'), use('lookup'), use('lookup')], [0, 0, 10])
 })
 
-t.test('a new namespace of the same name begins anew, but for its mints', async t => {
+t.test('a new namespace with the same name has full budgets, except for mints', async t => {
   const { budgets, use } = setup()
   for (let times = 0; times < 3; times++)
     for (const budget of ['mint', 'lookup'] as const) use(budget)
@@ -92,7 +89,7 @@ t.test('a new namespace of the same name begins anew, but for its mints', async 
   t.same([use('lookup'), use('mint')], [0, 600])
 })
 
-t.test('the failure says when the next try is', async t => {
+t.test('the failure contains the time of the next attempt', async t => {
   const { budgets, use } = setup()
   for (let times = 0; times < 3; times++) use('lookup')
   t.throws(() => budgets.check('shop', 'lookup'), {
@@ -100,7 +97,7 @@ t.test('the failure says when the next try is', async t => {
   })
 })
 
-t.test('a change that matters makes a long pause a short one', async t => {
+t.test('a relevant change shortens a long wait', async t => {
   const { budgets, use, pass } = setup()
   for (let times = 0; times < 6; times++) pass(use('lookup'))
   t.equal(use('lookup'), 0)

@@ -6,7 +6,7 @@ const forbidden = new KubernetesError('cannot apply Secret shop/pullpass-registr
   status: 403,
 })
 
-t.test('a renewal that cannot be written gives back the new token, and only that', async t => {
+t.test('a rotation whose Secret cannot be written revokes only the new token', async t => {
   for (const canList of [true, false]) {
     const { environment, cluster, live, secret, advance, until } = setup(t, {
       rotateAfterMs: 60_000,
@@ -21,7 +21,7 @@ t.test('a renewal that cannot be written gives back the new token, and only that
   }
 })
 
-t.test('an annotation of ours that somebody else set is emptied, and starts no loop', async t => {
+t.test('an annotation of ours that somebody set is emptied, without a loop', async t => {
   for (const [key, value] of [
     ['pullpass.io/revoke-at', '2020-01-01T00:00:00Z'],
     ['pullpass.io/previous-token-id', 'token-of-nobody'],
@@ -37,19 +37,16 @@ t.test('an annotation of ours that somebody else set is emptied, and starts no l
   }
 })
 
-t.test(
-  'a token whose text tells nothing is known by the list, and not taken for a orphaned one',
-  async t => {
-    const { environment, secret, live, until, sweeps } = setup(t)
-    environment.opaque = true
-    await until(() => secret() !== undefined, 'the Secret')
-    t.equal(secret()?.tokenId, 'token-1')
-    await sweeps()
-    t.strictSame(live(), ['token-1'])
-  },
-)
+t.test('a token without a readable ID is found in the list, and not revoked', async t => {
+  const { environment, secret, live, until, sweeps } = setup(t)
+  environment.opaque = true
+  await until(() => secret() !== undefined, 'the Secret')
+  t.equal(secret()?.tokenId, 'token-1')
+  await sweeps()
+  t.strictSame(live(), ['token-1'])
+})
 
-t.test('nor is it where nobody can tell its id', async t => {
+t.test('a token whose ID cannot be found is not revoked as orphaned', async t => {
   const { environment, secret, live, until } = setup(t)
   environment.opaque = true
   environment.canList = false
@@ -60,7 +57,7 @@ t.test('nor is it where nobody can tell its id', async t => {
   t.strictSame(live(), ['token-1'])
 })
 
-t.test('a Secret that lost our label keeps the token that it holds', async t => {
+t.test('a Secret that lost our label keeps its token', async t => {
   const { cluster, index, secret, live, until, sweeps } = setup(t)
   await until(() => secret() !== undefined, 'the Secret')
   const stripped = structuredClone(cluster.secrets.get('shop'))
@@ -74,7 +71,7 @@ t.test('a Secret that lost our label keeps the token that it holds', async t => 
   t.strictSame(live(), ['token-1'])
 })
 
-t.test('a orphaned token is revoked, one of another cluster is not', async t => {
+t.test('an orphaned token is revoked, a token of another cluster is not', async t => {
   const { environment, secret, live, until } = setup(t)
   await until(() => secret() !== undefined, 'the Secret')
   const token = { text: 'x', expiresAt: undefined, revoked: false, readOnly: true }
@@ -86,7 +83,7 @@ t.test('a orphaned token is revoked, one of another cluster is not', async t => 
   t.ok(live().includes('theirs'))
 })
 
-t.test('a missing right is reported once, and names no namespace', async t => {
+t.test('a missing right is reported once, without the name of a namespace', async t => {
   const { cluster, controller, label, until } = setup(t)
   const grant = 'grant {apiGroups: [""], resources: ["secrets"], verbs: ["patch"]}'
   cluster.refuse = namespace => {
@@ -103,7 +100,7 @@ t.test('a missing right is reported once, and names no namespace', async t => {
   t.same(more, [])
 })
 
-t.test('tokens of an organization that the settings do not name any more are found', async t => {
+t.test('tokens of an organization that was removed from the settings are found', async t => {
   const { environment, secret, live, until, noted } = setup(t, {
     organization: 'acme-2',
     noted: '["acme"]',
@@ -117,7 +114,7 @@ t.test('tokens of an organization that the settings do not name any more are fou
   await until(() => noted() === '["acme-2"]', 'the former organization to be forgotten')
 })
 
-t.test('an organization that only a Secret names is asked for nothing', async t => {
+t.test('an organization that is named only in a Secret is never requested', async t => {
   const { environment, cluster, index, secret, until, sweeps } = setup(t)
   await until(() => secret() !== undefined, 'the Secret')
   for (const [version, key] of ['organization', 'previous-token-id', 'token-id'].entries()) {
@@ -132,7 +129,7 @@ t.test('an organization that only a Secret names is asked for nothing', async t 
   t.equal(environment.mints, 1)
 })
 
-t.test('a write that a quota refuses beforehand costs no token and no list', async t => {
+t.test('a write that a quota refuses in the dry run costs no token and no list', async t => {
   const { environment, cluster, controller, label, until } = setup(t)
   cluster.refuseDryRun = namespace =>
     namespace === 'full' ? new KubernetesError('refused: quota', { status: 403 }) : undefined
@@ -143,7 +140,7 @@ t.test('a write that a quota refuses beforehand costs no token and no list', asy
   t.same(controller.problems(), [])
 })
 
-t.test('a Secret that is changed all the time is written less and less often', async t => {
+t.test('a Secret that somebody changes constantly is written at growing intervals', async t => {
   const { cluster, index, controller, secret, until } = setup(t)
   await until(() => secret() !== undefined, 'the Secret')
   const remove = async () => {

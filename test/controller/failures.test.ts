@@ -22,7 +22,7 @@ function setup() {
   return { state, failures, message: () => failures.get('shop')?.message }
 }
 
-t.test('a change that matters ends a back-off, another one does not', async t => {
+t.test('a relevant change ends a back-off, another change does not', async t => {
   const { state, failures, message } = setup()
   failures.refuse('shop', quota)
   failures.reconsider('shop')
@@ -32,7 +32,7 @@ t.test('a change that matters ends a back-off, another one does not', async t =>
   t.equal(message(), undefined)
 })
 
-t.test('the wait for a budget is looked at again only after such a change', async t => {
+t.test('the wait for a budget is checked again only after a relevant change', async t => {
   const { state, failures } = setup()
   failures.refuse('shop', tooMany)
   t.equal(failures.reconsider('shop'), false)
@@ -40,7 +40,7 @@ t.test('the wait for a budget is looked at again only after such a change', asyn
   t.equal(failures.reconsider('shop'), true)
 })
 
-t.test('a failure that repeats keeps its reason when its budget is used up', async t => {
+t.test('a repeated failure keeps its reason when the budget is used up', async t => {
   const { state, failures, message } = setup()
   t.equal(failures.refuse('shop', quota), true)
   t.equal(failures.refuse('shop', tooMany), false)

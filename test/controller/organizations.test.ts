@@ -22,7 +22,7 @@ function setup(text?: string) {
   return { note, inUse }
 }
 
-t.test('an organization counts where the settings name it for the namespace', async t => {
+t.test('an organization is used if the settings name it for the namespace', async t => {
   const { inUse } = setup()
   const rows = [
     ['web', 'acme', true],
@@ -37,7 +37,7 @@ t.test('an organization counts where the settings name it for the namespace', as
   }
 })
 
-t.test('one that an earlier leader minted in counts until it is forgotten', async t => {
+t.test('an organization of an earlier leader is used until it is forgotten', async t => {
   const { inUse, note } = setup('["former"]')
   t.equal(await inUse.mayHold('web', 'former'), true)
   t.same([...(await inUse.all())], ['acme', 'acme-shop', 'acme-data', 'former'])
@@ -46,7 +46,7 @@ t.test('one that an earlier leader minted in counts until it is forgotten', asyn
   t.equal(note.text, '[]')
 })
 
-t.test('it is written once, before the first token, and whole', async t => {
+t.test('an organization is recorded once, before its first token', async t => {
   const { inUse, note } = setup('["former"]')
   await Promise.all(['acme', 'acme-shop', 'acme'].map(inUse.remember))
   await inUse.remember('acme')
@@ -54,13 +54,13 @@ t.test('it is written once, before the first token, and whole', async t => {
   t.equal(note.writes, 2)
 })
 
-t.test('an organization of the settings is not forgotten', async t => {
+t.test('an organization that the settings name is not forgotten', async t => {
   const { inUse, note } = setup('["acme"]')
   await inUse.forget('acme')
   t.equal(note.writes, 0)
 })
 
-t.test('what another leader wrote is read again', async t => {
+t.test('organizations that another leader recorded are read again', async t => {
   const { inUse, note } = setup()
   await inUse.all()
   note.text = '["theirs"]'
@@ -68,7 +68,7 @@ t.test('what another leader wrote is read again', async t => {
   t.ok((await inUse.all()).has('theirs'))
 })
 
-t.test('a Lease that cannot be read is asked again; a damaged note is an empty one', async t => {
+t.test('a Lease is read again after an error, and damaged data counts as empty', async t => {
   const { inUse, note } = setup('{"not":"a list"}')
   note.fails = true
   await t.rejects(inUse.all())

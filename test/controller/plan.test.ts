@@ -41,7 +41,7 @@ const rules = {
   rotateGraceMs: 2 * hour,
 }
 
-t.test('the one step that is missing, row by row', async t => {
+t.test('the plan names the missing action for each row of its table', async t => {
   const rows: [
     string,
     OptedInNamespace | undefined,

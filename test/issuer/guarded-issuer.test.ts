@@ -87,7 +87,7 @@ async function open(error: TokenError, times: number) {
 
 const all = everyCall.map(call => call.join(' '))
 
-t.test('a failure holds back the calls that need the request that failed', async t => {
+t.test('after a failure, calls that need the failed request wait', async t => {
   const rows: [string, TokenError, number, string[]][] = [
     ['two failures hold back nothing', outage(), 2, all],
     ['three in a row hold back that call', outage(), 3, all.filter(each => each !== 'mint acme')],
@@ -111,7 +111,7 @@ t.test('a failure holds back the calls that need the request that failed', async
   }
 })
 
-t.test('no pause is longer than five minutes', async t => {
+t.test('no pause of the issuer is longer than five minutes', async t => {
   let now = 0
   const clock = mock.method(performance, 'now', () => now)
   t.teardown(() => clock.mock.restore())
@@ -124,7 +124,7 @@ t.test('no pause is longer than five minutes', async t => {
   t.equal(await passes('list', 'acme'), true)
 })
 
-t.test('another credential ends every pause', async t => {
+t.test('a new credential ends every pause of the issuer', async t => {
   const { failing, passes, changeCredential } = setup()
   failing.set('list acme', outage({ retryAfterMs: 60_000, request: 'login' }))
   await passes('list', 'acme')

@@ -14,7 +14,7 @@ import {
 import { answeredError } from '../../src/kubernetes/errors.ts'
 import { loadKubeConfig, readCredentials } from '../../src/kubernetes/kube-config.ts'
 
-t.test('what an answer says, without what it may hold', async t => {
+t.test('an error of the API server contains its reason, but no object data', async t => {
   const said = (status: number, body: unknown, headers = {}) =>
     answeredError('apply Secret shop/pull', status, { headers, body })
   const forbidden = (message: string) =>
@@ -37,7 +37,7 @@ t.test('what an answer says, without what it may hold', async t => {
   t.equal(said(503, '', { 'retry-after': 'Thu, 01 Jan 2026 00:00:00 GMT' }).retryAfterMs, undefined)
 })
 
-t.test('what went wrong on the way', async t => {
+t.test('a network error is translated into one sentence', async t => {
   const translated = (error: unknown) => asKubernetesError('list pods', error)
   const refused = Object.assign(new Error('hunter2'), { code: 'ECONNREFUSED' })
   t.match(translated(new TypeError('fetch failed', { cause: refused })), {
@@ -55,7 +55,7 @@ t.test('what went wrong on the way', async t => {
   t.equal(translated(known), known)
 })
 
-t.test('credentials come from where the kubeconfig says', async t => {
+t.test('credentials come from the place that the kubeconfig names', async t => {
   const folder = await makeFolder('test-kubeconfig')
   t.teardown(() => folder.remove())
   const file = join(folder.path, 'kubeconfig')
@@ -102,7 +102,7 @@ t.test('credentials come from where the kubeconfig says', async t => {
   await t.rejects(of('file'), { code: 'ENOENT' })
 })
 
-t.test('against a real API server', async t => {
+t.test('the client works with a real API server', async t => {
   const plane = await startControlPlane()
   t.teardown(() => plane.stop())
 
@@ -132,7 +132,7 @@ t.test('against a real API server', async t => {
     t.ok(proxy.requests.every(({ userAgent }) => userAgent === 'pullpass'))
   })
 
-  t.test('no request waits for ever, and one dead connection condemns the others', async t => {
+  t.test('no request waits forever, and one dead connection closes the others', async t => {
     const { client, proxy, metrics } = await connect(t, { timeoutMs: 500 })
     await Promise.all([1, 2, 3, 4].map(() => client.core.listNamespace()))
     proxy.freeze()
@@ -156,7 +156,7 @@ t.test('against a real API server', async t => {
     t.equal(signal.aborted, false, 'the client has a limit of its own')
   })
 
-  t.test('an answer can be read as it comes', async t => {
+  t.test('a response can be read while it arrives', async t => {
     const { client, metrics } = await connect(t)
     const signal = AbortSignal.timeout(5_000)
     const list = await client.open('/api/v1/namespaces', { limit: '1' }, { signal })
@@ -173,52 +173,48 @@ t.test('against a real API server', async t => {
     missing.body.destroy()
   })
 
-  t.test(
-    'a CA or token that is missing or wrong for a moment fails a request, no more',
-    async t => {
-      const { proxy } = await connect(t)
-      const folder = await makeFolder('test-rotation')
-      t.teardown(() => folder.remove())
-      const [caFile, tokenFile] = [join(folder.path, 'ca.crt'), join(folder.path, 'token')]
-      const kubeConfig = new KubeConfig()
-      kubeConfig.loadFromClusterAndUser(
-        { name: 'inCluster', server: proxy.url, caFile, skipTLSVerify: false },
-        { name: 'inClusterUser', authProvider: { name: 'tokenFile', config: { tokenFile } } },
+  t.test('a CA or token that is wrong for a moment fails only that request', async t => {
+    const { proxy } = await connect(t)
+    const folder = await makeFolder('test-rotation')
+    t.teardown(() => folder.remove())
+    const [caFile, tokenFile] = [join(folder.path, 'ca.crt'), join(folder.path, 'token')]
+    const kubeConfig = new KubeConfig()
+    kubeConfig.loadFromClusterAndUser(
+      { name: 'inCluster', server: proxy.url, caFile, skipTLSVerify: false },
+      { name: 'inClusterUser', authProvider: { name: 'tokenFile', config: { tokenFile } } },
+    )
+    const client = createKubernetesClient({ kubeConfig }, { timeoutMs: 2_000 })
+    t.teardown(() => client.close())
+    const reason = () =>
+      client.core.listNamespace().then(
+        () => 'ok',
+        error => asKubernetesError('list', error).reason ?? asKubernetesError('list', error).status,
       )
-      const client = createKubernetesClient({ kubeConfig }, { timeoutMs: 2_000 })
-      t.teardown(() => client.close())
-      const reason = () =>
-        client.core.listNamespace().then(
-          () => 'ok',
-          error =>
-            asKubernetesError('list', error).reason ?? asKubernetesError('list', error).status,
-        )
-      const token = plane.kubeConfig().getCurrentUser()?.token ?? ''
-      t.equal(await reason(), 'ENOENT')
-      await writeFile(caFile, proxy.ca)
-      t.equal(await reason(), 'ENOENT')
-      await writeFile(tokenFile, token)
-      t.equal(await reason(), 'ok')
-      await unlink(tokenFile)
-      t.equal(await reason(), 'ENOENT')
-      await writeFile(tokenFile, 'expired')
-      t.equal(await reason(), 401)
-      await writeFile(tokenFile, token)
-      t.equal(await reason(), 'ok')
-      await writeFile(caFile, plane.ca)
-      t.not(await reason(), 'ok', 'signed by another')
-      await writeFile(caFile, 'not a certificate')
-      t.not(await reason(), 'ok')
-      await unlink(caFile)
-      t.equal(await reason(), 'ENOENT')
-      await writeFile(`${caFile}.new`, proxy.ca)
-      await rename(`${caFile}.new`, caFile)
-      t.equal(await reason(), 'ok')
-      t.equal(await readFile(tokenFile, 'utf8'), token)
-    },
-  )
+    const token = plane.kubeConfig().getCurrentUser()?.token ?? ''
+    t.equal(await reason(), 'ENOENT')
+    await writeFile(caFile, proxy.ca)
+    t.equal(await reason(), 'ENOENT')
+    await writeFile(tokenFile, token)
+    t.equal(await reason(), 'ok')
+    await unlink(tokenFile)
+    t.equal(await reason(), 'ENOENT')
+    await writeFile(tokenFile, 'expired')
+    t.equal(await reason(), 401)
+    await writeFile(tokenFile, token)
+    t.equal(await reason(), 'ok')
+    await writeFile(caFile, plane.ca)
+    t.not(await reason(), 'ok', 'signed by another')
+    await writeFile(caFile, 'not a certificate')
+    t.not(await reason(), 'ok')
+    await unlink(caFile)
+    t.equal(await reason(), 'ENOENT')
+    await writeFile(`${caFile}.new`, proxy.ca)
+    await rename(`${caFile}.new`, caFile)
+    t.equal(await reason(), 'ok')
+    t.equal(await readFile(tokenFile, 'utf8'), token)
+  })
 
-  t.test('refusals are told with their reasons', async t => {
+  t.test('errors of the API server are reported with their reasons', async t => {
     const { client, proxy } = await connect(t)
     const metadata = { name: 'refused' }
     await client.core.createNamespace({ body: { metadata } })
@@ -278,7 +274,7 @@ t.test('against a real API server', async t => {
     )
   })
 
-  t.test('closing ends what is under way', async t => {
+  t.test('closing the client ends requests in progress', async t => {
     const { client, proxy } = await connect(t)
     proxy.fault(() => true, 'swallow')
     const pending = t.rejects(client.core.listNamespace())

@@ -10,7 +10,7 @@ import { createKubernetesClient } from '../../src/kubernetes/client.ts'
 import { createLeader } from '../../src/kubernetes/leader-election.ts'
 import { mayTake, observe, released, takenBy } from '../../src/kubernetes/lease.ts'
 
-t.test('who may take a lease', async t => {
+t.test('a Lease can be taken if it is free, expired or already held', async t => {
   const since = 1000
   const held = (holderIdentity?: string, leaseDurationSeconds = 15) => ({
     spec: { ...(holderIdentity !== undefined && { holderIdentity }), leaseDurationSeconds },
@@ -33,7 +33,7 @@ t.test('who may take a lease', async t => {
   t.equal(observe(first, { holderIdentity: 'other', leaseTransitions: 2 }, 9).since, 9)
 })
 
-t.test('what is written into a lease', async t => {
+t.test('a Lease is written with its holder, times and transitions', async t => {
   const at = (second: number) => ({
     leaseSeconds: 15,
     wallClock: new Date(Date.UTC(2026, 0, 2, 3, 4, second, 678)),
@@ -55,7 +55,7 @@ t.test('what is written into a lease', async t => {
   t.match(taken, { holderIdentity: 'other', leaseTransitions: 1, acquireTime: taken.renewTime })
 })
 
-t.test('against a real API server', async t => {
+t.test('leader election works with a real API server', async t => {
   const plane = await startControlPlane()
   t.teardown(() => plane.stop())
   const admin = createKubernetesClient({ kubeConfig: plane.kubeConfig() }, { timeoutMs: 10_000 })
@@ -95,7 +95,7 @@ t.test('against a real API server', async t => {
     return { proxy, leader, metrics, log, clock, changes, leads, leadsNot }
   }
 
-  t.test('one of two leads; the other takes over at once when it is released', async t => {
+  t.test('one of two candidates leads, and the other takes over after a release', async t => {
     const a = await candidate(t, 'two', 'a')
     const b = await candidate(t, 'two', 'b')
     t.equal(a.leader.leading(), false)
@@ -120,7 +120,7 @@ t.test('against a real API server', async t => {
     t.same([a.changes, b.changes], [[true, false], [true]])
   })
 
-  t.test('a holder that is gone is followed after its lease, and never doubted before', async t => {
+  t.test('a dead leader is replaced after its Lease expires, and not earlier', async t => {
     const a = await candidate(t, 'gone', 'a')
     const b = await candidate(t, 'gone', 'b')
     a.leader.start()
@@ -145,7 +145,7 @@ t.test('against a real API server', async t => {
     t.equal(new Set(complaints).size, complaints.length, 'each lastError once')
   })
 
-  t.test('a process that was stopped for long knows it does not lead when it goes on', async t => {
+  t.test('a process that was suspended for long knows that it does not lead', async t => {
     const a = await candidate(t, 'stopped', 'a')
     a.leader.start()
     await a.leads()
@@ -166,7 +166,7 @@ t.test('against a real API server', async t => {
     t.match((await lease('stopped')).spec, { holderIdentity: 'b' })
   })
 
-  t.test('a lease that somebody has touched is renewed all the same', async t => {
+  t.test('a Lease that somebody else edited is still renewed', async t => {
     const a = await candidate(t, 'touched', 'a')
     a.leader.start()
     await a.leads()
@@ -191,7 +191,7 @@ t.test('against a real API server', async t => {
     t.match((await lease('touched')).spec, { holderIdentity: 'a' })
   })
 
-  t.test("a lease that is somebody else's all of a sudden is lost at once", async t => {
+  t.test('a Lease that suddenly belongs to somebody else is given up at once', async t => {
     const a = await candidate(t, 'stolen', 'a', { leaseSeconds: 30 })
     a.leader.start()
     await a.leads()
@@ -204,7 +204,7 @@ t.test('against a real API server', async t => {
     t.match((await lease('stolen')).spec, { holderIdentity: 'thief' }, 'not ours to give back')
   })
 
-  t.test('the time of the request counts, not that of the answer', async t => {
+  t.test('a Lease is valid from the time of the request, not of the response', async t => {
     const a = await candidate(t, 'late', 'a', { leaseSeconds: 2, renewSeconds: 4 })
     a.proxy.hooks.after = ({ method }) => (method === 'POST' ? sleep(1_500) : undefined)
     a.leader.start()
@@ -217,7 +217,7 @@ t.test('against a real API server', async t => {
     t.same(a.changes, [])
   })
 
-  t.test('of many candidates that start together one leads', async t => {
+  t.test('of many candidates that start at the same time, one leads', async t => {
     const all = await Promise.all(['a', 'b', 'c', 'd'].map(id => candidate(t, 'many', id)))
     for (const { leader } of all) leader.start()
     await waitFor(() => all.some(({ leader }) => leader.leading()), {

@@ -29,7 +29,7 @@ async function collect(chunks: string[], longestLine?: number): Promise<string[]
   return found
 }
 
-t.test('a watch is read line by line, however it is cut into chunks', async t => {
+t.test('a watch is read line by line, whatever the chunks are', async t => {
   const added = '{"type":"ADDED","object":{"name":"shöp"}}\n'
   const bytes = Buffer.from(added)
   const middle = bytes.indexOf(0xc3) + 1
@@ -46,7 +46,7 @@ t.test('a watch is read line by line, however it is cut into chunks', async t =>
   t.same(await collect([added, added.slice(0, 20)]), two.slice(1), 'half a line is dropped')
 })
 
-t.test('what is no watch event ends the watch', async t => {
+t.test('a line that is not a watch event ends the watch', async t => {
   const malformed = [
     '<html>\n',
     'null\n',
@@ -61,7 +61,7 @@ t.test('what is no watch event ends the watch', async t => {
   await t.rejects(collect(['x'.repeat(60), 'x'.repeat(60)], 100), { name: 'MalformedWatch' })
 })
 
-t.test('the pace after a watch has ended', async t => {
+t.test('the pause after a watch depends on how it ended', async t => {
   const answered = (status: number, more = {}) => new KubernetesError('', { status, ...more })
   const unanswered = (reason: string) => new KubernetesError('', { reason })
   const causes = ['ResourceVersionTooLarge']
@@ -131,7 +131,7 @@ const GONE = {
   code: 410,
 }
 
-t.test('against a real API server', async t => {
+t.test('list and watch work with a real API server', async t => {
   const plane = await startControlPlane()
   t.teardown(() => plane.stop())
   const admin = createKubernetesClient({ kubeConfig: plane.kubeConfig() }, { timeoutMs: 10_000 })
@@ -210,7 +210,7 @@ t.test('against a real API server', async t => {
     return { proxy, watch, known, log, metrics, knows, failed, count }
   }
 
-  t.test('a list of several pages is handed over as one, then followed', async t => {
+  t.test('a list of several pages is delivered as one list, and then watched', async t => {
     for (const n of [1, 2, 3, 4, 5]) await create(`paged-${n}`, 'paged')
     const { watch, known, knows, count, metrics } = await keepUp(t, 'paged', {
       query: { limit: '2' },
@@ -236,7 +236,7 @@ t.test('against a real API server', async t => {
     t.match(shown, /pullpass_watch_last_contact_timestamp_seconds\{watch="configmaps"\} 1\d{9}/)
   })
 
-  t.test('a connection that is cut loses nothing and costs no new list', async t => {
+  t.test('a lost connection loses no change and costs no new list', async t => {
     const { watch, proxy, knows, failed, count } = await keepUp(t, 'cut')
     watch.start()
     await watch.whenSynced()
@@ -251,35 +251,32 @@ t.test('against a real API server', async t => {
     t.equal(watch.problem(), undefined, 'what was in the way is no more')
   })
 
-  t.test(
-    'a version that is gone is answered by a new list, and what was missed is made up',
-    async t => {
-      const { watch, proxy, knows, count, metrics } = await keepUp(t, 'gone')
-      watch.start()
-      await create('gone-1', 'gone')
-      await knows('gone-1')
-      await proxy.down()
-      await remove('gone-1')
-      await create('gone-2', 'gone')
-      proxy.fault(isWatch, { status: 410, body: GONE }, 1)
-      await proxy.up()
-      await knows('gone-2')
-      t.equal(count(isList), 2, 'after 410 as the status of the answer')
-      await waitFor(() => proxy.inject(isWatch, { type: 'ERROR', object: GONE }) > 0, {
-        withinMs: 5_000,
-        what: 'an open watch',
-      })
-      await waitFor(() => count(isList) === 3, {
-        withinMs: 5_000,
-        what: 'a list after 410 as an event',
-      })
-      await create('gone-3', 'gone')
-      await knows('gone-2', 'gone-3')
-      t.match(await metrics.metrics(), 'pullpass_watch_relists_total{watch="configmaps"} 2')
-    },
-  )
+  t.test('an expired resourceVersion leads to a new list with the missed changes', async t => {
+    const { watch, proxy, knows, count, metrics } = await keepUp(t, 'gone')
+    watch.start()
+    await create('gone-1', 'gone')
+    await knows('gone-1')
+    await proxy.down()
+    await remove('gone-1')
+    await create('gone-2', 'gone')
+    proxy.fault(isWatch, { status: 410, body: GONE }, 1)
+    await proxy.up()
+    await knows('gone-2')
+    t.equal(count(isList), 2, 'after 410 as the status of the answer')
+    await waitFor(() => proxy.inject(isWatch, { type: 'ERROR', object: GONE }) > 0, {
+      withinMs: 5_000,
+      what: 'an open watch',
+    })
+    await waitFor(() => count(isList) === 3, {
+      withinMs: 5_000,
+      what: 'a list after 410 as an event',
+    })
+    await create('gone-3', 'gone')
+    await knows('gone-2', 'gone-3')
+    t.match(await metrics.metrics(), 'pullpass_watch_relists_total{watch="configmaps"} 2')
+  })
 
-  t.test('pages whose snapshot is gone are listed from the beginning', async t => {
+  t.test('if the snapshot of the pages has expired, the list starts again', async t => {
     for (const n of [1, 2, 3]) await create(`pages-${n}`, 'pages')
     const { watch, proxy, knows } = await keepUp(t, 'pages', { query: { limit: '2' } })
     proxy.fault(({ path }) => path.includes('continue='), { status: 410, body: GONE }, 1)
@@ -287,7 +284,7 @@ t.test('against a real API server', async t => {
     await knows('pages-1', 'pages-2', 'pages-3')
   })
 
-  t.test('what the server says is handed on, also where it is a lie', async t => {
+  t.test('the state of the server is delivered, even if it is wrong', async t => {
     await create('lie-1', 'lie')
     await create('lie-2', 'lie')
     const { watch, proxy, known, knows } = await keepUp(t, 'lie')
@@ -311,7 +308,7 @@ t.test('against a real API server', async t => {
     await knows('lie-3')
   })
 
-  t.test('a list comes now and then although nothing asks for it', async t => {
+  t.test('a new list is read from time to time, even without a change', async t => {
     const options = { watchSeconds: 1, relistSeconds: 2 }
     const { watch, proxy, knows } = await keepUp(t, 'now-and-then', options)
     await create('now-and-then-1', 'now-and-then')
@@ -323,7 +320,7 @@ t.test('against a real API server', async t => {
     await knows('now-and-then-1')
   })
 
-  t.test('a half-open connection is given up', async t => {
+  t.test('a half-open connection is closed', async t => {
     const { watch, proxy, knows, failed } = await keepUp(t, 'half-open', { watchSeconds: 1 })
     watch.start()
     await create('half-open-1', 'half-open')
@@ -334,7 +331,7 @@ t.test('against a real API server', async t => {
     await knows('half-open-1', 'half-open-2')
   })
 
-  t.test('a token that has expired is replaced by the one that comes into its file', async t => {
+  t.test('an expired token is replaced by the new one in its file', async t => {
     const folder = await makeFolder('test-token')
     t.teardown(() => folder.remove())
     const tokenFile = join(folder.path, 'token')
@@ -356,7 +353,7 @@ t.test('against a real API server', async t => {
     await knows('token-1')
   })
 
-  t.test('an API server that starts again is found again', async t => {
+  t.test('list and watch continue after the API server restarts', async t => {
     const { watch, knows, failed } = await keepUp(t, 'restart')
     watch.start()
     await create('restart-1', 'restart')
@@ -367,7 +364,7 @@ t.test('against a real API server', async t => {
     await knows('restart-1', 'restart-2')
   })
 
-  t.test('a server that ends every watch at once is not asked in a loop', async t => {
+  t.test('a server that ends every watch at once causes no busy loop', async t => {
     const { watch, proxy, count } = await keepUp(t, 'storm')
     proxy.fault(isWatch, { status: 200, body: '' })
     watch.start()
@@ -377,7 +374,7 @@ t.test('against a real API server', async t => {
     t.equal(count(isList), 1)
   })
 
-  t.test('answers that are no answers are asked for again', async t => {
+  t.test('an invalid response is requested again', async t => {
     const html = { status: 200, body: '<html>sign in</html>' }
     const { watch, proxy, known, knows, log } = await keepUp(t, 'html')
     proxy.fault(isList, html, 1)
@@ -396,7 +393,7 @@ t.test('against a real API server', async t => {
     t.equal(known.size, 2)
   })
 
-  t.test('a watch goes on when the handling of one object fails', async t => {
+  t.test('a watch continues when the handling of one object fails', async t => {
     let bugs = 1
     const upsert = () => {
       if (bugs-- > 0) throw new Error('the secret is hunter2')
@@ -411,7 +408,7 @@ t.test('against a real API server', async t => {
     t.match(await metrics.metrics(), 'errors_total{watch="configmaps",kind="handler"} 1')
   })
 
-  t.test('stopping is prompt, quiet and final, whatever is under way', async t => {
+  t.test('stop ends list and watch at once, without errors, in every state', async t => {
     const moments = {
       'before the first answer': async ({ proxy }: Kept) => void proxy.fault(isList, 'swallow'),
       'in the middle of a watch': async ({ watch }: Kept) => watch.whenSynced(),
@@ -438,7 +435,7 @@ t.test('against a real API server', async t => {
     }
   })
 
-  t.test('waiting for the first list can be given up', async t => {
+  t.test('the wait for the first list can be canceled', async t => {
     const { watch, proxy } = await keepUp(t, 'wait')
     await proxy.down()
     watch.start()

@@ -51,7 +51,7 @@ function setup() {
   }
 }
 
-t.test('a clock that agrees is used as it is, and one answer shows that it does', async t => {
+t.test('a clock that agrees with one response of the API server is used as it is', async t => {
   const { clock, answer, error, setAhead, metric } = setup()
   t.notOk(clock.isMeasured())
   setAhead(3 * SECOND)
@@ -62,7 +62,7 @@ t.test('a clock that agrees is used as it is, and one answer shows that it does'
   t.equal(await metric(), 3)
 })
 
-t.test('a clock that is wrong is corrected, to within seconds', async t => {
+t.test('a wrong clock is corrected to within seconds', async t => {
   for (const aheadMs of [HOUR, -HOUR, DAY, -DAY, 400 * DAY, -400 * DAY]) {
     for (const takesMs of [10, 4000]) {
       const { clock, answer, pass, error, setAhead } = setup()
@@ -78,7 +78,7 @@ t.test('a clock that is wrong is corrected, to within seconds', async t => {
   }
 })
 
-t.test('a wrong clock is believed until three answers contradict it', async t => {
+t.test('a clock is used until three responses contradict it', async t => {
   const { clock, answer, error, setAhead, log } = setup()
   setAhead(DAY)
   answer()
@@ -92,7 +92,7 @@ t.test('a wrong clock is believed until three answers contradict it', async t =>
   t.strictSame(log(), ["this replica's clock is 24 h ahead of the API server's"])
 })
 
-t.test('single odd answers, slow ones and those without a date change nothing', async t => {
+t.test('single wrong responses, slow ones and those without a date change nothing', async t => {
   const { clock, answer, error } = setup()
   answer()
   for (const odd of [400 * DAY, -HOUR]) {
@@ -107,7 +107,7 @@ t.test('single odd answers, slow ones and those without a date change nothing', 
   t.equal(clock.problem(), undefined)
 })
 
-t.test('one of three API servers that is wrong is outvoted', async t => {
+t.test('if one of three API servers has a wrong clock, the other two decide', async t => {
   const { clock, answer, error } = setup()
   for (let round = 0; round < 20; round++) {
     answer()
@@ -118,7 +118,7 @@ t.test('one of three API servers that is wrong is outvoted', async t => {
   t.equal(clock.problem(), undefined)
 })
 
-t.test('a clock that is set while the program runs is noticed without another answer', async t => {
+t.test('a change of the clock is noticed without another response', async t => {
   const { clock, answer, error, setAhead, metric } = setup()
   answer()
   setAhead(-400 * DAY)
@@ -130,7 +130,7 @@ t.test('a clock that is set while the program runs is noticed without another an
   t.equal(clock.problem(), undefined)
 })
 
-t.test('a difference above a minute is reported once per change, in plain words', async t => {
+t.test('a clock difference above one minute is reported once for each change', async t => {
   const { clock, answer, setAhead, log } = setup()
   const rows: [aheadMs: number, problem: string | undefined][] = [
     [50 * SECOND, undefined],
@@ -180,7 +180,7 @@ async function clientOf(t: Test, date: () => string) {
   return { client, clock }
 }
 
-t.test('every answer of the API server is looked at, streams too', async t => {
+t.test('every response of the API server is used for the clock, including streams', async t => {
   const { client, clock } = await clientOf(t, () => new Date(Date.now() - HOUR).toUTCString())
   await client.core.readNamespace({ name: 'default' })
   await client.core.readNamespace({ name: 'default' })

@@ -3,7 +3,7 @@ import { createPullSecretIndex, neverServedWith } from '../../src/pull-secret/ca
 
 const rules = { secretName: 'pullpass-registry', registryHost: 'registry.d.example.com' }
 
-t.test('a ServiceAccount enforces in every spelling that Go reads as true', async t => {
+t.test('a ServiceAccount enforces with every spelling that Go reads as true', async t => {
   const allowed = (value: string | undefined, secrets: string[]) => {
     const index = createPullSecretIndex(rules)
     const annotations =
@@ -23,41 +23,38 @@ t.test('a ServiceAccount enforces in every spelling that Go reads as true', asyn
   }
 })
 
-t.test(
-  'only the values enabled and true opt a namespace in, and never a system namespace',
-  async t => {
-    const index = createPullSecretIndex(rules, neverServedWith('pullpass'))
-    const changes: string[] = []
-    index.onChange(name => changes.push(name))
-    const label = (name: string, value: string) => {
-      const metadata = { name, resourceVersion: '1', labels: { 'pullpass.io/inject': value } }
-      index.namespaces.upsert({ metadata })
-      return index.readNamespace({ metadata })
-    }
-    const rows: [name: string, value: string, optedIn: boolean, problem: RegExp | undefined][] = [
-      ['shop', 'enabled', true, undefined],
-      ['bakery', 'true', true, undefined],
-      ['yes', 'yes', false, /has the value "yes"/],
-      ['off', 'disabled', false, /has the value "disabled"/],
-      ['empty', '', false, /has the value ""/],
-      ['kube-system', 'enabled', false, /no effect here/],
-      ['kube-node-lease', 'true', false, /no effect here/],
-      ['pullpass', 'enabled', false, /no effect here/],
-    ]
-    for (const [name, value, optedIn, problem] of rows) {
-      const live = label(name, value)
-      t.equal(live !== undefined, optedIn, `${name} ${value}, read live`)
-      t.equal(index.namespaces.get(name) !== undefined, optedIn, `${name} ${value}, in the cache`)
-      if (problem === undefined) t.equal(index.labelProblem(name), undefined)
-      else t.match(index.labelProblem(name), problem)
-    }
-    t.strictSame([...index.namespaces.keys()], ['shop', 'bakery'])
-    t.equal([...index.mislabelled()].length, 6)
-    t.equal(changes.length, rows.length)
-  },
-)
+t.test('only enabled and true opt a namespace in, and no system namespace', async t => {
+  const index = createPullSecretIndex(rules, neverServedWith('pullpass'))
+  const changes: string[] = []
+  index.onChange(name => changes.push(name))
+  const label = (name: string, value: string) => {
+    const metadata = { name, resourceVersion: '1', labels: { 'pullpass.io/inject': value } }
+    index.namespaces.upsert({ metadata })
+    return index.readNamespace({ metadata })
+  }
+  const rows: [name: string, value: string, optedIn: boolean, problem: RegExp | undefined][] = [
+    ['shop', 'enabled', true, undefined],
+    ['bakery', 'true', true, undefined],
+    ['yes', 'yes', false, /has the value "yes"/],
+    ['off', 'disabled', false, /has the value "disabled"/],
+    ['empty', '', false, /has the value ""/],
+    ['kube-system', 'enabled', false, /no effect here/],
+    ['kube-node-lease', 'true', false, /no effect here/],
+    ['pullpass', 'enabled', false, /no effect here/],
+  ]
+  for (const [name, value, optedIn, problem] of rows) {
+    const live = label(name, value)
+    t.equal(live !== undefined, optedIn, `${name} ${value}, read live`)
+    t.equal(index.namespaces.get(name) !== undefined, optedIn, `${name} ${value}, in the cache`)
+    if (problem === undefined) t.equal(index.labelProblem(name), undefined)
+    else t.match(index.labelProblem(name), problem)
+  }
+  t.strictSame([...index.namespaces.keys()], ['shop', 'bakery'])
+  t.equal([...index.mislabelled()].length, 6)
+  t.equal(changes.length, rows.length)
+})
 
-t.test('of the annotations of a Secret and a namespace no long text is kept', async t => {
+t.test('long annotations of a Secret or a namespace are not kept in memory', async t => {
   const index = createPullSecretIndex(rules)
   const long = 'x'.repeat(200_000)
   index.secrets.upsert({

@@ -28,7 +28,7 @@ const holding = (config: unknown) => ({
   data: { '.dockerconfigjson': encode(config) },
 })
 
-t.test('a pull secret is what kubectl create secret docker-registry makes', async t => {
+t.test('a pull secret equals what kubectl create secret docker-registry creates', async t => {
   const { data, ...rest } = manifest()
   t.strictSame(rest, {
     apiVersion: 'v1',
@@ -56,7 +56,7 @@ t.test('a pull secret is what kubectl create secret docker-registry makes', asyn
   })
 })
 
-t.test('what is written is read back, without the credential', async t => {
+t.test('a written pull secret is read back, without the credential', async t => {
   const expiresAt = new Date('2026-04-01T00:00:00.000Z')
   const revokeAt = new Date('2026-05-01T00:00:00.000Z')
   const written = manifest({
@@ -122,7 +122,7 @@ t.test('only a credential that the kubelet would use as written is well-formed',
   t.equal(readPullSecret(empty, rules).wellFormed, false, 'no data')
 })
 
-t.test('a token that is not the one its Secret tells of is damage', async t => {
+t.test('a Secret whose token differs from its annotations is damaged', async t => {
   const other = manifest({ token: { text, id: 'another', expiresAt: undefined } })
   t.equal(readPullSecret(other, rules).wellFormed, false)
   const twoParts = text.split('.').slice(0, 2).join('.')
@@ -132,7 +132,7 @@ t.test('a token that is not the one its Secret tells of is damage', async t => {
   t.equal(readPullSecret(short, rules).wellFormed, true, "nor need it have a JWT's three parts")
 })
 
-t.test('a Secret is ours by its label and its type together', async t => {
+t.test('a Secret is ours if it has both our label and our type', async t => {
   const ours = manifest()
   t.equal(readPullSecret(ours, rules).ours, true)
   t.equal(readPullSecret({ ...ours, type: 'Opaque' }, rules).ours, false)
@@ -141,7 +141,7 @@ t.test('a Secret is ours by its label and its type together', async t => {
   t.equal(readPullSecret({}, rules).ours, false)
 })
 
-t.test('the organization of a namespace, row by row', async t => {
+t.test('the organization of a namespace is chosen as each row of the table says', async t => {
   const settings = {
     organization: 'acme',
     namespaceOrganizations: { shop: 'acme-shop' },
@@ -167,7 +167,7 @@ t.test('the organization of a namespace, row by row', async t => {
   }
 })
 
-t.test('the words of a failure are shown without anything like a credential', async t => {
+t.test('the message of a failure is shown without text that looks like a credential', async t => {
   const quota = 'secrets "pullpass-registry" is forbidden: exceeded quota: few-secrets, used: 0'
   t.equal(refusalText(quota, false), 'exceeded quota: few-secrets, used: 0')
   const quoting = `policy says no to ${encode({ auths: {} })}${'A'.repeat(30)}`
@@ -176,7 +176,7 @@ t.test('the words of a failure are shown without anything like a credential', as
   t.equal(refusalText('x'.repeat(20).concat(' ').repeat(50), true).length, 300)
 })
 
-t.test('what a failed write means, row by row', async t => {
+t.test('a failed write is classified as each row of the table says', async t => {
   const rows = [
     [{ status: 409, causes: ['FieldManagerConflict'] }, 'not_managed'],
     [{ status: 409 }, 'transient'],
@@ -194,7 +194,7 @@ t.test('what a failed write means, row by row', async t => {
   }
 })
 
-t.test('an annotation that is longer than any of ours is not read', async t => {
+t.test('an annotation that is longer than any of ours is ignored', async t => {
   const written = manifest()
   const annotations = Object.fromEntries(
     Object.keys(written.metadata?.annotations ?? {}).map(key => [key, 'A'.repeat(200_000)]),

@@ -9,7 +9,7 @@ import { basic, type Caller, loginPath, startCaller } from './bluemix-caller.ts'
 const claimsOf = (token: string) =>
   JSON.parse(Buffer.from(token.split('.')[1] ?? '', 'base64url').toString())
 
-t.test('the procedure by hand ends with a permanent token that pulls only', async t => {
+t.test('the manual procedure gives a permanent token that can only pull', async t => {
   const { environment } = await startCaller(t)
   const curl = async (...given: string[]) => {
     const args = ['-sS', '--proxy', environment.gateway, '--cacert', environment.caFile, ...given]
@@ -35,7 +35,7 @@ t.test('the procedure by hand ends with a permanent token that pulls only', asyn
   t.equal(environment.ledger.requests().length, 5)
 })
 
-t.test('a token request is refused for what is wrong with it', async t => {
+t.test('a wrong token request is refused with the reason', async t => {
   const { environment, call, login } = await startCaller(t)
   const cf = { authorization: basic('cf', '') }
   const good = { grant_type: 'password', username: 'apikey', password: environment.apiKey }
@@ -106,7 +106,7 @@ t.test('a token request is refused for what is wrong with it', async t => {
   t.notOk(environment.ledger.logins().some(({ outcome }) => outcome === 'granted'))
 })
 
-t.test('a key, a password and a code log in; the answer is complete', async t => {
+t.test('an API key, a password and a one-time code log in, with a complete response', async t => {
   const { environment, call, login } = await startCaller(t)
   environment.user.passcodes.push('a-code-for-once')
   const { name, password } = environment.user
@@ -160,7 +160,7 @@ t.test('wrong API keys count together', async t => {
   t.match(reply.json.error_description, /has been locked/)
 })
 
-t.test('federated users and expired passwords are told so', async t => {
+t.test('the login error names a federated user or an expired password', async t => {
   const { environment, login } = await startCaller(t)
   const { user } = environment
   const form = { grant_type: 'password', username: user.name, password: user.password }
@@ -178,7 +178,7 @@ t.test('federated users and expired passwords are told so', async t => {
   t.match((await login(key)).json.error_description, /has been locked/)
 })
 
-t.test('a refresh gives the same refresh token back, and errors echo it', async t => {
+t.test('a refresh returns the same refresh token, and errors quote it', async t => {
   const { environment, login } = await startCaller(t)
   const key = { grant_type: 'password', username: 'apikey', password: environment.apiKey }
   const first = (await login(key)).json
@@ -203,7 +203,7 @@ t.test('a refresh gives the same refresh token back, and errors echo it', async 
   t.match(late.json.error_description, `(expired): ${fourth.refresh_token} expired at`)
 })
 
-t.test('IAM gives four tokens where they are asked for', async t => {
+t.test('IAM returns four tokens if they are requested', async t => {
   const { environment, call } = await startCaller(t)
   const grant = 'urn:ibm:params:oauth:grant-type:apikey'
   const uaa = { response_type: 'cloud_iam,uaa', uaa_client_id: 'cf', uaa_client_secret: '' }
@@ -248,7 +248,7 @@ const listV2 = ({ call }: Caller, token: string, query: string) =>
 const listV3 = ({ call }: Caller, token: string, query: string) =>
   call('api', `/v3/organizations${query}`, { headers: { authorization: `bearer ${token}` } })
 
-t.test('an organization of any name is found by the rules of quoting only', async t => {
+t.test('an organization of any name is found only if it is quoted correctly', async t => {
   const caller = await startCaller(t)
   const { environment } = caller
   const token = await caller.accessToken()
@@ -291,7 +291,7 @@ interface Row {
   metadata: { guid: string }
 }
 
-t.test('lists come in pages, by path in v2 and by URL in v3', async t => {
+t.test('lists are paged, with a path in v2 and a URL in v3', async t => {
   const caller = await startCaller(t)
   const token = await caller.accessToken()
   const first = (await listV2(caller, token, '')).json
@@ -307,7 +307,7 @@ t.test('lists come in pages, by path in v2 and by URL in v3', async t => {
   t.equal(rest.pagination.next, null)
 })
 
-t.test('the cloud controller says what is wrong with a request', async t => {
+t.test('the Cloud Controller names what is wrong with a request', async t => {
   const caller = await startCaller(t)
   const { environment, call } = caller
   const token = await caller.accessToken()
@@ -362,7 +362,7 @@ t.test('the cloud controller says what is wrong with a request', async t => {
   t.equal((await listV2(caller, token, '')).json.code, 1000)
 })
 
-t.test('with v2 off, discovery is by the root and only v3 answers', async t => {
+t.test('with v2 disabled, discovery uses the root and only v3 answers', async t => {
   const caller = await startCaller(t)
   const { environment, call } = caller
   const before = (await call('api', '/')).json.links
@@ -378,7 +378,7 @@ t.test('with v2 off, discovery is by the root and only v3 answers', async t => {
   t.equal((await listV3(caller, token, '?names=acme')).status, 200)
 })
 
-t.test('minting honours exactly its three parameters', async t => {
+t.test('minting uses exactly three parameters', async t => {
   const { environment, call, tokens, accessToken } = await startCaller(t)
   const uuid5 = /^[0-9a-f]{8}-[0-9a-f]{4}-5[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/
   const plain = claimsOf((await tokens('POST')).json.token)
@@ -418,7 +418,7 @@ t.test('minting honours exactly its three parameters', async t => {
   t.equal(environment.ledger.mints().length, 2)
 })
 
-t.test('tokens are listed, read and revoked', async t => {
+t.test('tokens can be listed, read and revoked', async t => {
   const { environment, tokens, mint } = await startCaller(t)
   const text = await mint('?permanent=true&description=one')
   await mint('?permanent=true&description=two')
@@ -455,84 +455,81 @@ t.test('tokens are listed, read and revoked', async t => {
   t.equal(environment.ledger.liveTokens().length, 0)
 })
 
-t.test(
-  'the door of the registry opens for a good token only, and as wide as its rights',
-  async t => {
-    const { environment, call, tokens, mint, accessToken } = await startCaller(t)
-    const pull = await mint()
-    const push = await mint('?permanent=true&write=true')
-    const uaa = await accessToken()
-    const ask = (user: string, password: string, scope: string) =>
-      call('registry', `/oauth/token?service=registry&scope=${encodeURIComponent(scope)}`, {
-        headers: { authorization: basic(user, password) },
-      })
-    const granted = async (user: string, password: string, scope: string) => {
-      const { json } = await ask(user, password, scope)
-      return claimsOf(json.token).access.map(
-        ({ name, actions }: { name: string; actions: string[] }) => `${name}:${actions}`,
-      )
-    }
-    const table: [string, string, string, string[]][] = [
-      ['token', pull, 'repository:acme/a:pull', ['acme/a:pull']],
-      ['token', pull, 'repository:acme/a:pull,push', ['acme/a:pull']],
-      ['token', pull, 'repository:acme/a:push', []],
-      ['token', pull, 'repository:acme_shop/a:pull', []],
-      ['token', pull, 'repository:acme2/a:pull', []],
-      ['token', pull, 'registry:catalog:*', []],
-      ['token', push, 'repository:acme/a:pull,push', ['acme/a:pull,push']],
-      ['bearer', uaa, 'repository:acme_shop/a:pull,push', ['acme_shop/a:pull,push']],
-      ['bearer', uaa, 'repository:hidden/a:pull', []],
-    ]
-    for (const [user, password, scope, access] of table) {
-      t.same(await granted(user, password, scope), access, `${user} ${scope}`)
-    }
-    const form = { service: 'registry', grant_type: 'password', username: 'token', password: pull }
-    const posted = await call('registry', '/oauth/token', {
-      form: {
-        ...form,
-        scope: 'repository:acme/a:pull repository:acme/b:pull',
-        client_id: 'containerd',
-      },
+t.test('the registry accepts only a valid token, and only for its rights', async t => {
+  const { environment, call, tokens, mint, accessToken } = await startCaller(t)
+  const pull = await mint()
+  const push = await mint('?permanent=true&write=true')
+  const uaa = await accessToken()
+  const ask = (user: string, password: string, scope: string) =>
+    call('registry', `/oauth/token?service=registry&scope=${encodeURIComponent(scope)}`, {
+      headers: { authorization: basic(user, password) },
     })
-    t.equal(posted.json.token, posted.json.access_token)
-    t.match(posted.json, { expires_in: 300, issued_at: /Z$/ })
-    t.equal(claimsOf(posted.json.token).access.length, 2)
-
-    const bearer = { headers: { authorization: `Bearer ${posted.json.token}` } }
-    t.equal((await call('registry', '/v2/', bearer)).status, 200)
-    const challenge = (await call('registry', '/v2/acme/a/manifests/latest')).headers[
-      'www-authenticate'
-    ]
-    t.equal(
-      challenge,
-      'Bearer realm="https://registry.dedicated.example.com/oauth/token",service="registry",scope="repository:acme/a:pull"',
+  const granted = async (user: string, password: string, scope: string) => {
+    const { json } = await ask(user, password, scope)
+    return claimsOf(json.token).access.map(
+      ({ name, actions }: { name: string; actions: string[] }) => `${name}:${actions}`,
     )
-    const direct = { headers: { authorization: `Bearer ${pull}` } }
-    t.equal((await call('registry', '/v2/', direct)).status, 401)
+  }
+  const table: [string, string, string, string[]][] = [
+    ['token', pull, 'repository:acme/a:pull', ['acme/a:pull']],
+    ['token', pull, 'repository:acme/a:pull,push', ['acme/a:pull']],
+    ['token', pull, 'repository:acme/a:push', []],
+    ['token', pull, 'repository:acme_shop/a:pull', []],
+    ['token', pull, 'repository:acme2/a:pull', []],
+    ['token', pull, 'registry:catalog:*', []],
+    ['token', push, 'repository:acme/a:pull,push', ['acme/a:pull,push']],
+    ['bearer', uaa, 'repository:acme_shop/a:pull,push', ['acme_shop/a:pull,push']],
+    ['bearer', uaa, 'repository:hidden/a:pull', []],
+  ]
+  for (const [user, password, scope, access] of table) {
+    t.same(await granted(user, password, scope), access, `${user} ${scope}`)
+  }
+  const form = { service: 'registry', grant_type: 'password', username: 'token', password: pull }
+  const posted = await call('registry', '/oauth/token', {
+    form: {
+      ...form,
+      scope: 'repository:acme/a:pull repository:acme/b:pull',
+      client_id: 'containerd',
+    },
+  })
+  t.equal(posted.json.token, posted.json.access_token)
+  t.match(posted.json, { expires_in: 300, issued_at: /Z$/ })
+  t.equal(claimsOf(posted.json.token).access.length, 2)
 
-    for (const [user, password] of [
-      ['token', 'x'],
-      ['token', uaa],
-      ['bearer', pull],
-      ['iamapikey', pull],
-      ['', ''],
-    ] as const) {
-      t.equal((await ask(user, password, '')).status, 401, `${user} is refused`)
-    }
-    t.equal((await ask('token', pull, 'repository')).status, 400)
-    t.equal(
-      (await call('registry', '/oauth/token', { form: { ...form, service: 'other' } })).status,
-      400,
-    )
-    environment.settings.icrMode = true
-    t.equal((await ask('token', 'x', '')).status, 400)
-    environment.settings.icrMode = false
-    await tokens('DELETE', `/${claimsOf(pull).jti}`)
-    t.equal((await ask('token', pull, '')).status, 401)
-  },
-)
+  const bearer = { headers: { authorization: `Bearer ${posted.json.token}` } }
+  t.equal((await call('registry', '/v2/', bearer)).status, 200)
+  const challenge = (await call('registry', '/v2/acme/a/manifests/latest')).headers[
+    'www-authenticate'
+  ]
+  t.equal(
+    challenge,
+    'Bearer realm="https://registry.dedicated.example.com/oauth/token",service="registry",scope="repository:acme/a:pull"',
+  )
+  const direct = { headers: { authorization: `Bearer ${pull}` } }
+  t.equal((await call('registry', '/v2/', direct)).status, 401)
 
-t.test('faults strike where, when and as often as they are told', async t => {
+  for (const [user, password] of [
+    ['token', 'x'],
+    ['token', uaa],
+    ['bearer', pull],
+    ['iamapikey', pull],
+    ['', ''],
+  ] as const) {
+    t.equal((await ask(user, password, '')).status, 401, `${user} is refused`)
+  }
+  t.equal((await ask('token', pull, 'repository')).status, 400)
+  t.equal(
+    (await call('registry', '/oauth/token', { form: { ...form, service: 'other' } })).status,
+    400,
+  )
+  environment.settings.icrMode = true
+  t.equal((await ask('token', 'x', '')).status, 400)
+  environment.settings.icrMode = false
+  await tokens('DELETE', `/${claimsOf(pull).jti}`)
+  t.equal((await ask('token', pull, '')).status, 401)
+})
+
+t.test('faults occur where, when and as often as the test says', async t => {
   const caller = await startCaller(t)
   const { environment, call, tokens, login, accessToken } = caller
   const { faults, ledger } = environment
@@ -540,7 +537,7 @@ t.test('faults strike where, when and as often as they are told', async t => {
   const mint = () => tokens('POST', '', { authorization })
   const key = { grant_type: 'password', username: 'apikey', password: environment.apiKey }
 
-  await t.test('an answer of another kind', async t => {
+  await t.test('a fault can replace the response', async t => {
     faults.set('*', { fail: 'rate_limited', retryAfterSeconds: 7 })
     t.equal((await call('api', '/v2/info')).status, 200, 'discovery is exempt')
     const limited = await listV2(caller, authorization.slice(7), '')
@@ -562,7 +559,7 @@ t.test('faults strike where, when and as often as they are told', async t => {
     t.equal(ledger.mints().length, 0)
   })
 
-  await t.test('a broken connection, before or after the work', async t => {
+  await t.test('a fault can break the connection before or after the work', async t => {
     faults.set('mint', { fail: 'reset' })
     await t.rejects(mint())
     t.equal(ledger.mints().length, 0)
@@ -586,7 +583,7 @@ t.test('faults strike where, when and as often as they are told', async t => {
     t.equal((await call('api', '/v2/info')).status, 200)
   })
 
-  await t.test('a share of the calls, the same in each run', async t => {
+  await t.test('a fault can hit a share of the calls, which is the same in each run', async t => {
     const strikes = async () => {
       faults.set('info', { fail: 'unavailable', probability: 0.2, seed: 7 })
       const statuses: number[] = []
@@ -600,7 +597,7 @@ t.test('faults strike where, when and as often as they are told', async t => {
     faults.clear()
   })
 
-  await t.test('tokens that are expired for the registry only', async t => {
+  await t.test('a fault can make tokens expired for the registry only', async t => {
     environment.expireAccessTokens('registry')
     t.equal((await listV2(caller, authorization.slice(7), '')).status, 200)
     t.match(await mint(), { status: 401, json: { code: 'CRG0009E' } })
@@ -612,7 +609,7 @@ t.test('faults strike where, when and as often as they are told', async t => {
     t.match(await listV2(caller, authorization.slice(7), ''), { status: 401, json: { code: 1000 } })
   })
 
-  await t.test('odd shapes', async t => {
+  await t.test('a fault can change the shape of responses', async t => {
     faults.set('list', { tokenText: 'absent' })
     t.notOk('token' in (await tokens('GET')).json.tokens[0])
     faults.set('list', { tokenText: 'empty' })
@@ -624,7 +621,7 @@ t.test('faults strike where, when and as often as they are told', async t => {
     faults.clear()
   })
 
-  await t.test('latency, and how many logins were under way together', async t => {
+  await t.test('a fault can add latency, and concurrent logins are counted', async t => {
     faults.set('login', { latencyMs: 200 })
     const started = Date.now()
     await Promise.all([login(key), login(key), login(key)])
@@ -633,7 +630,7 @@ t.test('faults strike where, when and as often as they are told', async t => {
   })
 })
 
-t.test('listeners are awaited before and after the work', async t => {
+t.test('listeners are awaited before and after each request is handled', async t => {
   const { environment, tokens, accessToken } = await startCaller(t)
   const authorization = `Bearer ${await accessToken()}`
   const seen: string[] = []
@@ -654,7 +651,7 @@ t.test('listeners are awaited before and after the work', async t => {
   t.equal(seen.length, 3)
 })
 
-t.test('the gateway leads nowhere else, and nothing is left behind', async t => {
+t.test('the gateway connects to no other host, and nothing remains after stop', async t => {
   const { environment, mint, call } = await startCaller(t)
   const args = ['-sS', '-o', '/dev/null', '-w', '%{http_connect}', '--proxy', environment.gateway]
   for (const url of ['https://registry.example.org/', 'https://api.dedicated.example.com:8443/']) {
@@ -672,33 +669,30 @@ t.test('the gateway leads nowhere else, and nothing is left behind', async t => 
   t.notOk(existsSync(environment.caFile))
 })
 
-t.test(
-  'a real client pushes and pulls with a token of the right kind, and not without',
-  async t => {
-    const { environment, call, tokens, mint } = await startCaller(t)
-    const { hosts, gateway, caFile } = environment
-    const registry = await startRegistry(environment.registryAuth)
-    t.teardown(() => registry.stop())
-    environment.setRegistryUpstream(registry.url)
-    const route = { gateway, caFile }
-    const image = `${hosts.registry}/acme/hello:1`
-    const [pull, push] = [await mint(), await mint('?permanent=true&write=true')]
-    const secret = (password: string) =>
-      JSON.stringify({ auths: { [hosts.registry]: { username: 'token', password } } })
+t.test('a real client can push and pull with the right token, and not without it', async t => {
+  const { environment, call, tokens, mint } = await startCaller(t)
+  const { hosts, gateway, caFile } = environment
+  const registry = await startRegistry(environment.registryAuth)
+  t.teardown(() => registry.stop())
+  environment.setRegistryUpstream(registry.url)
+  const route = { gateway, caFile }
+  const image = `${hosts.registry}/acme/hello:1`
+  const [pull, push] = [await mint(), await mint('?permanent=true&write=true')]
+  const secret = (password: string) =>
+    JSON.stringify({ auths: { [hosts.registry]: { username: 'token', password } } })
 
-    await t.rejects(pushTestImage(image, { username: 'token', password: pull }, route))
-    const digest = await pushTestImage(image, { username: 'token', password: push }, route)
-    t.match(digest, /^sha256:/)
-    t.match(await pullImage(image, secret(pull), route), { ok: true, digest })
-    const elsewhere = `${hosts.registry}/acme_shop/hello:1`
-    await t.rejects(pushTestImage(elsewhere, { username: 'token', password: push }, route))
-    for (const without of [undefined, secret('x.y.z'), secret(environment.apiKey)]) {
-      const refused = await pullImage(image, without, route)
-      t.match([refused.ok, refused.output], [false, /UNAUTHORIZED/])
-    }
-    await tokens('DELETE', `/${claimsOf(pull).jti}`)
-    t.equal((await pullImage(image, secret(pull), route)).ok, false, 'revoked')
-    await registry.stop()
-    t.equal((await call('registry', '/v2/')).status, 502)
-  },
-)
+  await t.rejects(pushTestImage(image, { username: 'token', password: pull }, route))
+  const digest = await pushTestImage(image, { username: 'token', password: push }, route)
+  t.match(digest, /^sha256:/)
+  t.match(await pullImage(image, secret(pull), route), { ok: true, digest })
+  const elsewhere = `${hosts.registry}/acme_shop/hello:1`
+  await t.rejects(pushTestImage(elsewhere, { username: 'token', password: push }, route))
+  for (const without of [undefined, secret('x.y.z'), secret(environment.apiKey)]) {
+    const refused = await pullImage(image, without, route)
+    t.match([refused.ok, refused.output], [false, /UNAUTHORIZED/])
+  }
+  await tokens('DELETE', `/${claimsOf(pull).jti}`)
+  t.equal((await pullImage(image, secret(pull), route)).ok, false, 'revoked')
+  await registry.stop()
+  t.equal((await call('registry', '/v2/')).status, 502)
+})

@@ -5,14 +5,14 @@ import t from 'tap'
 import { type ControlPlane, startControlPlane } from '../../sandbox/control-plane.ts'
 import { run, startProcess, waitFor } from '../../sandbox/processes.ts'
 
-t.test('a control plane does what a cluster does', async t => {
+t.test('a control plane behaves like a cluster', async t => {
   const [plane, other] = await Promise.all([
     startControlPlane({ controllerManager: true }),
     startControlPlane(),
   ])
   t.teardown(() => Promise.all([plane.stop(), other.stop()]))
 
-  t.test('a Deployment becomes pods', async t => {
+  t.test('the control plane creates pods for a Deployment', async t => {
     t.match(await plane.kubectl('create', 'deployment', 'shop', '--image=shop'), { code: 0 })
     await waitFor(async () => (await names(plane, 'pods')).some(name => /^shop-/.test(name)), {
       withinMs: 20_000,
@@ -26,7 +26,7 @@ t.test('a control plane does what a cluster does', async t => {
     ])
   })
 
-  t.test('a ServiceAccount has a token, and the rights it was given', async t => {
+  t.test('a ServiceAccount has a token and the rights it was given', async t => {
     const kubeconfig = `--kubeconfig=${await plane.kubeconfigFor('default', 'default')}`
     const who = await plane.kubectl(kubeconfig, 'auth', 'whoami', '-o=jsonpath={.status.userInfo}')
     t.equal(JSON.parse(who.stdout).username, 'system:serviceaccount:default:default')
@@ -35,13 +35,13 @@ t.test('a control plane does what a cluster does', async t => {
     t.match(refused.stderr, 'cannot list resource "secrets"')
   })
 
-  t.test('two at once know nothing of each other', async t => {
+  t.test('two control planes at the same time do not affect each other', async t => {
     await other.kubectl('create', 'namespace', 'elsewhere')
     t.ok((await names(other, 'namespaces')).includes('elsewhere'))
     t.notOk((await names(plane, 'namespaces')).includes('elsewhere'))
   })
 
-  t.test('an API server that crashes comes back where it was, with what it had', async t => {
+  t.test('a crashed API server comes back at the same address with the same data', async t => {
     await other.kubectl('create', 'namespace', 'kept')
     await other.stopApiserver(0)
     t.notOk(await listens(other.apiserverPort))
@@ -53,13 +53,13 @@ t.test('a control plane does what a cluster does', async t => {
     t.match(created, [{ user: { username: 'administrator' } }], 'its audit log goes on')
   })
 
-  t.test('stopped, it leaves nothing', async t => {
+  t.test('a stopped control plane leaves no processes or files', async t => {
     await other.stop()
     t.same(await leftBehind(dirname(other.caFile), other.apiserverPort), [])
   })
 })
 
-t.test('it leaves nothing either when the process that started it is killed', async t => {
+t.test('a control plane leaves nothing when the process that started it is killed', async t => {
   const module = new URL('../../sandbox/control-plane.ts', import.meta.url)
   const program = `
     const { startControlPlane } = await import('${module}')

@@ -24,7 +24,7 @@ const two: TestbedPullpass = {
   launch: undefined,
 }
 
-t.test('a testbed leaves nothing, whichever of its parts cannot be started', async t => {
+t.test('a testbed leaves nothing, whichever component cannot be started', async t => {
   const components: string[] = []
   for (let failing = 0, complete = false; !complete; failing++) {
     let started = 0
@@ -57,7 +57,7 @@ t.test('a testbed leaves nothing, whichever of its parts cannot be started', asy
   ])
 })
 
-t.test('a testbed leaves nothing where one of several processes ends at its start', async t => {
+t.test('a testbed leaves nothing if one of several processes ends during the start', async t => {
   let launched = 0
   const launch = (program: Program) =>
     launched++ === 0 ? program : { ...program, args: ['--eval', 'process.exit(1)'] }
@@ -90,7 +90,7 @@ t.test('a Bluemix environment that cannot write its files leaves no port open', 
   await nothingIsLeft(t, 'startBluemixEnvironment')
 })
 
-t.test('parts are stopped in reverse order, each once, also where one cannot stop', async t => {
+t.test('components stop in reverse order, each once, even if one cannot stop', async t => {
   const stopped: number[] = []
   const component = (number: number) => ({
     stop: async () => {
@@ -106,7 +106,7 @@ t.test('parts are stopped in reverse order, each once, also where one cannot sto
   t.same(stopped, [3, 2, 1])
 })
 
-t.test('a part that starts after the others were stopped is stopped too', async t => {
+t.test('a component that starts after the others were stopped is stopped too', async t => {
   const stopped: string[] = []
   const { begun, stop } = await startComponents(async components => components)
   const late = Promise.withResolvers<{ stop(): Promise<void> }>()
@@ -117,7 +117,7 @@ t.test('a part that starts after the others were stopped is stopped too', async 
   t.same(stopped, ['late'])
 })
 
-t.test('a start that fails says why, also where a part cannot stop', async t => {
+t.test('a failed start gives its reason, even if a component cannot be stopped', async t => {
   const broken = { stop: () => Promise.reject(new Error('cannot stop')) }
   const starting = startComponents(async ({ begun }) => {
     await begun(Promise.resolve(broken))

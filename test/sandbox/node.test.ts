@@ -35,7 +35,7 @@ const program = {
   environment: (address: string) => ({ ADDRESS: address }),
 }
 
-t.test('a node that runs pods as processes', async t => {
+t.test('the node runs pods as processes', async t => {
   const controlPlane = await startControlPlane({ controllerManager: true })
   t.teardown(() => controlPlane.stop())
   const kubeConfig = controlPlane.kubeConfig()
@@ -120,7 +120,7 @@ t.test('a node that runs pods as processes', async t => {
     return items.map(({ reason, message }) => `${reason}: ${message}`)
   }
 
-  await t.test('a pod gets what its spec says', async t => {
+  await t.test('a pod gets everything that its spec says', async t => {
     await create(
       'full',
       {
@@ -196,7 +196,7 @@ t.test('a node that runs pods as processes', async t => {
     t.equal(await ask('/file', 'etc/greeter/one'), 'hello', 'a subPath stays as it was')
   })
 
-  await t.test('a program stays visible where a volume covers the place it lies at', async t => {
+  await t.test('a program stays visible if a volume is mounted over its folder', async t => {
     await create(
       'covered',
       { volumes: [{ name: 'scratch', emptyDir: {} }] },
@@ -207,146 +207,140 @@ t.test('a node that runs pods as processes', async t => {
     t.match(await ask('/write', `${lying.path}/x`), /EROFS|EACCES/)
   })
 
+  await t.test('a program in a folder of another owner can run as another user', async t => {
+    await create('closed', {}, { image: CLOSED })
+    const ask = asker(await until('closed', 'to be ready', isReady))
+    t.match(JSON.parse(await ask('/who')), { pod: 'closed' })
+    t.equal(await ask('/file', 'proc/sys/kernel/hostname'), 'closed\n', 'its host is named for it')
+  })
+
   await t.test(
-    'a program in a folder that lets only its owner in runs as another user',
+    'the token of a pod belongs to its ServiceAccount, and is renewed in place',
     async t => {
-      await create('closed', {}, { image: CLOSED })
-      const ask = asker(await until('closed', 'to be ready', isReady))
-      t.match(JSON.parse(await ask('/who')), { pod: 'closed' })
-      t.equal(
-        await ask('/file', 'proc/sys/kernel/hostname'),
-        'closed\n',
-        'its host is named for it',
-      )
+      const rbac = kubeConfig.makeApiClient(RbacAuthorizationV1Api)
+      const ask = asker(await read('full'))
+      t.same(JSON.parse(await ask('/self')), { status: 403 })
+      await rbac.createNamespacedRoleBinding({
+        namespace,
+        body: {
+          metadata: { name: 'view', namespace },
+          roleRef: { apiGroup: 'rbac.authorization.k8s.io', kind: 'ClusterRole', name: 'view' },
+          subjects: [{ kind: 'ServiceAccount', name: 'default', namespace }],
+        },
+      })
+      const allowed = async () => JSON.parse(await ask('/self')).status === 200
+      await waitFor(allowed, { withinMs: 5000, what: 'the right to read' })
+      const file = 'var/run/secrets/kubernetes.io/serviceaccount/token'
+      const first = await ask('/file', file)
+      const renewed = async () => (await ask('/file', file)) !== first
+      await waitFor(renewed, { withinMs: 10_000, what: 'another token' })
+      t.ok(await allowed())
     },
   )
 
-  await t.test("a pod's token is its ServiceAccount's own, and is renewed in place", async t => {
-    const rbac = kubeConfig.makeApiClient(RbacAuthorizationV1Api)
-    const ask = asker(await read('full'))
-    t.same(JSON.parse(await ask('/self')), { status: 403 })
-    await rbac.createNamespacedRoleBinding({
+  await t.test('a Deployment becomes ready, and an unready pod gets no new connection', async t => {
+    const labels = { app: 'greeter' }
+    const liveness = {
+      livenessProbe: { tcpSocket: { port: 8080 } },
+      startupProbe: { exec: { command: ['true'] } },
+    }
+    await apps.createNamespacedDeployment({
       namespace,
       body: {
-        metadata: { name: 'view', namespace },
-        roleRef: { apiGroup: 'rbac.authorization.k8s.io', kind: 'ClusterRole', name: 'view' },
-        subjects: [{ kind: 'ServiceAccount', name: 'default', namespace }],
-      },
-    })
-    const allowed = async () => JSON.parse(await ask('/self')).status === 200
-    await waitFor(allowed, { withinMs: 5000, what: 'the right to read' })
-    const file = 'var/run/secrets/kubernetes.io/serviceaccount/token'
-    const first = await ask('/file', file)
-    const renewed = async () => (await ask('/file', file)) !== first
-    await waitFor(renewed, { withinMs: 10_000, what: 'another token' })
-    t.ok(await allowed())
-  })
-
-  await t.test(
-    'a Deployment of two becomes ready; who is not ready gets no new connection',
-    async t => {
-      const labels = { app: 'greeter' }
-      const liveness = {
-        livenessProbe: { tcpSocket: { port: 8080 } },
-        startupProbe: { exec: { command: ['true'] } },
-      }
-      await apps.createNamespacedDeployment({
-        namespace,
-        body: {
-          metadata: { name: 'greeter', namespace },
-          spec: {
-            replicas: 2,
-            selector: { matchLabels: labels },
-            template: {
-              metadata: { labels },
-              spec: podSpec({}, liveness),
-            },
+        metadata: { name: 'greeter', namespace },
+        spec: {
+          replicas: 2,
+          selector: { matchLabels: labels },
+          template: {
+            metadata: { labels },
+            spec: podSpec({}, liveness),
           },
         },
-      })
-      await core.createNamespacedService({
-        namespace,
-        body: {
-          metadata: { name: 'greeter', namespace },
-          spec: { selector: labels, ports: [{ name: 'http', port: 80, targetPort: 'http' }] },
-        },
-      })
-      const deployed = async () =>
-        (await apps.readNamespacedDeployment({ name: 'greeter', namespace })).status
-          ?.availableReplicas === 2
-      await waitFor(deployed, { withinMs: 30_000, what: 'two replicas' })
-      const balancer = await startServiceBalancer({
-        kubeConfig,
-        namespace,
-        service: 'greeter',
-        port: 80,
-      })
-      t.teardown(() => balancer.stop())
-      const answering = async () => {
-        const answers = await Promise.all(
-          [1, 2, 3, 4].map(() => ask('127.0.0.1', balancer.port, '/who')),
-        )
-        return new Set(answers.map(answer => JSON.parse(answer).pod as string))
-      }
-      // The Deployment can be available a moment before the Service's endpoints tell of both.
-      const bothAnswer = async () =>
-        answering().then(
-          ({ size }) => size === 2,
-          () => false,
-        )
-      await waitFor(bothAnswer, { withinMs: 10_000, what: 'both to answer' })
-      const [out = '', left = ''] = await answering()
-      await asker(await read(out))('/unready')
-      const onlyOne = async () => (await answering()).size === 1
-      await waitFor(onlyOne, { withinMs: 10_000, what: 'one to be left out' })
-      t.same(await answering(), new Set([left]))
-      await asker(await read(out))('/ready')
-      await waitFor(async () => !(await onlyOne()), { withinMs: 10_000, what: 'both again' })
-    },
-  )
-
-  await t.test(
-    'a pod ends in order: preStop, SIGTERM, and SIGKILL when the grace is over',
-    async t => {
-      const preStop = { httpGet: { path: '/prestop', port: 'http' } }
-      await create('polite', { terminationGracePeriodSeconds: 20 }, { lifecycle: { preStop } })
-      await create(
-        'stubborn',
-        { terminationGracePeriodSeconds: 1 },
-        {
-          env: [{ name: 'SLOW_MS', value: '600000' }],
-          lifecycle: { preStop: { sleep: { seconds: 1 } } },
-        },
+      },
+    })
+    await core.createNamespacedService({
+      namespace,
+      body: {
+        metadata: { name: 'greeter', namespace },
+        spec: { selector: labels, ports: [{ name: 'http', port: 80, targetPort: 'http' }] },
+      },
+    })
+    const deployed = async () =>
+      (await apps.readNamespacedDeployment({ name: 'greeter', namespace })).status
+        ?.availableReplicas === 2
+    await waitFor(deployed, { withinMs: 30_000, what: 'two replicas' })
+    const balancer = await startServiceBalancer({
+      kubeConfig,
+      namespace,
+      service: 'greeter',
+      port: 80,
+    })
+    t.teardown(() => balancer.stop())
+    const answering = async () => {
+      const answers = await Promise.all(
+        [1, 2, 3, 4].map(() => ask('127.0.0.1', balancer.port, '/who')),
       )
-      await until('polite', 'to be ready', isReady)
-      await until('stubborn', 'to be ready', isReady)
-      for (const name of ['polite', 'stubborn']) await core.deleteNamespacedPod({ name, namespace })
-      await waitFor(() => gone('polite'), { withinMs: 10_000, what: 'polite to be gone' })
-      t.match(await node.logs('polite'), /preStop\nSIGTERM\nbye/)
-      const begun = performance.now()
-      await waitFor(() => gone('stubborn'), { withinMs: 10_000, what: 'stubborn to be gone' })
-      t.ok(performance.now() - begun < 6000)
-      t.match(await node.logs('stubborn'), 'SIGTERM')
-      t.notMatch(await node.logs('stubborn'), 'bye')
-      t.equal(node.pid('stubborn', 'main'), undefined)
-    },
-  )
-
-  const skip = obstacleToExec() ?? false
-  await t.test('kubectl runs a command in a container, with what that has', { skip }, async t => {
-    await create('spoken-to', {}, { env: [{ name: 'WORD', value: 'hello' }] })
-    await until('spoken-to', 'to be ready', isReady)
-    const exec = (...command: string[]) =>
-      controlPlane.kubectl('exec', '-n', namespace, 'spoken-to', '--', ...command)
-    const said = await exec('/bin/sh', '-c', 'echo $WORD of $(id -u); echo aside >&2; exit 3')
-    t.match(said, { code: 3, stdout: 'hello of 65532\n', stderr: /^aside$/m })
-    t.match(said.stderr, 'command terminated with exit code 3')
-    t.match(await exec('true'), { code: 0, stdout: '' })
-    const typing = ['exec', '-n', namespace, '-i', 'spoken-to', '--', 'cat']
-    t.match((await controlPlane.kubectl(...typing)).stderr, 'this node cannot run a command with')
+      return new Set(answers.map(answer => JSON.parse(answer).pod as string))
+    }
+    // The Deployment can be available a moment before the Service's endpoints tell of both.
+    const bothAnswer = async () =>
+      answering().then(
+        ({ size }) => size === 2,
+        () => false,
+      )
+    await waitFor(bothAnswer, { withinMs: 10_000, what: 'both to answer' })
+    const [out = '', left = ''] = await answering()
+    await asker(await read(out))('/unready')
+    const onlyOne = async () => (await answering()).size === 1
+    await waitFor(onlyOne, { withinMs: 10_000, what: 'one to be left out' })
+    t.same(await answering(), new Set([left]))
+    await asker(await read(out))('/ready')
+    await waitFor(async () => !(await onlyOne()), { withinMs: 10_000, what: 'both again' })
   })
 
-  await t.test('a container that crashes is started again, later each time', async t => {
+  await t.test('a pod ends with preStop, then SIGTERM, then SIGKILL after the grace', async t => {
+    const preStop = { httpGet: { path: '/prestop', port: 'http' } }
+    await create('polite', { terminationGracePeriodSeconds: 20 }, { lifecycle: { preStop } })
+    await create(
+      'stubborn',
+      { terminationGracePeriodSeconds: 1 },
+      {
+        env: [{ name: 'SLOW_MS', value: '600000' }],
+        lifecycle: { preStop: { sleep: { seconds: 1 } } },
+      },
+    )
+    await until('polite', 'to be ready', isReady)
+    await until('stubborn', 'to be ready', isReady)
+    for (const name of ['polite', 'stubborn']) await core.deleteNamespacedPod({ name, namespace })
+    await waitFor(() => gone('polite'), { withinMs: 10_000, what: 'polite to be gone' })
+    t.match(await node.logs('polite'), /preStop\nSIGTERM\nbye/)
+    const begun = performance.now()
+    await waitFor(() => gone('stubborn'), { withinMs: 10_000, what: 'stubborn to be gone' })
+    t.ok(performance.now() - begun < 6000)
+    t.match(await node.logs('stubborn'), 'SIGTERM')
+    t.notMatch(await node.logs('stubborn'), 'bye')
+    t.equal(node.pid('stubborn', 'main'), undefined)
+  })
+
+  const skip = obstacleToExec() ?? false
+  await t.test(
+    'kubectl exec runs a command with the environment of the container',
+    { skip },
+    async t => {
+      await create('spoken-to', {}, { env: [{ name: 'WORD', value: 'hello' }] })
+      await until('spoken-to', 'to be ready', isReady)
+      const exec = (...command: string[]) =>
+        controlPlane.kubectl('exec', '-n', namespace, 'spoken-to', '--', ...command)
+      const said = await exec('/bin/sh', '-c', 'echo $WORD of $(id -u); echo aside >&2; exit 3')
+      t.match(said, { code: 3, stdout: 'hello of 65532\n', stderr: /^aside$/m })
+      t.match(said.stderr, 'command terminated with exit code 3')
+      t.match(await exec('true'), { code: 0, stdout: '' })
+      const typing = ['exec', '-n', namespace, '-i', 'spoken-to', '--', 'cat']
+      t.match((await controlPlane.kubectl(...typing)).stderr, 'this node cannot run a command with')
+    },
+  )
+
+  await t.test('a container that crashes is started again after growing pauses', async t => {
     await create('crashing', {}, { args: ['end', '7'] })
     const pod = await until(
       'crashing',
@@ -376,7 +370,7 @@ t.test('a node that runs pods as processes', async t => {
     t.match(reported, /Killing: Container main failed liveness probe, will be restarted/)
   })
 
-  await t.test('what the node does not understand it refuses in words', async t => {
+  await t.test('the node refuses a pod that it does not understand, with the reason', async t => {
     await create(
       'foreign',
       { volumes: [{ name: 'host', hostPath: { path: '/etc' } }], hostIPC: true },
@@ -397,35 +391,32 @@ t.test('a node that runs pods as processes', async t => {
     await waitFor(() => gone('foreign'), { withinMs: 10_000, what: 'foreign to be gone' })
   })
 
-  await t.test(
-    'an image without a program, a missing Secret and a root user are told as the kubelet does',
-    async t => {
-      await create('unknown', {}, { image: 'registry.example.com/other:1' })
-      await create(
-        'keyless',
-        {},
-        { env: [{ name: 'K', valueFrom: { secretKeyRef: { name: 'late', key: 'k' } } }] },
-      )
-      await create('rooted', { securityContext: { runAsUser: 0, runAsNonRoot: true } }, {})
-      const reason = (pod: V1Pod) => containerOf(pod)?.state?.waiting?.reason
-      const unknown = await until('unknown', 'to say so', pod => reason(pod) === 'ErrImagePull')
-      t.match(containerOf(unknown)?.state?.waiting?.message, /no program for image .*other:1/)
-      const keyless = await until(
-        'keyless',
-        'to say so',
-        pod => reason(pod) === 'CreateContainerConfigError',
-      )
-      t.equal(containerOf(keyless)?.state?.waiting?.message, 'Secret late is not there')
-      await until('rooted', 'to say so', pod => reason(pod) === 'CreateContainerConfigError')
-      await core.createNamespacedSecret({
-        namespace,
-        body: { metadata: { name: 'late' }, stringData: { k: 'v' } },
-      })
-      await until('keyless', 'to run when it is there', isReady)
-    },
-  )
+  await t.test('the node reports a bad image, Secret or user as the kubelet does', async t => {
+    await create('unknown', {}, { image: 'registry.example.com/other:1' })
+    await create(
+      'keyless',
+      {},
+      { env: [{ name: 'K', valueFrom: { secretKeyRef: { name: 'late', key: 'k' } } }] },
+    )
+    await create('rooted', { securityContext: { runAsUser: 0, runAsNonRoot: true } }, {})
+    const reason = (pod: V1Pod) => containerOf(pod)?.state?.waiting?.reason
+    const unknown = await until('unknown', 'to say so', pod => reason(pod) === 'ErrImagePull')
+    t.match(containerOf(unknown)?.state?.waiting?.message, /no program for image .*other:1/)
+    const keyless = await until(
+      'keyless',
+      'to say so',
+      pod => reason(pod) === 'CreateContainerConfigError',
+    )
+    t.equal(containerOf(keyless)?.state?.waiting?.message, 'Secret late is not there')
+    await until('rooted', 'to say so', pod => reason(pod) === 'CreateContainerConfigError')
+    await core.createNamespacedSecret({
+      namespace,
+      body: { metadata: { name: 'late' }, stringData: { k: 'v' } },
+    })
+    await until('keyless', 'to run when it is there', isReady)
+  })
 
-  await t.test('a Job completes, and one that fails says so', async () => {
+  await t.test('a Job completes, and a failed Job is reported as failed', async () => {
     const batch = kubeConfig.makeApiClient(BatchV1Api)
     for (const [name, code] of [
       ['fine', '0'],
@@ -445,7 +436,7 @@ t.test('a node that runs pods as processes', async t => {
     await waitFor(condition('poor', 'Failed'), { withinMs: 20_000, what: 'the Job to fail' })
   })
 
-  await t.test('the API server reaches a webhook by its Service', t =>
+  await t.test('the API server reaches a webhook through its Service', t =>
     webhookByService(t, controlPlane, create),
   )
 })

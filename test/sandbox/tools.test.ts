@@ -7,7 +7,7 @@ import { tool } from '../../sandbox/tools.ts'
 
 const TOOLS = fileURLToPath(new URL('../../sandbox/tools.ts', import.meta.url))
 
-t.test('what people must install or set is said in one sentence', async t => {
+t.test('a missing tool or variable is reported in one sentence', async t => {
   const { path } = await folder(t)
   await program(join(path, 'old', 'go'), 'echo go1.22.3')
   await program(join(path, 'refusing', 'go'), 'exit 1')
@@ -55,7 +55,7 @@ t.test('what people must install or set is said in one sentence', async t => {
   }
 })
 
-t.test('the programs of setup-envtest are taken where no version is asked for', async t => {
+t.test('the programs of setup-envtest are used if no version is requested', async t => {
   const { path } = await folder(t)
   await program(join(path, 'kubectl'), 'exit 0')
   const env = { KUBEBUILDER_ASSETS: path, PULLPASS_SANDBOX_CACHE: path, PATH: '' }
@@ -63,7 +63,7 @@ t.test('the programs of setup-envtest are taken where no version is asked for', 
   await t.rejects(tool('kubectl', { env, version: '1.34' }), { name: 'ToolError' })
 })
 
-t.test('two that need the same tool at once build it once', async t => {
+t.test('two processes that need the same tool at the same time build it once', async t => {
   const { path } = await folder(t)
   const build = () => run(builder(path))
   const [one, other] = await Promise.all([build(), build()])
@@ -75,7 +75,7 @@ t.test('two that need the same tool at once build it once', async t => {
   t.equal((await readdir(path)).length, 1, 'nothing else is left in the cache')
 })
 
-t.test('a build that was killed leaves nothing half done', async t => {
+t.test('a killed build leaves no incomplete tool', async t => {
   const { path } = await folder(t)
   const building = await startProcess({
     ...builder(path),

@@ -44,7 +44,7 @@ function reviewOf(object: unknown, request: Fields = {}): Review {
   return review
 }
 
-t.test('a review tells what is read of it', async t => {
+t.test('a review is read into its fields', async t => {
   const object = pod({ serviceAccountName: 'builder' })
   t.strictSame(readReview(body(object, { dryRun: true })), {
     uid: 'uid-1',
@@ -58,12 +58,12 @@ t.test('a review tells what is read of it', async t => {
   })
 })
 
-t.test('the namespace is the request’s, also where the pod names another or none', async t => {
+t.test('the namespace of the request is used, even if the pod names another or none', async t => {
   t.equal(reviewOf(pod({}, { namespace: 'other' })).namespace, 'shop')
   t.equal(reviewOf(pod({}, { namespace: '' })).namespace, 'shop')
 })
 
-t.test('a pod from a template is called by the start of its name', async t => {
+t.test('a pod with generateName is named by this prefix', async t => {
   const names: [metadata: unknown, request: Fields, name: string][] = [
     [{ name: 'web-1', generateName: 'web-' }, {}, 'web-1'],
     [{ name: '', generateName: 'web-' }, {}, 'web-*'],
@@ -79,7 +79,7 @@ t.test('a pod from a template is called by the start of its name', async t => {
   }
 })
 
-t.test('what is no review of a pod is told so in a sentence', async t => {
+t.test('a body that is not a review of a pod is refused with one sentence', async t => {
   const { request, ...envelope } = body(pod({}))
   const bodies: [body: unknown, problem: RegExp][] = [
     [undefined, /not an AdmissionReview/],
@@ -112,7 +112,7 @@ t.test('what is no review of a pod is told so in a sentence', async t => {
   for (const [given, problem] of bodies) t.match(readReview(given), { problem })
 })
 
-t.test('images are found in every place from which the kubelet pulls, each once', async t => {
+t.test('images are found in every field from which the kubelet pulls, each once', async t => {
   const object = pod({
     containers: [{ image: 'a' }, { image: 'b' }, { image: 'a' }, { name: 'no image' }],
     initContainers: [{ image: 'c' }],
@@ -124,7 +124,7 @@ t.test('images are found in every place from which the kubelet pulls, each once'
 
 const ODD_VALUES = [null, undefined, 7, '', 'text', true, [], {}, [null], [7], [[]], [{}], { a: 1 }]
 
-t.test('a pod of any shape is answered', async t => {
+t.test('a pod with fields of any type gets an answer', async t => {
   const fields = ['containers', 'initContainers', 'ephemeralContainers', 'volumes']
   for (const odd of ODD_VALUES) {
     for (const object of [
@@ -143,7 +143,7 @@ t.test('a pod of any shape is answered', async t => {
   }
 })
 
-t.test('keys that mean something to JavaScript are keys like any other', async t => {
+t.test('keys such as __proto__ are treated like any other key', async t => {
   const object = JSON.parse(`{
     "metadata": {"labels": {"__proto__": "x", "constructor": "y"},
                  "annotations": {"__proto__": {"kubernetes.io/config.mirror": "no"}}},
@@ -228,13 +228,13 @@ const DECISIONS: [what: string, object: unknown, request: Fields, decision: unkn
   ['a creation below a pod', pod(one), { subResource: 'binding' }, leave('not_a_pod_creation')],
 ]
 
-t.test('the pod decides first', async t => {
+t.test('the decision depends on the pod first', async t => {
   for (const [what, object, request, decision] of DECISIONS) {
     t.strictSame(decide(reviewOf(object, request), RULES), decision, what)
   }
 })
 
-t.test('then its namespace, then its ServiceAccount', async t => {
+t.test('the decision then depends on namespace and ServiceAccount', async t => {
   const mirror: Decision = { action: 'leave', reason: 'mirror_pod' }
   t.strictSame(decideByNamespace(inject, true), inject)
   t.strictSame(decideByNamespace(inject, false), leave('namespace_not_opted_in'))
@@ -255,7 +255,7 @@ const NAME = RULES.secretName
 const CREATED = [{ op: 'add', path: '/spec/imagePullSecrets', value: [{ name: NAME }] }]
 const APPENDED = [{ op: 'add', path: '/spec/imagePullSecrets/-', value: { name: NAME } }]
 
-t.test('a reference is appended, never put in the place of another', async t => {
+t.test('the reference is appended, and replaces no other', async t => {
   const lists: [present: unknown, operations: unknown][] = [
     [undefined, CREATED],
     [null, CREATED],
@@ -281,36 +281,33 @@ t.test('a reference is appended, never put in the place of another', async t => 
   t.strictSame(addPullSecret({}, NAME), [], 'no spec to add to')
 })
 
-t.test(
-  'an answer is complete: uid, policy, patch with its type, the decision for the audit',
-  async t => {
-    t.strictSame(allowed('uid-1', { action: 'leave', reason: 'mirror_pod' }), {
-      apiVersion: 'admission.k8s.io/v1',
-      kind: 'AdmissionReview',
-      response: {
-        uid: 'uid-1',
-        allowed: true,
-        auditAnnotations: { decision: 'leave', reason: 'mirror_pod' },
-      },
-    })
-    const operations = addPullSecret(pod(one), NAME)
-    t.strictSame(patched('uid-1', inject, operations, ['the Secret\nis late']), {
-      apiVersion: 'admission.k8s.io/v1',
-      kind: 'AdmissionReview',
-      response: {
-        uid: 'uid-1',
-        allowed: true,
-        warnings: ['the Secret is late'],
-        auditAnnotations: { decision: 'inject' },
-        patchType: 'JSONPatch',
-        patch: Buffer.from(JSON.stringify(CREATED)).toString('base64'),
-      },
-    })
-    t.strictSame(patched('uid-1', ensure, []), allowed('uid-1', ensure), 'no operations, no patch')
-  },
-)
+t.test('an answer contains UID, patch, patch type and the decision for the audit', async t => {
+  t.strictSame(allowed('uid-1', { action: 'leave', reason: 'mirror_pod' }), {
+    apiVersion: 'admission.k8s.io/v1',
+    kind: 'AdmissionReview',
+    response: {
+      uid: 'uid-1',
+      allowed: true,
+      auditAnnotations: { decision: 'leave', reason: 'mirror_pod' },
+    },
+  })
+  const operations = addPullSecret(pod(one), NAME)
+  t.strictSame(patched('uid-1', inject, operations, ['the Secret\nis late']), {
+    apiVersion: 'admission.k8s.io/v1',
+    kind: 'AdmissionReview',
+    response: {
+      uid: 'uid-1',
+      allowed: true,
+      warnings: ['the Secret is late'],
+      auditAnnotations: { decision: 'inject' },
+      patchType: 'JSONPatch',
+      patch: Buffer.from(JSON.stringify(CREATED)).toString('base64'),
+    },
+  })
+  t.strictSame(patched('uid-1', ensure, []), allowed('uid-1', ensure), 'no operations, no patch')
+})
 
-t.test('a warning fits into a header: one printable line of 120 characters', async t => {
+t.test('a warning is one printable line of at most 120 characters', async t => {
   const words = 'the registry refused the login '.repeat(10)
   t.equal(warning('  short\tand \r\n plain '), 'short and plain')
   t.equal(warning('façade \u0007 \u{1f4a5}'), 'fa?ade ? ?')

@@ -19,7 +19,7 @@ function setup(read: (name: string) => Promise<ReturnType<typeof namespaceOf> | 
   return { index, asked, isOptedIn: createIsOptedIn({ index, store: { readNamespace } }) }
 }
 
-t.test('a namespace is opted in by what a live read finds', async t => {
+t.test('an unknown namespace is opted in if a live read finds the label', async t => {
   const { index, asked, isOptedIn } = setup(async name =>
     name === 'gone' ? undefined : namespaceOf(name, name === 'shop' ? optedIn : {}),
   )
@@ -31,13 +31,13 @@ t.test('a namespace is opted in by what a live read finds', async t => {
   t.strictSame(asked, ['shop', 'quiet', 'gone'], 'each was read once')
 })
 
-t.test('reviews of one namespace share its read', async t => {
+t.test('reviews of one namespace share one live read', async t => {
   const { asked, isOptedIn } = setup(async name => namespaceOf(name, optedIn))
   await Promise.all(Array.from({ length: 100 }, () => isOptedIn('shop', 1000)))
   t.strictSame(asked, ['shop'])
 })
 
-t.test('a read that fails or is late leaves the choice to the API server', async t => {
+t.test('a live read that fails or is late leaves the decision to the API server', async t => {
   const failing = setup(() => Promise.reject(new Error('HTTP 500')))
   t.equal(await failing.isOptedIn('shop', 1000), true)
   const answer = Promise.withResolvers<undefined>()
@@ -49,7 +49,7 @@ t.test('a read that fails or is late leaves the choice to the API server', async
   t.equal(await late.isOptedIn('shop', 0), false, 'and the next review knows what it found')
 })
 
-t.test('made-up names cost a bounded number of reads, and block no first pod', async t => {
+t.test('invented namespaces cost a limited number of reads, and block no pod', async t => {
   const gone = Promise.withResolvers<undefined>()
   const { index, asked, isOptedIn } = setup(() => gone.promise)
   const forged = Array.from({ length: 5000 }, (_, n) => isOptedIn(`forged-${n}`, 0))
@@ -77,7 +77,7 @@ function setupMissing(waitMs = 60_000) {
   return { index, wanted, signals, missing }
 }
 
-t.test('a namespace that the cache does not know leaves nothing behind', async t => {
+t.test('a namespace that the cache does not know leaves nothing in memory', async t => {
   const { wanted, signals, missing } = setupMissing()
   for (let n = 0; n < 1000; n++) {
     await missing({ namespace: `forged-${n}`, dryRun: false }, 60_000)
@@ -85,7 +85,7 @@ t.test('a namespace that the cache does not know leaves nothing behind', async t
   t.strictSame([wanted, signals.size], [[], 0])
 })
 
-t.test('a review in a hurry keeps no other from waiting', async t => {
+t.test('a review with a short timeout does not shorten the wait of another', async t => {
   const { index, signals, missing } = setupMissing(60_000)
   index.namespaces.upsert(namespaceOf('shop', optedIn))
   for (const leftMs of [0, 0.5, 1.7]) {
@@ -101,7 +101,7 @@ t.test('a review in a hurry keeps no other from waiting', async t => {
   await patient
 })
 
-t.test('the reviews that wait are bounded in number; the others are answered at once', async t => {
+t.test('the number of waiting reviews is limited, others are answered at once', async t => {
   const { index, signals, missing } = setupMissing()
   index.namespaces.upsert(namespaceOf('shop', optedIn))
   const waiting = Array.from({ length: 200 }, () =>

@@ -101,7 +101,7 @@ const NO_REFERENCES = [
   `reg.io/${LONG_REPOSITORY}a`,
 ]
 
-t.test('what the kubelet refuses is no reference', async t => {
+t.test('a text that the kubelet refuses is not an image reference', async t => {
   for (const image of NO_REFERENCES) t.equal(parseReference(image), undefined, image)
 })
 
@@ -134,13 +134,13 @@ const KEYRING: [image: string, registryHost: string, matches: boolean][] = [
   ['nginx', 'docker.io', true],
 ]
 
-t.test('an image is of a registry by exact host, port and case', async t => {
+t.test('an image belongs to a registry if host, port and case are equal', async t => {
   for (const [image, host, matches] of KEYRING) {
     t.equal(isFromRegistry(image, host), matches, `${image} of ${host}`)
   }
 })
 
-t.test('a hostile text of 1 MB costs next to nothing', async t => {
+t.test('a hostile text of 1 MB takes almost no time', async t => {
   const began = performance.now()
   for (const part of ['a', 'a-', 'a.', 'a/', 'a_', ':', '@', '-', 'A', '[:']) {
     const text = part.repeat(1_000_000 / part.length)

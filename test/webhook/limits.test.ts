@@ -121,7 +121,7 @@ async function closed(socket: Socket): Promise<void> {
   if (!socket.closed) await once(socket, 'close')
 }
 
-t.test('a pod of 1.4 MiB that Go writes as 9 MiB is answered', async t => {
+t.test('a pod of 1.4 MiB that Go encodes as 9 MiB is answered', async t => {
   const images: string[][] = []
   const { open } = await setup(t, {
     mutatePod: review => {
@@ -152,23 +152,20 @@ t.test('a body with more structure than a pod can have is refused', async t => {
   t.strictSame(log, [])
 })
 
-t.test(
-  'a body that is announced too long, or compressed, is refused before it arrives',
-  async t => {
-    const { open, count } = await setup(t)
-    const long = await open()
-    long.write(head(`content-length: ${(12 << 20) + 1}`))
-    t.equal(await statusOf(long), 413)
-    for (const encoding of ['gzip', 'br', 'deflate', 'nonsense']) {
-      const socket = await open()
-      socket.write(head(`content-encoding: ${encoding}\r\ncontent-length: 10`))
-      t.equal(await statusOf(socket), 415)
-    }
-    t.equal(await count('reviews', 'unusable_review'), 4)
-  },
-)
+t.test('a body that is announced as too long or compressed is refused early', async t => {
+  const { open, count } = await setup(t)
+  const long = await open()
+  long.write(head(`content-length: ${(12 << 20) + 1}`))
+  t.equal(await statusOf(long), 413)
+  for (const encoding of ['gzip', 'br', 'deflate', 'nonsense']) {
+    const socket = await open()
+    socket.write(head(`content-encoding: ${encoding}\r\ncontent-length: 10`))
+    t.equal(await statusOf(socket), 415)
+  }
+  t.equal(await count('reviews', 'unusable_review'), 4)
+})
 
-t.test('a chunked body is bounded like any other', async t => {
+t.test('a chunked body has the same size limit', async t => {
   const { open } = await setup(t, { limits: { bodies: { bytes: 100_000 } } })
   const socket = await open()
   socket.write(head('transfer-encoding: chunked'))
@@ -193,7 +190,7 @@ t.test('a small review is answered while large ones are parsed and wait', async 
   t.not(order.at(-1), 'small', `it did not wait for all of them: ${order}`)
 })
 
-t.test('a slow large body is closed when another one waits, and not before', async t => {
+t.test('a slow large body is closed when another one waits, and not earlier', async t => {
   const { open, count } = await setup(t, {
     limits: { bodies: { smallBytes: 1000, slowAfterMs: 100, bytesPerSecond: 1e9 } },
   })
@@ -209,7 +206,7 @@ t.test('a slow large body is closed when another one waits, and not before', asy
   await until(async () => (await count('reviews', 'cut_off')) === 1)
 })
 
-t.test('of unfinished bodies, those of the address with the most bytes give way', async t => {
+t.test('of unfinished bodies, those of the address with most bytes are closed', async t => {
   const { open, count } = await setup(t, { limits: { bodies: { bytesInAll: 100_000 } } })
   const honest = await open('127.0.0.2')
   const body = reviewText()
@@ -228,7 +225,7 @@ t.test('of unfinished bodies, those of the address with the most bytes give way'
   t.notOk(greedy.at(-1)?.closed, 'the last one to begin is still there')
 })
 
-t.test('a body in many tiny pieces counts as the memory that it takes', async t => {
+t.test('a body in many small pieces counts with the memory it takes', async t => {
   const { open, count } = await setup(t, { limits: { bodies: { bytesInAll: 100_000 } } })
   const socket = await open()
   socket.write(head('transfer-encoding: chunked'))
@@ -237,7 +234,7 @@ t.test('a body in many tiny pieces counts as the memory that it takes', async t 
   t.equal(await count('connections_closed', 'too_many_bytes'), 1)
 })
 
-t.test('one connection too many: of the address with the most, the oldest gives way', async t => {
+t.test('above the limit, the oldest connection of the busiest address is closed', async t => {
   const { open, openTcp, count } = await setup(t, {
     limits: { connections: { connections: 4, connectionsAtMost: 4 } },
   })
@@ -253,7 +250,7 @@ t.test('one connection too many: of the address with the most, the oldest gives 
   t.notOk(others.some(socket => socket.closed))
 })
 
-t.test('a connection whose review is being answered does not give way', async t => {
+t.test('a connection whose review is being answered is not closed', async t => {
   const answer = Promise.withResolvers<void>()
   const { open } = await setup(t, {
     limits: { connections: { connections: 2, connectionsAtMost: 2 } },
@@ -270,7 +267,7 @@ t.test('a connection whose review is being answered does not give way', async t 
   t.strictSame(await Promise.all(answers), [200, 200])
 })
 
-t.test('below the second bound only what has waited for a while gives way', async t => {
+t.test('below the hard limit, only connections that waited for long are closed', async t => {
   const { open, count } = await setup(t, {
     limits: { connections: { connections: 2, connectionsAtMost: 20 } },
   })
@@ -279,7 +276,7 @@ t.test('below the second bound only what has waited for a while gives way', asyn
   t.strictSame(await Promise.all(sockets.map(socket => ask(socket))), Array(10).fill(200))
 })
 
-t.test('a connection that never shakes hands, or asks nothing, is closed', async t => {
+t.test('a connection without a TLS handshake or a request is closed', async t => {
   const { open, openTcp, count } = await setup(t, {
     limits: { connections: { handshakeMs: 200, unusedMs: 2000 } },
   })
@@ -294,7 +291,7 @@ t.test('a connection that never shakes hands, or asks nothing, is closed', async
   t.equal(await ask(used), 200, 'one that was used stays')
 })
 
-t.test('a half-closed connection is ended', async t => {
+t.test('a half-closed connection is closed', async t => {
   const { open, openTcp } = await setup(t)
   const plain = openTcp()
   await once(plain, 'connect')
@@ -306,7 +303,7 @@ t.test('a half-closed connection is ended', async t => {
   await Promise.all([closed(plain), closed(secure), closed(asking)])
 })
 
-t.test('a request before the answer to the former one ends the connection', async t => {
+t.test('a request that is sent before the previous response ends the connection', async t => {
   const { open, count } = await setup(t, { mutatePod: () => new Promise(() => {}) })
   const socket = await open()
   socket.write(post(reviewText()).repeat(50))
@@ -314,7 +311,7 @@ t.test('a request before the answer to the former one ends the connection', asyn
   t.equal(await count('connections_closed', 'pipelined'), 1)
 })
 
-t.test('requests that follow their answers at once are answered', async t => {
+t.test('requests that are sent right after the previous response are answered', async t => {
   const { open, count } = await setup(t)
   const socket = await open()
   for (let n = 0; n < 200; n++) await ask(socket)
@@ -336,7 +333,7 @@ t.test('TLS below 1.2 and renegotiation are refused, with a new certificate too'
   t.equal(await ask(await open()), 200)
 })
 
-t.test('the addresses are served in turn, and each has a bounded queue', async t => {
+t.test('addresses are served in turn, and each has a limited queue', async t => {
   const order: string[] = []
   const queue = createFairQueue({ perAddress: 100, inAll: 150 })
   const add = (address: string) => queue.add(address, () => void order.push(address))
@@ -366,7 +363,7 @@ t.test('requests that take long to work on do not keep the event loop from other
   t.ok(order.slice(order.indexOf('second'), order.indexOf('third')).includes('other'))
 })
 
-t.test('a request beyond the queue is asked to come again', async t => {
+t.test('a request beyond the queue limit gets a response that asks for a retry', async t => {
   const { open, count } = await setup(t, { limits: { queue: { perAddress: 0 } } })
   const socket = await open()
   socket.write(post(reviewText()))
@@ -377,7 +374,7 @@ t.test('a request beyond the queue is asked to come again', async t => {
   t.equal(await count('reviews', 'too_many'), 1)
 })
 
-t.test('a budget is at most that of the longest timeout that a webhook may have', async t => {
+t.test('the time for a review is at most the longest webhook timeout', async t => {
   const budgets: number[] = []
   const { open } = await setup(t, {
     mutatePod: (review, budgetMs) => {
@@ -396,7 +393,7 @@ t.test('a budget is at most that of the longest timeout that a webhook may have'
   )
 })
 
-t.test('a review that was decided is answered although counters and logger fail', async t => {
+t.test('a decided review is answered even if counters and logger fail', async t => {
   const metrics = new Registry()
   const fail = () => {
     throw new Error('s3cret')

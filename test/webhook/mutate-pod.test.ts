@@ -80,7 +80,7 @@ const faults: Record<string, () => unknown> = {
 const never = () => new Promise<never>(() => {})
 const warning = 'pull secret pullpass-registry: internal error in pullpass'
 
-t.test('a pod gets its patch whatever the namespace look-up does', async t => {
+t.test('a pod gets its patch even if the namespace look-up fails', async t => {
   for (const [name, fault] of Object.entries(faults)) {
     const { patchOf, errors, log } = setup({ isOptedIn: fault as never })
     const { patch, warnings, outcome } = await patchOf()
@@ -91,7 +91,7 @@ t.test('a pod gets its patch whatever the namespace look-up does', async t => {
   }
 })
 
-t.test('a pod gets its patch whatever the ServiceAccount look-up does', async t => {
+t.test('a pod gets its patch even if the ServiceAccount look-up fails', async t => {
   for (const [name, fault] of Object.entries(faults)) {
     const lookUp = () => {
       const found = fault()
@@ -106,7 +106,7 @@ t.test('a pod gets its patch whatever the ServiceAccount look-up does', async t 
   }
 })
 
-t.test('a pod gets its patch whatever the wait for the Secret does', async t => {
+t.test('a pod gets its patch even if the wait for the Secret fails', async t => {
   for (const [name, fault] of Object.entries(faults)) {
     const { patchOf, errors, log } = setup({ secretMissing: fault as never })
     const { patch, warnings, outcome } = await patchOf()
@@ -117,7 +117,7 @@ t.test('a pod gets its patch whatever the wait for the Secret does', async t => 
   }
 })
 
-t.test('a pod gets its patch whatever logger and counters do', async t => {
+t.test('a pod gets its patch even if logger and counters fail', async t => {
   const fail = () => {
     throw new Error('s3cret')
   }
@@ -139,12 +139,12 @@ t.test('a pod gets its patch whatever logger and counters do', async t => {
   t.strictSame(await all.errors(), { namespace: 1, service_account: 1, secret: 1, log: 1 })
 })
 
-t.test('the steps that can fail are counted from 0', async t => {
+t.test('the counters of failed steps start at 0', async t => {
   const { errors } = setup()
   t.strictSame(await errors(), { namespace: 0, service_account: 0, secret: 0, log: 0 })
 })
 
-t.test('a pod gets its patch within any budget, whole or not', async t => {
+t.test('a pod gets its patch with any time budget', async t => {
   const budgets = [0, 0.001, -1, Number.MIN_VALUE, 0.9999, ...range(1, 50), ...range(1, 50, 0.37)]
   const answers = budgets.map(async budgetMs => {
     const given: number[] = []
@@ -165,7 +165,7 @@ t.test('a pod gets its patch within any budget, whole or not', async t => {
   await Promise.all(answers)
 })
 
-t.test('a namespace that is never served costs no look-up', async t => {
+t.test('a system namespace costs no look-up', async t => {
   const fail = () => {
     throw new Error('looked up')
   }
@@ -181,7 +181,7 @@ t.test('a namespace that is never served costs no look-up', async t => {
   t.strictSame(await errors(), { namespace: 0, service_account: 0, secret: 0, log: 0 })
 })
 
-t.test('a pod that is injected is logged, one that is left alone only for debugging', async t => {
+t.test('an injected pod is logged at level info, an unchanged pod at level debug', async t => {
   const { mutatePod, log } = setup()
   await mutatePod(reviewOf(), 100)
   await mutatePod(reviewOf('shop', 'nginx'), 100)

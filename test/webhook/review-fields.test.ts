@@ -77,7 +77,7 @@ function resultOf(body: unknown): string {
   return JSON.stringify([rest, imagesOf(pod), addPullSecret(pod, 'x')])
 }
 
-t.test('a body parsed in slices gives what JSON.parse gives', async t => {
+t.test('a body that is parsed in slices gives the same result as JSON.parse', async t => {
   const random = createRandom(7)
   const different: string[] = []
   for (let n = 0; n < 4000; n++) {
@@ -91,7 +91,7 @@ t.test('a body parsed in slices gives what JSON.parse gives', async t => {
   t.equal(({} as { image?: unknown }).image, undefined, 'no other object changed')
 })
 
-t.test('what is no JSON is refused in slices too', async t => {
+t.test('invalid JSON is refused by the slice parser too', async t => {
   const texts = [
     '',
     ' ',
@@ -142,14 +142,14 @@ t.test('what is no JSON is refused in slices too', async t => {
   t.same(parse(' 7 '), 7)
 })
 
-t.test('a list of empty objects is not kept', async t => {
+t.test('a list of empty objects is not kept in memory', async t => {
   const containers = `[${'{},'.repeat(100_000)}{"image":"a"}]`
   const text = `{"request":{"object":{"spec":{"containers":${containers},"imagePullSecrets":[{},{},{}]}}}}`
   const spec = { containers: [{}, { image: 'a' }], imagePullSecrets: [{}] }
   t.strictSame(parse(text), { request: { object: { spec } } })
 })
 
-t.test('more images than fit into etcd are refused', async t => {
+t.test('a pod with more images than fit into etcd is refused', async t => {
   const containers = `[${'{"image":"a"},'.repeat(300_000)}{}]`
   t.throws(
     () => parse(`{"request":{"object":{"spec":{"containers":${containers}}}}}`),

@@ -81,7 +81,7 @@ function inject(server: HttpsServer, payload: string | object, url = '/mutate?ti
   return server.inject({ method: 'POST', url, headers, payload })
 }
 
-t.test('a review is answered under its uid, and counted', async t => {
+t.test('the answer to a review has its UID, and is counted', async t => {
   const { server, log, outcomes, metrics } = setup(t)
   const response = await inject(server, REVIEW)
   t.equal(response.statusCode, 200)
@@ -92,7 +92,7 @@ t.test('a review is answered under its uid, and counted', async t => {
   t.strictSame(log, [], 'the line per review is written by whoever answers it')
 })
 
-t.test('a pod may have any keys', async t => {
+t.test('a pod with unknown keys is answered', async t => {
   const { server } = setup(t, {
     mutatePod: async review => ({ ...(await leave(review)), outcome: JSON.stringify(review.pod) }),
   })
@@ -107,7 +107,7 @@ t.test('a pod may have any keys', async t => {
   t.equal(({} as { x?: unknown }).x, undefined, 'and changes no other object')
 })
 
-t.test('what is no review of a pod is refused in a plain sentence', async t => {
+t.test('a request that is not a review of a pod is refused with one sentence', async t => {
   const { server, log, outcomes } = setup(t)
   const deep = '['.repeat(1 << 20)
   for (const [payload, sentence] of [
@@ -134,7 +134,7 @@ t.test('what is no review of a pod is refused in a plain sentence', async t => {
   t.strictSame(log, [], 'nobody can fill the log from outside')
 })
 
-t.test('a body may have 12 MiB and no more', async t => {
+t.test('a body of 12 MiB is accepted, a larger one is not', async t => {
   const { server, outcomes } = setup(t)
   const review = JSON.stringify(REVIEW)
   const fits = await inject(server, review.padEnd(12 << 20))
@@ -145,7 +145,7 @@ t.test('a body may have 12 MiB and no more', async t => {
   t.strictSame(await outcomes(), { no_private_image: 1, too_large: 1 })
 })
 
-t.test('before the first synchronisation the API server is told to ask again', async t => {
+t.test('before the first synchronization, the API server is asked to retry', async t => {
   let state: 'starting' | 'serving' = 'starting'
   const { server, outcomes } = setup(t, { state: () => state })
   const early = await inject(server, REVIEW)
@@ -157,7 +157,7 @@ t.test('before the first synchronisation the API server is told to ask again', a
   t.strictSame(await outcomes(), { not_ready: 1, no_private_image: 1 })
 })
 
-t.test('a draining replica answers, and sends the client elsewhere', async t => {
+t.test('a draining replica answers and closes the connection', async t => {
   const { server, outcomes } = setup(t, { state: () => 'draining' })
   const response = await inject(server, REVIEW)
   t.equal(response.statusCode, 200)
@@ -165,7 +165,7 @@ t.test('a draining replica answers, and sends the client elsewhere', async t => 
   t.strictSame(await outcomes(), { no_private_image: 1 })
 })
 
-t.test('a bug is a 500 that is logged with the uid and without what the error carries', async t => {
+t.test('a bug gives HTTP 500 and a log line without the text of the error', async t => {
   const error = Object.assign(new TypeError('"s3cret" is not iterable'), {
     statusCode: 404,
     headers: { authorization: 'Bearer s3cret' },
@@ -183,7 +183,7 @@ t.test('a bug is a 500 that is logged with the uid and without what the error ca
   t.strictSame(await outcomes(), { bug: 2 })
 })
 
-t.test('nothing else is served here', async t => {
+t.test('the webhook port serves no other path', async t => {
   const { server, outcomes } = setup(t)
   for (const [method, url] of [
     ['GET', '/mutate'],
@@ -198,7 +198,7 @@ t.test('nothing else is served here', async t => {
   t.strictSame(await outcomes(), {})
 })
 
-t.test('an answer keeps within the time that the API server gives', async t => {
+t.test('an answer is sent within the timeout of the API server', async t => {
   const budgets: number[] = []
   const { server } = setup(t, {
     mutatePod: (review, budgetMs) => {
@@ -223,7 +223,7 @@ t.test('an answer keeps within the time that the API server gives', async t => {
   t.equal(reviewBudgetMs(undefined, 0), 9000)
 })
 
-t.test('a duration is read as Go writes it', async t => {
+t.test('a duration is read in the format of Go', async t => {
   const durations: [text: string, ms: number | undefined][] = [
     ['5s', 5000],
     ['4.998s', 4998],
@@ -284,7 +284,7 @@ function client(t: Test, port: number, ca = certificate.cert) {
   }
 }
 
-t.test('a connection outlives the 90 s that the API server keeps it idle', async t => {
+t.test('a connection stays open longer than the API server keeps it idle, 90 s', async t => {
   const { server } = setup(t)
   const post = client(t, await listen(server))
   const first = await post(REVIEW)
@@ -295,7 +295,7 @@ t.test('a connection outlives the 90 s that the API server keeps it idle', async
   t.ok(server.server.requestTimeout > 0 && server.server.headersTimeout > 0)
 })
 
-t.test('a pod of 3 MB passes over a real connection', async t => {
+t.test('a pod of 3 MB is answered over a real connection', async t => {
   const { server } = setup(t)
   const post = client(t, await listen(server))
   const object = { ...REVIEW.request.object, data: 'x'.repeat(3_000_000) }
@@ -303,7 +303,7 @@ t.test('a pod of 3 MB passes over a real connection', async t => {
   t.equal((await post(large)).status, 200)
 })
 
-t.test('a refused body of several MB is refused in words, not with a reset', async t => {
+t.test('a refused body of several MB gets a response, not a connection reset', async t => {
   const { server } = setup(t, { state: () => 'starting' })
   const post = client(t, await listen(server))
   for (let n = 0; n < 5; n++) {
@@ -313,7 +313,7 @@ t.test('a refused body of several MB is refused in words, not with a reset', asy
   }
 })
 
-t.test('a review in flight is answered while the server stops', async t => {
+t.test('a review in progress is answered while the server stops', async t => {
   let answer = () => {}
   const arrived = Promise.withResolvers<void>()
   const { server } = setup(t, {
@@ -361,7 +361,7 @@ t.test(
   },
 )
 
-t.test('clients that say nothing do not keep the server from stopping', async t => {
+t.test('silent clients do not prevent the server from stopping', async t => {
   const { server } = setup(t)
   const port = await listen(server)
   const ca = certificate.cert
@@ -376,7 +376,7 @@ t.test('clients that say nothing do not keep the server from stopping', async t 
   t.ok(performance.now() - began < 2000)
 })
 
-t.test('a connection that was opened and never used is soon closed', async t => {
+t.test('an unused connection is closed soon', async t => {
   const { server } = setup(t)
   const port = await listen(server)
   const ca = certificate.cert
@@ -403,7 +403,7 @@ t.test('a new certificate is served without a restart, an unusable one is not', 
   t.equal((await client(t, port, next.cert)(REVIEW)).status, 200)
 })
 
-t.test('clients that talk nonsense disturb nobody and are only counted', async t => {
+t.test('invalid TLS or HTTP from clients is counted and affects no other client', async t => {
   const { server, log, metrics } = setup(t)
   const port = await listen(server)
   const failed = async () => {

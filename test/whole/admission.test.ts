@@ -27,7 +27,7 @@ async function created(command: string, object: V1Pod): Promise<{ pod: V1Pod; wa
 await fixture.namespace('shop')
 await fixture.namespace('quiet', {})
 
-t.test('the first pod of a namespace gets the reference, and the namespace its Secret', async t => {
+t.test('the first pod gets the reference, and its namespace the Secret', async t => {
   const { pod: made, warnings } = await created('create -n shop', pod('mypod'))
   t.same(made.spec?.imagePullSecrets, [reference])
   t.equal(warnings, '')
@@ -41,7 +41,7 @@ t.test('the first pod of a namespace gets the reference, and the namespace its S
   })
 })
 
-t.test('the Secret is what step 6 of the procedure makes by hand', async t => {
+t.test('the Secret equals the result of step 6 of the manual procedure', async t => {
   const { data } = await fixture.whenSecret('shop')
   const { code, stdout } = await controlPlane.kubectl(
     ...['create', 'secret', 'docker-registry', 'by-hand', '--dry-run=client', '-o', 'json'],
@@ -53,7 +53,7 @@ t.test('the Secret is what step 6 of the procedure makes by hand', async t => {
   t.same(data, JSON.parse(stdout).data)
 })
 
-t.test('with it the image can be pulled, and without it not', async t => {
+t.test('the image can be pulled with the Secret, and not without it', async t => {
   const credential = { username: 'bearer', password: await logIn(environment) }
   const digest = await pushTestImage(image, credential, environment)
   const { data } = await fixture.whenSecret('shop')
@@ -100,7 +100,7 @@ const table: [pod: V1Pod, references: (string | undefined)[], where?: string][] 
   [pod('not-labelled'), [], 'quiet'],
 ]
 
-t.test('each pod gets the reference that it lacks, and nothing else of it changes', async t => {
+t.test('a pod gets only the missing reference, and nothing else changes', async t => {
   const account = { metadata: { name: 'builder' }, imagePullSecrets: [{ name: 'theirs' }] }
   const { status } = await fixture.ask('POST', '/api/v1/namespaces/shop/serviceaccounts', account)
   t.equal(status, 201)
@@ -111,7 +111,7 @@ t.test('each pod gets the reference that it lacks, and nothing else of it change
   }
 })
 
-t.test('what pullpass does not know of a pod survives', async t => {
+t.test('fields of a pod that pullpass does not know are kept', async t => {
   const rich = pod(
     'rich',
     {
@@ -147,7 +147,7 @@ t.test('what pullpass does not know of a pod survives', async t => {
   t.same(made.metadata?.annotations, left.metadata?.annotations)
 })
 
-t.test('a pod whose name is yet to be made is injected, and logged by what is known', async t => {
+t.test('a pod with generateName gets the reference, and is logged by this prefix', async t => {
   const { pod: made } = await created('create -n shop', {
     ...pod(''),
     metadata: { generateName: 'web-' },
@@ -156,7 +156,7 @@ t.test('a pod whose name is yet to be made is injected, and logged by what is kn
   t.ok(pullpass.lines('review').some(line => line.pod === 'web-*'))
 })
 
-t.test('a pod as large as the API server takes is injected', async t => {
+t.test('a pod as large as the API server accepts gets the reference', async t => {
   const env = Array.from({ length: 12 }, (_, index) => ({
     name: `E${index}`,
     value: 'x'.repeat(100_000),
@@ -166,7 +166,7 @@ t.test('a pod as large as the API server takes is injected', async t => {
   t.same([status, references(body)], [201, ['pullpass-registry']])
 })
 
-t.test('a pod whose texts the API server writes six times as long is injected', async t => {
+t.test('a pod with text that grows sixfold in JSON gets the reference', async t => {
   const env = Array.from({ length: 88 }, (_, index) => ({
     name: `E${index}`,
     value: '<'.repeat(16_000),
@@ -176,13 +176,13 @@ t.test('a pod whose texts the API server writes six times as long is injected', 
   t.same([status, references(body)], [201, ['pullpass-registry']])
 })
 
-t.test('kube-system is not served, whatever label it has', async t => {
+t.test('pods in kube-system are not changed, whatever label it has', async t => {
   const review = reviewOf('kube-system', pod('direct'))
   const { status, response } = await webhook.post(review)
   t.same([status, response?.allowed, response?.patch], [200, true, undefined])
 })
 
-t.test('a ServiceAccount that enforces its mountable secrets: left alone, and said', async t => {
+t.test('a ServiceAccount that enforces mountable secrets causes only a warning', async t => {
   const annotations = { 'kubernetes.io/enforce-mountable-secrets': 'true' }
   const account = { metadata: { name: 'strict', annotations } }
   await fixture.ask('POST', '/api/v1/namespaces/shop/serviceaccounts', account)
@@ -194,7 +194,7 @@ t.test('a ServiceAccount that enforces its mountable secrets: left alone, and sa
   t.match(warnings, /^Warning: pullpass: the ServiceAccount does not let pods use the pull secret/)
 })
 
-t.test('a Secret that is late is told of in the output of kubectl, and comes', async t => {
+t.test('a late Secret causes a warning in the output of kubectl, and is created', async t => {
   environment.faults.set('mint', { latencyMs: 4000 })
   t.teardown(() => environment.faults.clear())
   await fixture.namespace('late')
@@ -204,7 +204,7 @@ t.test('a Secret that is late is told of in the output of kubectl, and comes', a
   await fixture.whenSecret('late')
 })
 
-t.test('a pod that names the Secret by itself waits for it too', async t => {
+t.test('a pod that already names the Secret also waits for it', async t => {
   await fixture.namespace('named')
   const { status, warnings } = await fixture.create(
     'named',
@@ -214,7 +214,7 @@ t.test('a pod that names the Secret by itself waits for it too', async t => {
   t.ok(await fixture.secret('named'))
 })
 
-t.test('a dry run shows the same pod, waits for nothing and leaves nothing', async t => {
+t.test('a dry run shows the same pod, does not wait and changes nothing', async t => {
   environment.faults.set('mint', { latencyMs: 3000, fail: 'unavailable' })
   t.teardown(() => environment.faults.clear())
   await fixture.namespace('rehearsal')
@@ -230,7 +230,7 @@ t.test('a dry run shows the same pod, waits for nothing and leaves nothing', asy
   t.same(fixture.mints('rehearsal'), [])
 })
 
-t.test('where a later webhook changes the pod, ours is asked again and adds nothing', async t => {
+t.test('after a change by a later webhook, pullpass is called and adds nothing', async t => {
   await startLaterWebhook(t)
   const asked = () => pullpass.lines('review').filter(line => line.pod === 'twice').length
   const isAskedTwice = async () => {
@@ -244,7 +244,7 @@ t.test('where a later webhook changes the pod, ours is asked again and adds noth
   t.same([references(made), asked() - before], [['pullpass-registry'], 2])
 })
 
-t.test('a review that comes straight to the port is answered like any other', async t => {
+t.test('a review that is sent directly to the port is answered like any other', async t => {
   const review = reviewOf('shop', pod('direct'))
   const { status, response } = await webhook.post(review)
   t.same([status, response?.uid, response?.patch], [200, review.request.uid, patch])
@@ -254,7 +254,7 @@ t.test('a review that comes straight to the port is answered like any other', as
   t.same([again.response?.allowed, again.response?.patch], [true, undefined])
 })
 
-t.test('a pod of any JSON is answered, never refused for its shape', async t => {
+t.test('a pod of any JSON shape is answered and never refused', async t => {
   const spec = `{"containers":[{"image":"${image}","__proto__":{"image":1}}],"__proto__":[]}`
   const odd: [pod: string, patch: unknown][] = [
     [`{"__proto__":{"a":1},"constructor":{"prototype":{}},"spec":${spec}}`, patch],
@@ -271,7 +271,7 @@ t.test('a pod of any JSON is answered, never refused for its shape', async t => 
   }
 })
 
-t.test('what is no review of a pod is refused with one plain sentence', async t => {
+t.test('a request that is not a review of a pod is refused with one sentence', async t => {
   const review = reviewOf('shop', pod('direct'))
   const kind = { group: 'apps', version: 'v1', kind: 'Deployment' }
   const unusable: [body: unknown, status: number, sentence: string][] = [
@@ -292,7 +292,7 @@ t.test('what is no review of a pod is refused with one plain sentence', async t 
   t.same([status, text], [413, 'the body is larger than 12 MiB, or holds too many values\n'])
 })
 
-t.test('what was decided can be seen in metrics and in the audit log', async t => {
+t.test('decisions appear in the metrics and in the audit log', async t => {
   for (const outcome of ['injected', 'named_already', 'mountable_secrets_enforced', 'too_large']) {
     t.ok(
       (await fixture.count(`pullpass_admission_reviews_total{outcome="${outcome}"}`)) > 0,

@@ -24,14 +24,14 @@ const kinds = [
 ]
 
 for (const version of [4, 3] as const) {
-  t.test(`with Helm ${version}`, async t => {
+  t.test(`the chart works with Helm ${version}`, async t => {
     const sandbox = await startHelmSandbox({ version })
     t.teardown(() => sandbox.stop())
     const { controlPlane, environment } = sandbox
     const secretsOf = (namespace: string) =>
       kubectl(controlPlane, 'get', 'secrets', '-n', namespace, '-o', 'name')
 
-    await t.test('the chart is installed, and two replicas are ready', async t => {
+    await t.test('after the installation, two replicas are ready', async t => {
       await sandbox.install()
       t.equal((await sandbox.pods()).filter(isReady).length, 2)
     })
@@ -40,14 +40,14 @@ for (const version of [4, 3] as const) {
     const load = startLoadGenerator({ controlPlane, namespace: 'shop', image, perSecond: 5 })
     t.teardown(load.stop)
 
-    await t.test('helm test passes', async t => {
+    await t.test('helm test succeeds', async t => {
       const { code, stdout, stderr } = await sandbox.helm(['test', 'pullpass'])
       t.equal(code, 0, stderr)
       t.match(stdout + stderr, 'names pullpass-registry', 'and shows what it found')
       t.notMatch(await kubectl(controlPlane, 'get', 'namespaces'), 'selftest', 'nothing stays')
     })
 
-    await t.test('a second release is told what is in its way, and mints nothing', async t => {
+    await t.test('a second release fails with the reason, and mints nothing', async t => {
       const args = ['install', 'second', 'charts/pullpass', '--wait']
       const { code, stderr } = await sandbox.helm(args, sandbox.values())
       t.equal(code, 1)
@@ -65,14 +65,14 @@ for (const version of [4, 3] as const) {
       t.equal((await sandbox.pods()).length, 2, 'and nothing of it runs')
     })
 
-    await t.test('a changed setting makes new replicas', async t => {
+    await t.test('a changed setting replaces the replicas', async t => {
       const before = await names(sandbox)
       await sandbox.upgrade({ controller: { concurrency: 8 } })
       t.notOk((await names(sandbox)).some(name => before.includes(name)))
     })
 
     await t.test(
-      'clean-up takes back what un-labelled namespaces had, beside a leader',
+      'clean-up removes what unlabelled namespaces had, beside a leader',
       { skip: obstacleToExec() ?? false },
       async t => {
         await label(sandbox, 'elsewhere')
@@ -91,7 +91,7 @@ for (const version of [4, 3] as const) {
       },
     )
 
-    await t.test('its ServiceAccount was enough until here, and is for nothing more', async t => {
+    await t.test('the ServiceAccount has the rights it needs, and no others', async t => {
       await sandbox.whenLed()
       const used = await usedRights(sandbox)
       const denied = used.filter(({ forbidden }) => forbidden > 0)
@@ -108,7 +108,7 @@ for (const version of [4, 3] as const) {
       )
     })
 
-    await t.test('it is uninstalled, no pod is refused, and it leaves what it says', async t => {
+    await t.test('uninstalling refuses no pod, and keeps only the documented objects', async t => {
       const { code, stderr } = await sandbox.helm(['uninstall', 'pullpass', '--wait'])
       t.equal(code, 0, stderr)
       const gone = async () => (await remaining(sandbox, ['pods'])) === ''
@@ -127,7 +127,7 @@ for (const version of [4, 3] as const) {
       ])
     })
 
-    t.test('one token was minted for the namespace, whatever happened', async t => {
+    t.test('one token was minted for the namespace in all of these steps', async t => {
       const mints = environment.ledger.mints().filter(({ description }) => {
         return description.endsWith('/shop')
       })

@@ -30,7 +30,7 @@ const seen = new Set<string>()
 const happened: string[] = []
 const begun = performance.now()
 
-t.test('no pod is refused or missed, whatever happens to the release', async t => {
+t.test('no pod is refused or missed during upgrades and restarts of the release', async t => {
   const caBefore = await trusted()
   await look()
   const load = startLoadGenerator({ controlPlane, namespace: 'shop', image, perSecond })
@@ -58,14 +58,14 @@ t.test('no pod is refused or missed, whatever happens to the release', async t =
   t.ok(created >= (loadMs / 1000) * perSecond * 0.9, 'the pods kept coming')
 })
 
-t.test('the API server counted no call that failed', async t => {
+t.test('the API server counted no failed webhook call', async t => {
   const metrics = await kubectl(controlPlane, 'get', '--raw', '/metrics')
   const failed =
     /^apiserver_admission_webhook_(fail_open|rejection)_count\{.*inject\.pullpass\.io.*/gm
   t.same(metrics.match(failed) ?? [], [])
 })
 
-t.test('each of it did happen', async t => {
+t.test('each change of the release did happen', async t => {
   const lines = (await Promise.all([...seen].map(pod => node.logs(pod)))).flatMap(readLines)
   const steps = new Set(lines.map(({ step }) => step))
   for (const step of ['begin', 'add-next', 'sign-with-next', 'drop-older']) {

@@ -43,7 +43,7 @@ export async function simulateSkews(skews: Skew[]): Promise<void> {
   const fixture = { replicas, cluster: await reachCheckedCluster(t, replicas) }
   await whenHealed(fixture, 'before')
   for (const [index, skew] of skews.entries()) {
-    await t.test(`a replica's clock is ${skew.name} for a minute`, t =>
+    await t.test(`a replica works while its clock is ${skew.name} for a minute`, t =>
       simulateSkew(t, fixture, { ...skew, index }),
     )
   }

@@ -22,7 +22,7 @@ await fixture.namespace('warm')
 await fixture.namespace('quiet', {})
 await fixture.whenSecret('warm')
 
-t.test('on the warm path no request leaves the process for a review', async t => {
+t.test('a review in a known namespace causes no request of pullpass', async t => {
   await fixture.create('warm', pod('before'))
   const before = [asked(), environment.ledger.requests().length]
   const reviews = Array.from({ length: 200 }, (_, index) =>
@@ -39,14 +39,14 @@ t.test('on the warm path no request leaves the process for a review', async t =>
   t.same([asked(), environment.ledger.requests().length], before)
 })
 
-t.test('nor for a pod that has no image of ours, wherever it is', async t => {
+t.test('a pod without images of the registry causes no request of pullpass', async t => {
   const before = asked()
   const other = pod('other', { containers: [{ name: 'main', image: elsewhere }] })
   await Promise.all(['warm', 'quiet', 'none'].map(name => webhook.post(reviewOf(name, other))))
   t.same(asked(), before)
 })
 
-t.test('a forged review for a namespace without the label causes no write and no mint', async t => {
+t.test('a forged review for an unlabelled namespace causes no write and no mint', async t => {
   for (const namespace of ['quiet', 'quiet', 'quiet', 'no-such-namespace']) {
     for (const dryRun of [false, true]) {
       const { status, response } = await webhook.post(reviewOf(namespace, pod('a'), { dryRun }))
@@ -63,7 +63,7 @@ t.test('a forged review for a namespace without the label causes no write and no
   t.ok(reads.length <= 4, `${reads.length} reads: a second's answers are remembered`)
 })
 
-t.test('a namespace whose Secret cannot be written is tried again with back-off', async t => {
+t.test('a Secret that cannot be written is tried again with back-off', async t => {
   const tries: number[] = []
   const isWrite = ({ method, path }: ProxiedRequest) =>
     method === 'PATCH' && path.includes('/failing/secrets/')
@@ -85,7 +85,7 @@ t.test('a namespace whose Secret cannot be written is tried again with back-off'
   t.equal((await pullpass.readyz()).ready, true)
 })
 
-t.test('an API server that refuses for its load is asked again when it says so', async t => {
+t.test('an overloaded API server is asked again after its Retry-After', async t => {
   const isWrite = ({ method, path }: ProxiedRequest) =>
     method === 'PATCH' && path.includes('/limited/secrets/')
   const answer = { status: 429, headers: { 'retry-after': '1' }, body: { kind: 'Status' } }
@@ -95,7 +95,7 @@ t.test('an API server that refuses for its load is asked again when it says so',
   t.equal(fixture.mints('limited').length, 1)
 })
 
-t.test('a write whose answer is lost is neither repeated blindly nor minted for again', async t => {
+t.test('a write with a lost response is not repeated and causes no second mint', async t => {
   const isWrite = ({ method, path }: ProxiedRequest) =>
     method === 'PATCH' && path.includes('/unheard/secrets/') && !path.includes('dryRun')
   proxy.hooks.after = request => {
@@ -109,7 +109,7 @@ t.test('a write whose answer is lost is neither repeated blindly nor minted for 
   t.same([fixture.mints('unheard').length, fixture.liveTokens('unheard').length], [1, 1])
 })
 
-t.test('a Secret of somebody else that no watch told of is not overwritten either', async t => {
+t.test('an unmanaged Secret that no watch reported is not overwritten', async t => {
   const isWatch = ({ path }: ProxiedRequest) => path.startsWith('/api/v1/secrets?')
   t.teardown(proxy.fault(isWatch, 'reset'))
   proxy.reset()
@@ -130,7 +130,7 @@ t.test('a Secret of somebody else that no watch told of is not overwritten eithe
   t.same(fixture.mints('theirs'), [], 'no token is minted that could not be stored')
 })
 
-t.test('watches that are cut, or come to nothing, begin anew and miss nothing', async t => {
+t.test('watches that are cut or fail start again and miss nothing', async t => {
   const gone = { type: 'ERROR', object: { kind: 'Status', code: 410, reason: 'Expired' } }
   const isWatch = ({ path }: ProxiedRequest) => /namespaces\?.*watch=true/.test(path)
   const isInjected = () => proxy.inject(isWatch, gone) > 0
@@ -148,7 +148,7 @@ t.test('watches that are cut, or come to nothing, begin anew and miss nothing', 
   }
 })
 
-t.test('the API server restarted: a new namespace is served as before', async t => {
+t.test('a new namespace gets its Secret after the API server restarted', async t => {
   await sandbox.controlPlane.restart()
   await fixture.namespace('after-restart')
   await fixture.whenSecret('after-restart', undefined, 40_000)
@@ -158,7 +158,7 @@ t.test('the API server restarted: a new namespace is served as before', async t 
   t.ok(pullpass.process().running())
 })
 
-t.test('pods are injected while pullpass cannot reach the API server', async t => {
+t.test('pods get the reference while pullpass cannot reach the API server', async t => {
   await proxy.down()
   const warm = await fixture.create('warm', pod('while-away'))
   await fixture.namespace('while-away')
@@ -170,7 +170,7 @@ t.test('pods are injected while pullpass cannot reach the API server', async t =
   await fixture.whenSecret('while-away', undefined, 60_000)
 })
 
-t.test('told to end under load, it cuts no admission call', async t => {
+t.test('a replica that ends under load interrupts no admission call', async t => {
   environment.faults.set('mint', { latencyMs: 20_000 })
   await fixture.namespace('waiting')
   let loading = true
@@ -210,7 +210,7 @@ t.test('told to end under load, it cuts no admission call', async t => {
   t.equal(pullpass.lines('stopped').length, 1)
 })
 
-t.test('while it starts it is not ready, and tells the API server to ask again', async t => {
+t.test('a starting replica is not ready, and asks the API server to retry', async t => {
   environment.faults.clear()
   const isList = ({ path }: ProxiedRequest) => path.startsWith('/api/v1/secrets?')
   const heal = proxy.fault(isList, 'reset')

@@ -39,7 +39,7 @@ const prepareMoment = async (moment: Moment) => [
 const rowOf = ({ action, point }: Moving, outcome: string) =>
   `${action.name.padEnd(28)} | ${point.moment.padEnd(6)} | ${point.request} ${point.nth} | ${outcome}`
 
-t.test('the requests that the leader makes are recorded', async t => {
+t.test('all requests of the leader are recorded', async t => {
   for (const action of [crash.succession, ...actions]) {
     const namespace = `ns-${count++}`
     await action.prepare(namespace)
@@ -48,7 +48,7 @@ t.test('the requests that the leader makes are recorded', async t => {
   }
 })
 
-t.test('a leader that is killed while it takes over is followed by another', async t => {
+t.test('a leader that is killed while it takes over is replaced by another', async t => {
   for (const each of await prepare([crash.succession], () => true)) {
     const started = performance.now()
     const killed = await crash.killAt(each)
@@ -59,7 +59,7 @@ t.test('a leader that is killed while it takes over is followed by another', asy
 })
 
 for (const moment of ['before', 'after'] as const) {
-  t.test(`wherever the leader is killed, ${moment} a request, the next one goes on`, async t => {
+  t.test(`if the leader is killed ${moment} any request, the next leader continues`, async t => {
     const moving = await prepareMoment(moment)
     await crash.killAll(moving)
     for (const each of moving) {
@@ -68,7 +68,7 @@ for (const moment of ['before', 'after'] as const) {
     }
   })
 
-  t.test(`a leader that stood still ${moment} a request does no harm when it goes on`, async t => {
+  t.test(`a leader that was suspended ${moment} a request causes no harm later`, async t => {
     const moving = await prepareMoment(moment)
     await crash.stopAll(moving)
     for (const each of moving) {
@@ -78,7 +78,7 @@ for (const moment of ['before', 'after'] as const) {
   })
 }
 
-t.test('in the end all is as it should be, and nothing else was touched', async t => {
+t.test('after all crashes, every namespace is correct and nothing else was changed', async t => {
   const { body } = await cluster.ask<{ items: { metadata: { name: string } }[] }>(
     'GET',
     '/api/v1/namespaces?labelSelector=pullpass.io/inject=enabled',

@@ -55,7 +55,7 @@ t.test('every command that docs/operations.md prints works as printed', { skip }
   t.notMatch(await names('deployments'), 'pullpass')
 })
 
-t.test('what README prints about the chart is part of that', async t => {
+t.test('the chart commands in the README are part of docs/operations.md', async t => {
   const known = Object.values(await printed()).flat()
   const own = commandsIn(await readFile(join(checkout, 'README.md'), 'utf8'))
   const lines = own.filter(line => /^(helm|kubectl) /.test(line))

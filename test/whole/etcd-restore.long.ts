@@ -10,7 +10,7 @@ const { controlPlane, pullpass } = fixture
 /** Opted-in namespaces, as the cache of pullpass counts them. */
 const optedIn = () => fixture.count('pullpass_namespaces')
 
-t.test('the caches follow an API server whose etcd was restored from a backup', async t => {
+t.test('the caches are correct after etcd was restored from a backup', async t => {
   await fixture.namespace('before')
   await fixture.whenSecret('before')
   const before = await optedIn()
@@ -38,7 +38,7 @@ t.test('the caches follow an API server whose etcd was restored from a backup', 
   t.ok(fixture.liveTokens('before').length === 1)
 })
 
-t.test('what is made after the restore is served as before', async t => {
+t.test('a namespace that is created after the restore gets its Secret', async t => {
   await fixture.namespace('later')
   await fixture.whenSecret('later')
   const { status, body } = await fixture.create('later', pod('mypod'))

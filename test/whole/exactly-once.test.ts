@@ -30,14 +30,14 @@ const injected = Array(100).fill([201, ['pullpass-registry']])
 const summary = ({ created }: Awaited<ReturnType<typeof rush>>) =>
   created.map(({ status, body }) => [status, references(body)])
 
-t.test('100 pods at once in 20 new namespaces share 20 tokens', async t => {
+t.test('100 pods that are created at once in 20 new namespaces share 20 tokens', async t => {
   const rushed = await rush('rush')
   t.same(summary(rushed), injected)
   for (const name of rushed.namespaces) await fixture.whenSecret(name)
   t.same(tokensOf(rushed.namespaces), Array(20).fill([1, 1]))
 })
 
-t.test('and also where the environment answers each mint after 3 s', async t => {
+t.test('100 pods in 20 new namespaces share 20 tokens if each mint takes 3 s', async t => {
   environment.faults.set('mint', { answerLatencyMs: 3000 })
   t.teardown(() => environment.faults.clear())
   const started = performance.now()
@@ -50,7 +50,7 @@ t.test('and also where the environment answers each mint after 3 s', async t => 
   t.same(tokensOf(rushed.namespaces), Array(20).fill([1, 1]))
 })
 
-t.test('killed between mint and write and started again: still 20', async t => {
+t.test('a controller that is killed between mint and write mints no second time', async t => {
   const minted = Promise.withResolvers<void>()
   let count = 0
   const forget = environment.on('mint', () => {

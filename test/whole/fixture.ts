@@ -81,11 +81,11 @@ export async function startFixture(t: Test, starting: Promise<StartedSandbox>): 
 
 /** What holds at the end of each of these tests. */
 export function testInvariants(t: Test, fixture: Fixture, foreign: string[] = []): void {
-  t.test('no secret that the environment ever issued shows up anywhere but in Secrets', async t => {
+  t.test('no credential that the environment issued appears outside of Secrets', async t => {
     t.ok(fixture.environment.issued().length > 3, 'there were secrets to look for')
     t.same(await fixture.leaks(), [])
   })
-  t.test('Secrets were asked for by their one name, and written as they should be', async t => {
+  t.test('Secrets were requested only by their name, and written as documented', async t => {
     const audit = await fixture.controlPlane.audit()
     const verbs = new Set(secretRequests(audit).map(({ verb }) => verb))
     t.ok(['list', 'watch', 'patch'].every(verb => verbs.has(verb)))
@@ -94,7 +94,7 @@ export function testInvariants(t: Test, fixture: Fixture, foreign: string[] = []
       [],
     )
   })
-  t.test('nothing happened that has no explanation', async t => {
+  t.test('the log contains no unexplained error', async t => {
     t.same(fixture.pullpass.lines('an internal error, see the log'), [])
     t.same(fixture.pullpass.lines('unhandled rejection'), [])
   })

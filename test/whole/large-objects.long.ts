@@ -40,7 +40,7 @@ function largeAccount(index: number): object {
   }
 }
 
-t.test('300 MB of ServiceAccounts arrive by the watch and do not end the process', async t => {
+t.test('300 MB of ServiceAccounts that arrive by the watch do not end the process', async t => {
   await servesAndInjects(t, 'first')
   const quiet = [await firstTimes('quiet-1'), await firstTimes('quiet-2')]
   const slowest = (key: 'secretMs' | 'podMs') => Math.max(...quiet.map(each => each[key]))
@@ -61,12 +61,12 @@ t.test('300 MB of ServiceAccounts arrive by the watch and do not end the process
   await servesAndInjects(t, 'watched')
 })
 
-t.test('a start with 300 MB of ServiceAccounts stays within the memory limit', async t => {
+t.test('a first start with 300 MB of ServiceAccounts stays within the memory limit', async t => {
   await startAgain()
   await servesAndInjects(t, 'started')
 })
 
-t.test('it enforces what the large ServiceAccounts ask for', async t => {
+t.test('large ServiceAccounts that enforce mountable secrets are respected', async t => {
   await cluster.label('crowded', 'enabled')
   await cluster.whenSecret('crowded')
   const strict = pod('strict', { serviceAccountName: 'large-299' })
@@ -75,7 +75,7 @@ t.test('it enforces what the large ServiceAccounts ask for', async t => {
   t.match(warnings.join(), /does not let pods use the pull secret/)
 })
 
-t.test('changes to 50 of them do not take the process over the memory limit', async t => {
+t.test('changes to 50 large ServiceAccounts stay within the memory limit', async t => {
   for (let index = 0; index < 50; index += 5) {
     const patch = { metadata: { labels: { changed: 'yes' } } }
     const made = [0, 1, 2, 3, 4].map(more => tenant.ask('PATCH', `/large-${index + more}`, patch))
@@ -84,7 +84,7 @@ t.test('changes to 50 of them do not take the process over the memory limit', as
   await servesAndInjects(t, 'changed')
 })
 
-t.test('a second start stays within the memory limit', async t => {
+t.test('a second start with 300 MB of ServiceAccounts stays within the memory limit', async t => {
   await startAgain()
   await servesAndInjects(t, 'started-again')
 })

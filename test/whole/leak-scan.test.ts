@@ -3,7 +3,7 @@ import { findLeaks } from './leak-scan.ts'
 
 const secret = 'kx/9+Zq "lock" 7f~Tb'
 
-t.test('a secret is found in every form in which it could get out', async t => {
+t.test('a secret is found in every encoding in which it could leak', async t => {
   const planted: [string, string][] = [
     ['as it is', `login with ${secret} failed`],
     ['as JSON', JSON.stringify({ key: secret })],
@@ -18,16 +18,16 @@ t.test('a secret is found in every form in which it could get out', async t => {
   }
 })
 
-t.test('what is found is told without quoting it', async t => {
+t.test('a found secret is reported without quoting it', async t => {
   const found = findLeaks(new Map([['the log', secret]]), ['another', secret])
   t.same(found, ['secret 1, as it is, in the log'])
 })
 
-t.test('texts without a secret, and half of one, are no leak', async t => {
+t.test('a text without a secret, or with half of one, is not a leak', async t => {
   t.same(findLeaks(new Map([['the log', secret.slice(0, 10)]]), [secret, '']), [])
 })
 
-t.test('what looks like a credential is found, whoever issued it', async t => {
+t.test('a text that looks like a credential is found, whatever issued it', async t => {
   const looks: [what: string, text: string][] = [
     ['a JWT', `token eyJhbGciOiJSUzI1NiJ9.eyJpc3MiOiJrdWJlcm5ldGVzIn0.c2lnbmF0dXJl`],
     ['a private key', '-----BEGIN EC PRIVATE KEY-----'],

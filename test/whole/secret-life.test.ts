@@ -29,7 +29,7 @@ await settled('doomed')
 await fixture.label('leaving', null)
 await fixture.ask('DELETE', '/api/v1/namespaces/doomed')
 
-t.test('a Secret of our name that somebody else made is left as it is, and told of', async t => {
+t.test('a Secret of somebody else with our name is not changed, but reported', async t => {
   const data = { '.dockerconfigjson': Buffer.from('{"auths":{}}').toString('base64') }
   const type = 'kubernetes.io/dockerconfigjson'
   const metadata = { name: 'pullpass-registry' }
@@ -60,13 +60,13 @@ t.test('a Secret of our name that somebody else made is left as it is, and told 
   t.same(fixture.mints('theirs'), [])
 })
 
-t.test('where they take it away, ours comes', async t => {
+t.test('when an unmanaged Secret is deleted, pullpass creates its own', async t => {
   await fixture.ask('DELETE', `${secrets('theirs')}/pullpass-registry`)
   await fixture.whenSecret('theirs')
   t.equal(fixture.liveTokens('theirs').length, 1)
 })
 
-t.test('a Secret of ours that was edited by hand is put right, its labels kept', async t => {
+t.test('a pull secret that was edited by hand is restored, and keeps its labels', async t => {
   const before = await settled('edited')
   const data = { '.dockerconfigjson': Buffer.from('{"auths":{}}').toString('base64') }
   const labels = { team: 'a' }
@@ -81,7 +81,7 @@ t.test('a Secret of ours that was edited by hand is put right, its labels kept',
   t.equal(fixture.mints('edited').length, 1)
 })
 
-t.test('a Secret of ours that was deleted comes back with the same token', async t => {
+t.test('a deleted pull secret is created again with the same token', async t => {
   const before = await settled('deleted')
   await fixture.ask('DELETE', `${secrets('deleted')}/pullpass-registry`)
   const after = await fixture.whenSecret(
@@ -92,7 +92,7 @@ t.test('a Secret of ours that was deleted comes back with the same token', async
   t.same([fixture.mints('deleted').length, fixture.liveTokens('deleted').length], [1, 1])
 })
 
-t.test('a Secret of ours that lost our label is not ours any more', async t => {
+t.test('a pull secret that lost our label is no longer managed', async t => {
   await settled('disowned')
   const path = `${secrets('disowned')}/pullpass-registry`
   const metadata = { labels: { 'app.kubernetes.io/managed-by': null } }
@@ -104,7 +104,7 @@ t.test('a Secret of ours that lost our label is not ours any more', async t => {
   t.same(await fixture.secret('disowned'), body)
 })
 
-t.test('a namespace that is labelled again in time keeps Secret and token', async t => {
+t.test('a namespace that is labelled again within the grace keeps Secret and token', async t => {
   const before = await settled('back')
   await fixture.label('back', null)
   await fixture.whenSecret('back', isMarked)
@@ -114,17 +114,14 @@ t.test('a namespace that is labelled again in time keeps Secret and token', asyn
   t.same([fixture.mints('back').length, fixture.liveTokens('back').length], [1, 1])
 })
 
-t.test(
-  'a namespace that is not opted in any more loses Secret and token after a grace',
-  async t => {
-    await fixture.whenNoSecret('leaving')
-    const revoked = () => fixture.liveTokens('leaving').length === 0
-    await waitFor(revoked, { withinMs: 30_000, what: 'its token to be revoked' })
-    t.equal(fixture.mints('leaving').length, 1)
-    const { body, warnings } = await fixture.create('leaving', pod('mypod'))
-    t.same([references(body), warnings], [[], []])
-  },
-)
+t.test('a namespace without the label loses Secret and token after the grace', async t => {
+  await fixture.whenNoSecret('leaving')
+  const revoked = () => fixture.liveTokens('leaving').length === 0
+  await waitFor(revoked, { withinMs: 30_000, what: 'its token to be revoked' })
+  t.equal(fixture.mints('leaving').length, 1)
+  const { body, warnings } = await fixture.create('leaving', pod('mypod'))
+  t.same([references(body), warnings], [[], []])
+})
 
 t.test('the token of a namespace that was deleted is revoked', async t => {
   const revoked = () => fixture.liveTokens('doomed').length === 0
@@ -132,7 +129,7 @@ t.test('the token of a namespace that was deleted is revoked', async t => {
   t.equal(fixture.mints('doomed').length, 1)
 })
 
-t.test('and one of the same name that comes later gets a token of its own', async t => {
+t.test('a later namespace with the same name gets its own token', async t => {
   const isGone = async () => (await fixture.ask('GET', '/api/v1/namespaces/doomed')).status === 404
   await waitFor(isGone, { withinMs: 60_000, what: 'the namespace to go' })
   await fixture.namespace('doomed', optedIn)
@@ -140,7 +137,7 @@ t.test('and one of the same name that comes later gets a token of its own', asyn
   t.same([fixture.mints('doomed').length, fixture.liveTokens('doomed').length], [2, 1])
 })
 
-t.test('nobody else lost a token', async t => {
+t.test('no other namespace lost a token', async t => {
   const revoked = environment.ledger.revokes().map(({ description }) => description.split('/')[2])
   const left = revoked.filter(name => !['leaving', 'doomed', 'disowned'].includes(name ?? ''))
   t.same(left, [])

@@ -20,7 +20,7 @@ async function serve(settings: string, env?: Record<string, string>) {
   return start(['serve', '--config', file], env)
 }
 
-t.test('every problem of an unusable configuration is told at once, with exit code 2', async t => {
+t.test('an invalid configuration lists every error and exits with code 2', async t => {
   const { code, stdout, stderr } = await serve(
     'domain: https://x\nadmision: {}\nadmission: {port: http}\ncontroller: {concurrency: 0}\n',
     { PULLPASS_ADMISSION_WAIT_MS: 'soon' },
@@ -43,13 +43,13 @@ t.test('every problem of an unusable configuration is told at once, with exit co
   t.notMatch(stderr, /\n {4}at /, 'no stack')
 })
 
-t.test('a setting that is wrong is quoted, a credential never', async t => {
+t.test('an invalid setting is quoted, a credential is never quoted', async t => {
   const { code, stderr } = await serve('apiKey: hunter2-hunter2\nbluemix: {password: swordfish}\n')
   t.equal(code, 2)
   t.notMatch(stderr, /hunter2|swordfish/)
 })
 
-t.test('a file that cannot be read, or is no YAML, is told by its name', async t => {
+t.test('a configuration file that is missing or not YAML is reported by its name', async t => {
   const absent = join(folder.path, 'absent.yaml')
   const { code, stderr } = await start(['serve', '--config', absent])
   t.same([code, stderr.includes(absent), stderr.includes('ENOENT')], [2, true, true], stderr)
@@ -57,7 +57,7 @@ t.test('a file that cannot be read, or is no YAML, is told by its name', async t
   t.equal(broken.code, 2, broken.stderr)
 })
 
-t.test('without arguments, or with wrong ones, it says how it is used', async t => {
+t.test('without arguments, or with wrong ones, the program prints its usage', async t => {
   const wrong = [[], ['serve'], ['nonsense']]
   for (const args of wrong) {
     const { code, stderr } = await start(args)
@@ -66,13 +66,13 @@ t.test('without arguments, or with wrong ones, it says how it is used', async t 
   }
 })
 
-t.test('asked for help, it helps', async t => {
+t.test('the option --help prints the usage', async t => {
   const { code, stdout } = await start(['--help'])
   t.equal(code, 0)
   t.match(stdout, /serve/)
 })
 
-t.test('SIGUSR1 opens no debugger', async t => {
+t.test('SIGUSR1 does not open the debugger', async t => {
   const cluster = { name: 'nowhere', cluster: { server: 'https://127.0.0.1:1' } }
   const context = { name: 'nowhere', context: { cluster: 'nowhere', user: 'nobody' } }
   const kubeconfig = join(folder.path, 'kubeconfig')

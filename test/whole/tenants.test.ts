@@ -49,7 +49,7 @@ async function whenNoted(namespace: string, text: RegExp): Promise<void> {
   await waitFor(isNoted, { withinMs: 20_000, what: `an event in ${namespace} with ${text}` })
 }
 
-t.test('an organization that a tenant makes up is never looked up', async t => {
+t.test('an organization that a tenant invents is never looked up', async t => {
   const tenant = await createTenant(t, fixture, 'made-up')
   faults.set('organizations', { fail: 'rate_limited', retryAfterSeconds: 40 })
   t.teardown(() => faults.clear())
@@ -64,7 +64,7 @@ t.test('an organization that a tenant makes up is never looked up', async t => {
   t.ok(lists() <= 3, `${lists()} lists beside those of the neighbours`)
 })
 
-t.test('an immutable Secret with annotations that change costs no token', async t => {
+t.test('an immutable Secret with changing annotations costs no token', async t => {
   const tenant = await settled('immutable')
   const lists = countLists()
   await plant(tenant, damaged({}, { immutable: true }))
@@ -79,7 +79,7 @@ t.test('an immutable Secret with annotations that change costs no token', async 
   t.same((await pullpass.readyz()).warnings, [])
 })
 
-t.test('an immutable Secret that is planted and removed in a loop costs three tokens', async t => {
+t.test('an immutable Secret that returns again and again costs three tokens', async t => {
   const tenant = await settled('planted')
   await neighbours.besides(t, async () => {
     await tenant.ask('DELETE', secretOf(tenant.open))
@@ -110,7 +110,7 @@ t.test('a Secret that is deleted in a loop costs few lists and no token', async 
   await whenNoted(tenant.open, /^the pull secret is changed too often; next try at /)
 })
 
-t.test('where tokens cannot be listed, three tokens are minted at most', async t => {
+t.test('if tokens cannot be listed, at most three tokens are minted', async t => {
   faults.set('list', { fail: 'unsupported' })
   t.teardown(() => faults.clear())
   const tenant = await settled('unlisted')
@@ -119,7 +119,7 @@ t.test('where tokens cannot be listed, three tokens are minted at most', async t
   t.ok(fixture.liveTokens(tenant.open).length <= 3)
 })
 
-t.test('the token of another namespace is not revoked for an annotation', async t => {
+t.test('an annotation cannot cause the token of another namespace to be revoked', async t => {
   faults.set('list', { fail: 'unsupported' })
   t.teardown(() => faults.clear())
   const victim = await settled('victim')
@@ -138,7 +138,7 @@ t.test('the token of another namespace is not revoked for an annotation', async 
   t.equal(ledger.revokes().filter(({ id }) => id === token?.id).length, 0)
 })
 
-t.test('a long annotation makes no long log line, and many make few events', async t => {
+t.test('long annotations cause no long log lines, and few events', async t => {
   const tenant = await settled('long')
   const long = (round: number) => `${round}-`.padEnd(80_000, 'Ab')
   await neighbours.besides(t, async round => {
@@ -162,7 +162,7 @@ t.test('a long annotation makes no long log line, and many make few events', asy
   }
 })
 
-t.test('a Secret that a finalizer holds is removed once', async t => {
+t.test('a Secret with a finalizer is deleted once', async t => {
   const tenant = await createTenant(t, fixture, 'finalizer')
   const secret = damaged({ 'pullpass.io/organization': 'acme' })
   const metadata = { ...secret.metadata, finalizers: ['example.com/hold'] }
@@ -182,7 +182,7 @@ t.test('a Secret that a finalizer holds is removed once', async t => {
   await fixture.whenNoSecret(tenant.plain)
 })
 
-t.test('a quota that refuses the Secret is shown before a token is minted', async t => {
+t.test('a quota that refuses the Secret is reported before a token is minted', async t => {
   const tenant = await createTenant(t, fixture, 'quota')
   await fixture.ask('POST', `/api/v1/namespaces/${tenant.open}/resourcequotas`, {
     metadata: { name: 'few-secrets' },
@@ -201,7 +201,7 @@ t.test('a quota that refuses the Secret is shown before a token is minted', asyn
   t.same(fixture.mints(tenant.open), [])
 })
 
-t.test('the words of a policy that refuses the Secret are shown', async t => {
+t.test('the message of a policy that refuses the Secret is reported', async t => {
   const tenant = await createTenant(t, fixture, 'policy')
   const policies = '/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies'
   const resources = [
@@ -240,7 +240,7 @@ t.test('the words of a policy that refuses the Secret are shown', async t => {
   t.same(fixture.mints(tenant.open), [])
 })
 
-t.test('the organizations in use are kept on the Lease for the next leader', async t => {
+t.test('the organizations in use are recorded on the Lease for the next leader', async t => {
   const path = '/apis/coordination.k8s.io/v1/namespaces/pullpass/leases/pullpass'
   const { body } = await fixture.ask<{ metadata: { annotations: Record<string, string> } }>(
     'GET',
@@ -249,7 +249,7 @@ t.test('the organizations in use are kept on the Lease for the next leader', asy
   t.equal(body.metadata.annotations['pullpass.io/organizations'], '["acme"]')
 })
 
-t.test('after all of that neither /readyz nor /metrics names a namespace', async t => {
+t.test('/readyz and /metrics name no namespace after all of these tests', async t => {
   const { body } = await fixture.ask<{ items: { metadata: { name: string } }[] }>(
     'GET',
     '/api/v1/namespaces',

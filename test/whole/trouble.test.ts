@@ -21,7 +21,7 @@ async function newPod(namespace: string) {
 }
 const injected = [201, ['pullpass-registry']]
 
-t.test('a wrong API key: pods are admitted with a warning that says what is wrong', async t => {
+t.test('with a wrong API key, pods are admitted with a warning and its reason', async t => {
   for (const name of names('wrong', 3)) {
     const { outcome, warnings } = await newPod(name)
     t.same(outcome, injected)
@@ -31,7 +31,7 @@ t.test('a wrong API key: pods are admitted with a warning that says what is wron
   t.match(stderr, /^Warning: pull secret pullpass-registry: /)
 })
 
-t.test('it is tried once, whatever is created, and stays ready with a note', async t => {
+t.test('a wrong API key is tried once, and the replica stays ready with a warning', async t => {
   const begun = await requests()
   for (const name of names('wrong', 3)) await fixture.create(name, pod('another'))
   t.equal(environment.ledger.logins().length, 1)
@@ -45,7 +45,7 @@ t.test('it is tried once, whatever is created, and stays ready with a note', asy
   t.equal(await fixture.count('pullpass_namespaces{state="refused"}'), 4)
 })
 
-t.test('the key file corrected: the Secrets appear without a restart', async t => {
+t.test('when the key file is corrected, the Secrets appear without a restart', async t => {
   const { pid } = pullpass.process()
   await pullpass.writeApiKey(environment.apiKey)
   for (const name of names('wrong', 3)) await fixture.whenSecret(name, undefined, 10_000)
@@ -61,7 +61,7 @@ t.test('the key file corrected: the Secrets appear without a restart', async t =
   t.same(warnings, [])
 })
 
-t.test('with the environment down pods are admitted and injected in time', async t => {
+t.test('while the environment is down, pods are admitted with the reference in time', async t => {
   environment.faults.set('*', { down: true })
   for (const name of names('down', 3)) {
     const { outcome, warnings, tookMs } = await newPod(name)
@@ -71,7 +71,7 @@ t.test('with the environment down pods are admitted and injected in time', async
   }
 })
 
-t.test('while it is down it is asked seldom, however many namespaces wait', async t => {
+t.test('an environment that is down gets few requests, however many namespaces wait', async t => {
   await Promise.all(names('many', 20).map(name => fixture.namespace(name)))
   const refused = async () => (await fixture.count('pullpass_namespaces{state="refused"}')) >= 23
   await waitFor(refused, { withinMs: 20_000, what: 'all of them to be refused' })
@@ -83,7 +83,7 @@ t.test('while it is down it is asked seldom, however many namespaces wait', asyn
   t.equal((await pullpass.readyz()).ready, true)
 })
 
-t.test('nothing is written while there is no token', async t => {
+t.test('no Secret is written while there is no token', async t => {
   const audit = await fixture.controlPlane.audit()
   const written = audit.filter(
     ({ verb, objectRef, requestURI }) =>
@@ -95,7 +95,7 @@ t.test('nothing is written while there is no token', async t => {
   t.same(written, [])
 })
 
-t.test('within 10 s of its return all Secrets are there', async t => {
+t.test('all Secrets exist within 10 s after the environment is back', async t => {
   environment.faults.clear()
   const returned = performance.now()
   const namespaces = [...names('down', 3), ...names('many', 20)]
@@ -109,25 +109,22 @@ t.test('within 10 s of its return all Secrets are there', async t => {
   t.equal((await pullpass.readyz()).warnings.length, 0)
 })
 
-t.test(
-  'an environment that limits, breaks off or talks HTML costs no token and no Secret',
-  async t => {
-    const faults = [
-      { fail: 'rate_limited', times: 2 },
-      { fail: 'truncated', times: 1 },
-      { fail: 'error_html', times: 2 },
-      { fail: 'reset', when: 'after', times: 1 },
-    ] as const
-    for (const [index, fault] of faults.entries()) {
-      environment.faults.set('mint', fault)
-      await fixture.namespace(`flaky-${index}`)
-      await fixture.whenSecret(`flaky-${index}`, undefined, 30_000)
-      t.equal(fixture.liveTokens(`flaky-${index}`).length, 1, fault.fail)
-    }
-  },
-)
+t.test('rate limits, broken responses and HTML cost no token and no Secret', async t => {
+  const faults = [
+    { fail: 'rate_limited', times: 2 },
+    { fail: 'truncated', times: 1 },
+    { fail: 'error_html', times: 2 },
+    { fail: 'reset', when: 'after', times: 1 },
+  ] as const
+  for (const [index, fault] of faults.entries()) {
+    environment.faults.set('mint', fault)
+    await fixture.namespace(`flaky-${index}`)
+    await fixture.whenSecret(`flaky-${index}`, undefined, 30_000)
+    t.equal(fixture.liveTokens(`flaky-${index}`).length, 1, fault.fail)
+  }
+})
 
-t.test('another key while all is well is taken up, and nothing is minted for it', async t => {
+t.test('a new key is used without a new mint while everything works', async t => {
   const before = environment.ledger.mints().length
   const key = 'next-Jw5tR8nH3cY6'
   fixture.confide(key)

@@ -32,7 +32,7 @@ t.test('three replicas with a wrong key, restarted ten times, do not lock the ac
   t.ok(failures().length < lockOut, `${failures().length} of ${lockOut} failures that lock`)
 })
 
-t.test('the right key is tried at once, by whoever leads', async t => {
+t.test('the right key is tried at once by the current leader', async t => {
   await Promise.all(all.map(({ pullpass }) => pullpass.writeApiKey(environment.apiKey)))
   await cluster.whenRight('shop', 20_000)
   t.equal(environment.ledger.liveTokens().length, 1)
