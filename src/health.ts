@@ -5,7 +5,7 @@ import { framesOf } from './failure.ts'
 
 export type State = 'starting' | 'serving' | 'draining'
 
-export interface HealthDependencies {
+interface HealthDependencies {
   watches: readonly { synced(): boolean; problem(): string | undefined }[]
   certificate: { ready(): boolean; warnings(): string[] }
   clock: { problem(): string | undefined }
@@ -13,17 +13,15 @@ export interface HealthDependencies {
   leader: { leading(): boolean; problem(): string | undefined }
   logger: Logger
   metrics: Registry
+  now: () => { state: State; controller: { problems(): string[] } | undefined }
 }
 
 /**
- * What probes, metrics and events say of this replica. Only what keeps reviews from being answered
- * makes it unready; the rest is a warning.
+ * The state of this replica for probes, metrics and events. Only a problem that keeps reviews from
+ * being answered makes it unready; all others are warnings.
  */
-export function createHealth(
-  dependencies: HealthDependencies,
-  now: () => { state: State; controller: { problems(): string[] } | undefined },
-): OperationsServerOptions {
-  const { watches, certificate, clock, issuer, leader, logger, metrics } = dependencies
+export function createHealth(dependencies: HealthDependencies): OperationsDependencies {
+  const { watches, certificate, clock, issuer, leader, logger, metrics, now } = dependencies
   countProblem(dependencies)
   return {
     logger,
@@ -32,7 +30,7 @@ export function createHealth(
       const found = [
         ...certificate.warnings(),
         clock.problem(),
-        // Only the leader asks the environment, and so knows.
+        // Only the leader sends requests to the environment.
         leader.leading() ? issuer.problem()?.message : undefined,
         ...watches.map(watch => watch.problem()),
         leader.problem(),
@@ -42,7 +40,7 @@ export function createHealth(
     },
     ready: () => {
       const problems = [
-        ...(watches.every(watch => watch.synced()) ? [] : ['the first lists are not there yet']),
+        ...(watches.every(watch => watch.synced()) ? [] : ['the first lists have not arrived yet']),
         ...(certificate.ready() ? [] : ['the serving certificate is not trusted yet']),
         ...(now().state === 'draining' ? ['shutting down'] : []),
       ]
@@ -54,7 +52,7 @@ export function createHealth(
 function countProblem({ issuer, leader, metrics }: HealthDependencies): void {
   new Gauge({
     name: 'pullpass_environment_problem',
-    help: '1 for what keeps the Bluemix environment from issuing tokens at the moment',
+    help: '1 for the problem that keeps the Bluemix environment from issuing tokens',
     labelNames: ['code'] as const,
     registers: [metrics],
     collect() {
@@ -65,10 +63,10 @@ function countProblem({ issuer, leader, metrics }: HealthDependencies): void {
   })
 }
 
-export interface OperationsServerOptions {
+export interface OperationsDependencies {
   /** Each problem keeps reviews from being answered. */
   ready(): { ready: boolean; problems: string[] }
-  /** What people should know although reviews are answered: a refused login, for example. */
+  /** Other problems, such as a refused login. */
   warnings(): string[]
   metrics: Registry
   logger: Logger
@@ -80,11 +78,11 @@ export interface OperationsServerOptions {
  * | GET      | status                 | body                                                       |
  * |----------|------------------------|------------------------------------------------------------|
  * | /livez   | 200                    | `ok`: the event loop turns                                 |
- * | /readyz  | 200, or 503            | JSON `{ready, problems, warnings}`; warnings make nobody unready |
+ * | /readyz  | 200, or 503            | JSON `{ready, problems, warnings}`; warnings do not count  |
  * | /metrics | 200                    | Prometheus                                                 |
  */
-export function buildOperationsServer(options: OperationsServerOptions): FastifyInstance {
-  const { ready, warnings, metrics, logger } = options
+export function buildOperationsServer(dependencies: OperationsDependencies): FastifyInstance {
+  const { ready, warnings, metrics, logger } = dependencies
   const server = Fastify({
     logger: false,
     return503OnClosing: false,
@@ -114,7 +112,10 @@ export function buildOperationsServer(options: OperationsServerOptions): Fastify
   server.setErrorHandler((error: FastifyError, request, reply) => {
     const status = error.statusCode ?? 500
     if (status >= 500) {
-      logger.error({ path: request.routeOptions.url, at: framesOf(error) }, 'operations failed')
+      logger.error(
+        { path: request.routeOptions.url, at: framesOf(error) },
+        'cannot answer a request',
+      )
     }
     return reply.code(status).type('text/plain; charset=utf-8').send('could not be answered\n')
   })

@@ -1,37 +1,80 @@
-import { createOrganizationsInUse } from '../controller/organizations.ts'
+import type { Logger } from 'pino'
+import {
+  createOrganizationsInUse,
+  type Note,
+  type OrganizationsInUse,
+} from '../controller/organizations.ts'
 import { cleanUp } from '../controller/orphans.ts'
-import { createMintedTokens, createRevokeTokens } from '../issuer/inventory.ts'
-import { createDependencies, readClusterId, type ServiceOptions } from '../service.ts'
+import type { OrganizationRules } from '../controller/plan.ts'
+import { createMintedTokens, createRevokeTokens } from '../controller/revoke-tokens.ts'
+import { type TokenIssuer, tokenIssuer } from '../controller/token-issuer.ts'
+import type { Issuer } from '../issuer/issuer.ts'
+import { type KubernetesClient, readClusterId } from '../kubernetes/client.ts'
+import type { ListWatch } from '../kubernetes/list-watch.ts'
+import type { PullSecretIndex } from '../pull-secret/cache.ts'
+import type { PullSecretRules } from '../pull-secret/pull-secret.ts'
+import type { SecretStore } from '../pull-secret/store.ts'
+
+interface CleanUpDependencies {
+  client: KubernetesClient
+  watches: ListWatch[]
+  index: PullSecretIndex
+  store: SecretStore
+  issuer: Issuer
+  organizationsAnnotation: Note
+  logger: Logger
+}
+
+interface CleanUpSettings {
+  rules: PullSecretRules
+  organizations: OrganizationRules
+}
 
 /**
- * Takes back what was made for namespaces that are not opted in any more, standalone a running
- * pullpass or without one. Resolves to what was done, by namespace.
+ * Revokes the tokens and deletes the Secrets of namespaces that are not opted in, beside a running
+ * pullpass or without one. Resolves to a line for each namespace.
  *
  * @throws TokenError, KubernetesError.
  */
-export async function cleanUpOnce(options: ServiceOptions): Promise<string[]> {
-  const dependencies = createDependencies({ ...options, standalone: true })
-  const { issuer, watches, client } = dependencies
+export async function cleanUpOnce(
+  dependencies: CleanUpDependencies,
+  { rules, organizations }: CleanUpSettings,
+): Promise<string[]> {
+  const { client, watches, index, store, organizationsAnnotation, logger } = dependencies
+  const issuer = tokenIssuer(dependencies.issuer)
   try {
     for (const watch of watches) watch.start()
-    issuer.start()
+    dependencies.issuer.start()
     await Promise.all(watches.map(watch => watch.whenSynced()))
-    const cluster = await readClusterId(dependencies)
-    // Only the leader changes the note.
-    const note = { read: dependencies.organizationsAnnotation.read, write: async () => {} }
-    const organizationsInUse = createOrganizationsInUse(dependencies.config.bluemix, note)
-    const revokeTokens = createRevokeTokens({
-      ...dependencies,
-      cluster,
-      list: (_namespace, organization, signal) => issuer.list(organization, signal),
-      minted: createMintedTokens(),
-      mayHold: organizationsInUse.mayHold,
-      assertLeading: () => {},
-    })
-    const options = { ...dependencies, cluster, revokeTokens, organizationsInUse }
-    return await cleanUp(options, new AbortController().signal)
+    const cluster = await readClusterId({ client, logger })
+    // Only the leader changes the annotation.
+    const note = { read: organizationsAnnotation.read, write: async () => {} }
+    const organizationsInUse = createOrganizationsInUse(organizations, note)
+    const revokeTokens = createRevoke({ issuer, organizationsInUse, logger }, cluster)
+    return await cleanUp(
+      { index, store, issuer, organizationsInUse, revokeTokens, cluster, rules, logger },
+      new AbortController().signal,
+    )
   } finally {
     await Promise.all(watches.map(watch => watch.stop()))
-    await Promise.all([issuer.close(), client.close()])
+    await Promise.all([dependencies.issuer.close(), client.close()])
   }
+}
+
+interface RevokeDependencies {
+  issuer: TokenIssuer
+  organizationsInUse: OrganizationsInUse
+  logger: Logger
+}
+
+function createRevoke({ issuer, organizationsInUse, logger }: RevokeDependencies, cluster: string) {
+  return createRevokeTokens({
+    issuer,
+    list: (_namespace, organization, signal) => issuer.list(organization, signal),
+    minted: createMintedTokens(),
+    mayHold: organizationsInUse.mayHold,
+    cluster,
+    assertLeading: () => {},
+    logger,
+  })
 }

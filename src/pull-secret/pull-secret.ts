@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto'
 import type { V1Secret } from '@kubernetes/client-node'
+import { claimsOf } from '../jwt.ts'
 
 const secretType = 'kubernetes.io/dockerconfigjson'
 const managedByLabel = 'app.kubernetes.io/managed-by'
@@ -15,7 +16,7 @@ export interface PullSecret {
   resourceVersion: string
   /** Made by pullpass: our label and the type of a pull secret. Anything else is left alone. */
   ours: boolean
-  /** Holds a well-formed credential for exactly our registry, the one that its annotations tell of. */
+  /** Holds a well-formed credential for exactly our registry, the one in its annotations. */
   wellFormed: boolean
   tokenId: string | undefined
   organization: string | undefined
@@ -190,10 +191,9 @@ function readDockerConfig(data: string, registryHost: string): string | undefine
   return auth === base64(`token:${password}`) ? password : undefined
 }
 
-/** A token that tells its id (the JWT's `jti`) must be the one of this id; others may be any. */
+/** Where a token shows its id (`jti` of the JWT), that is this id. */
 function namesToken(text: string, id: string | undefined): boolean {
-  const claims = parse(Buffer.from(text.split('.')[1] ?? '', 'base64url').toString())
-  const jti = (claims as { jti?: unknown } | undefined)?.jti
+  const { jti } = claimsOf(text)
   return typeof jti !== 'string' || jti === id
 }
 

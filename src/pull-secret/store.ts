@@ -1,13 +1,10 @@
-import {
-  PatchStrategy,
-  setHeaderOptions,
-  type V1Namespace,
-  type V1Secret,
-} from '@kubernetes/client-node'
+import type { V1Namespace, V1Secret } from '@kubernetes/client-node'
 import {
   asKubernetesError,
   type KubernetesClient,
   KubernetesError,
+  serverSideApply,
+  unlessStatus,
   wordsOf,
 } from '../kubernetes/client.ts'
 import { manager, type PullSecret } from './pull-secret.ts'
@@ -38,11 +35,19 @@ export function createSecretStore(client: KubernetesClient, secretName: string):
   const name = secretName
   const at = (namespace: string) => `Secret ${namespace}/${name}`
   const read = (namespace: string) =>
-    orAbsent(`read ${at(namespace)}`, client.core.readNamespacedSecret({ name, namespace }))
+    unlessStatus(
+      [404],
+      `read ${at(namespace)}`,
+      client.core.readNamespacedSecret({ name, namespace }),
+    )
   const apply = createApply(client, name)
   return {
     readNamespace: namespace =>
-      orAbsent(`read Namespace ${namespace}`, client.core.readNamespace({ name: namespace })),
+      unlessStatus(
+        [404],
+        `read Namespace ${namespace}`,
+        client.core.readNamespace({ name: namespace }),
+      ),
     read,
     apply: (secret, over) =>
       named(`apply ${at(secret.metadata?.namespace ?? '')}`, apply(secret, over, {})),
@@ -58,7 +63,8 @@ export function createSecretStore(client: KubernetesClient, secretName: string):
     },
     remove: async ({ namespace, uid, resourceVersion }) => {
       const body = { preconditions: { uid, resourceVersion } }
-      await orAbsent(
+      await unlessStatus(
+        [404],
         `delete ${at(namespace)}`,
         client.core.deleteNamespacedSecret({ name, namespace, body }),
       )
@@ -76,10 +82,7 @@ function createApply({ core }: KubernetesClient, name: string) {
       force: over !== undefined,
       ...options,
     }
-    return core.patchNamespacedSecret(
-      request,
-      setHeaderOptions('Content-Type', PatchStrategy.ServerSideApply),
-    )
+    return core.patchNamespacedSecret(request, serverSideApply())
   }
 }
 
@@ -98,7 +101,8 @@ async function refused(
   const words = wordsOf(error)
   if (writeFailure(failure) !== 'refused' || words === '') return failure
   const text = refusalText(words, await exists())
-  return new KubernetesError(`refused: ${text}`, failure)
+  const { status, reason, causes, retryAfterMs, grant } = failure
+  return new KubernetesError(`refused: ${text}`, { status, reason, causes, retryAfterMs, grant })
 }
 
 const longestRefusal = 300
@@ -144,14 +148,5 @@ async function named<T>(action: string, answer: Promise<T>): Promise<T> {
     return await answer
   } catch (error) {
     throw asKubernetesError(action, error)
-  }
-}
-
-async function orAbsent<T>(action: string, answer: Promise<T>): Promise<T | undefined> {
-  try {
-    return await named(action, answer)
-  } catch (error) {
-    if (error instanceof KubernetesError && error.status === 404) return undefined
-    throw error
   }
 }

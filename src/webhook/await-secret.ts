@@ -2,6 +2,7 @@ import { LRUCache } from 'lru-cache'
 import PQueue from 'p-queue'
 import { isUsable, type PullSecretIndex } from '../pull-secret/cache.ts'
 import type { SecretStore } from '../pull-secret/store.ts'
+import { inTime, withinLimit } from '../time-limit.ts'
 
 export type IsOptedIn = (namespace: string, leftMs: number) => Promise<boolean>
 
@@ -32,11 +33,7 @@ const longestReadMs = 30_000
  * begun is finished, for the next review, however little time this one had. The bounds are those of
  * the API server's patience: forged names cost it 20 reads a second.
  */
-export function createIsOptedIn(options: {
-  index: PullSecretIndex
-  store: Pick<SecretStore, 'readNamespace'>
-}): IsOptedIn {
-  const { index, store } = options
+export function createIsOptedIn({ index, store }: OptedInDependencies): IsOptedIn {
   const queue = new PQueue({
     concurrency: mostReads,
     interval: 1000,
@@ -68,18 +65,13 @@ export function createIsOptedIn(options: {
       reading = read(namespace)
       reads.set(namespace, reading)
     }
-    return trueUnlessInTime(reading, leftMs)
+    return inTime(reading, { ms: leftMs }).catch(() => true)
   }
 }
 
-async function trueUnlessInTime(reading: Promise<boolean>, ms: number): Promise<boolean> {
-  const { promise: late, resolve } = Promise.withResolvers<boolean>()
-  const timer = setTimeout(() => resolve(true), ms)
-  try {
-    return await Promise.race([reading, late])
-  } finally {
-    clearTimeout(timer)
-  }
+interface OptedInDependencies {
+  index: PullSecretIndex
+  store: { readNamespace: SecretStore['readNamespace'] }
 }
 
 /** What admission needs of the controller. */
@@ -110,12 +102,10 @@ const mostReviewsWaiting = 200
  * namespace that the cache does not know as opted in is asked for and waited for by nobody: a forged
  * review leaves nothing behind.
  */
-export function createSecretMissing(options: {
-  index: PullSecretIndex
-  controller: SecretController
-  waitMs: number
-}): SecretMissing {
-  const { index, controller, waitMs } = options
+export function createSecretMissing(
+  { index, controller }: { index: PullSecretIndex; controller: SecretController },
+  { waitMs }: { waitMs: number },
+): SecretMissing {
   const vain = new LRUCache<string, true>({ max: mostVain, ttl: vainMs })
   const reason = (namespace: string) => controller.failure(namespace)?.message
   let waiting = 0
@@ -127,8 +117,8 @@ export function createSecretMissing(options: {
     waiting += 1
     const ms = Math.max(0, Math.floor(Math.min(waitMs, leftMs)))
     try {
-      const end = { ms, sooner: controller.whenFailed(namespace) }
-      const isThere = await before(end, signal => index.whenUsable(namespace, signal))
+      const limit = { ms, signal: controller.whenFailed(namespace) }
+      const isThere = await withinLimit(limit, signal => index.whenUsable(namespace, signal))
       // A review in a hurry says nothing about how long the Secret takes.
       if (!isThere && ms >= waitMs) vain.set(namespace, true)
       return isThere
@@ -141,23 +131,5 @@ export function createSecretMissing(options: {
     if (isUsable(secret)) return secret?.ours ? undefined : 'it is not one that pullpass made'
     if (!dryRun && (await appears(namespace, leftMs))) return undefined
     return reason(namespace) ?? 'it does not exist yet'
-  }
-}
-
-/** Runs with a signal that ends after `ms`, or with `sooner`; timer and listener end with the run. */
-async function before<T>(
-  { ms, sooner }: { ms: number; sooner: AbortSignal },
-  run: (signal: AbortSignal) => Promise<T>,
-): Promise<T> {
-  const controller = new AbortController()
-  const end = () => controller.abort()
-  const timer = setTimeout(end, ms)
-  sooner.addEventListener('abort', end)
-  if (sooner.aborted) end()
-  try {
-    return await run(controller.signal)
-  } finally {
-    clearTimeout(timer)
-    sooner.removeEventListener('abort', end)
   }
 }

@@ -242,7 +242,9 @@ t.test('a refused access token is renewed once, and the request is repeated once
     fixture.advance(60_000)
     environment.faults.set('mint', { accessTokens: 'expired' })
     const before = environment.ledger.requests('mint').length
-    await fixture.failure(issuer.mint('acme', 'd', live))
+    await fixture.failure(
+      issuer.mint({ organization: 'acme', description: 'd', permanent: true }, live),
+    )
     t.equal(environment.ledger.requests('mint').length, before + 2)
   }
 })

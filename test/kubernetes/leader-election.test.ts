@@ -58,7 +58,7 @@ t.test('a Lease is written with its holder, times and transitions', async t => {
 t.test('leader election works with a real API server', async t => {
   const plane = await startControlPlane()
   t.teardown(() => plane.stop())
-  const admin = createKubernetesClient({ kubeConfig: plane.kubeConfig(), timeoutMs: 10_000 })
+  const admin = createKubernetesClient({ kubeConfig: plane.kubeConfig() }, { timeoutMs: 10_000 })
   t.teardown(() => admin.close())
   const lease = (name: string) =>
     admin.coordination.readNamespacedLease({ namespace: 'default', name })
@@ -68,22 +68,19 @@ t.test('leader election works with a real API server', async t => {
     const proxy = await startFaultProxy(plane)
     const kubeConfig = new KubeConfig()
     kubeConfig.loadFromString(proxy.kubeconfig(plane.kubeConfig()))
-    const client = createKubernetesClient({ kubeConfig, timeoutMs: 5_000 })
+    const client = createKubernetesClient({ kubeConfig }, { timeoutMs: 5_000 })
     const metrics = new Registry()
     const log: { msg: string; error?: string }[] = []
     const clock = { ahead: 0 }
-    const leader = createLeader({
-      client,
-      namespace: 'default',
-      name,
-      identity,
-      leaseSeconds: 3,
-      renewSeconds: 0.5,
-      logger: pino({}, { write: line => log.push(JSON.parse(line)) }),
-      metrics,
-      now: () => performance.now() + clock.ahead,
-      ...timing,
-    })
+    const leader = createLeader(
+      {
+        client,
+        logger: pino({}, { write: line => log.push(JSON.parse(line)) }),
+        metrics,
+        now: () => performance.now() + clock.ahead,
+      },
+      { namespace: 'default', name, identity, leaseSeconds: 3, renewSeconds: 0.5, ...timing },
+    )
     const changes: boolean[] = []
     leader.onChange(leading => changes.push(leading))
     t.teardown(async () => {

@@ -73,7 +73,7 @@ function setupMissing(waitMs = 60_000) {
       return controller.signal
     },
   }
-  const missing = createSecretMissing({ index, controller, waitMs })
+  const missing = createSecretMissing({ index, controller }, { waitMs })
   return { index, wanted, signals, missing }
 }
 

@@ -222,7 +222,7 @@ t.test('a starting replica is not ready, and asks the API server to retry', asyn
   t.match(headers, { 'retry-after': '1', connection: 'close' })
   t.same([status, text], [503, 'pullpass is not ready yet\n'])
   const { status: ready, problems } = await pullpass.readyz()
-  t.same([ready, problems], [503, ['the first lists are not there yet']])
+  t.same([ready, problems], [503, ['the first lists have not arrived yet']])
   heal()
   await restarted
   const { body } = await fixture.create('warm', pod('on-time'))

@@ -28,7 +28,7 @@ const lines = (message: string) => all.flatMap(({ pullpass }) => pullpass.lines(
 t.test('250 pods in 50 namespaces share 50 tokens while the environment fails', async t => {
   const fails = { fail: 'unavailable', probability: 0.2 } as const
   faults.set('*', { ...fails, seed: 11 })
-  // A fifth of the mints succeed, but their responses are lost.
+  // A fifth of the mints is done, but the answer gets lost.
   faults.set('mint', {
     latencyMs: 3000,
     fail: 'reset',
