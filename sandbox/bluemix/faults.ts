@@ -36,6 +36,7 @@ export type Operation =
  * | error_html   | 500 with a page of HTML                                                  |
  * | error_text   | 500 `Internal Error` as text/plain                                       |
  * | unsupported  | 404, or `status`                                                         |
+ * | uaa_unavailable | organizations: 503 20004 UaaUnavailable, as CF-JSON                   |
  */
 export type Failure =
   | 'reset'
@@ -45,6 +46,7 @@ export type Failure =
   | 'error_html'
   | 'error_text'
   | 'unsupported'
+  | 'uaa_unavailable'
 
 export interface Fault {
   /** Delay before the request is handled. Always applies, whatever `probability` is. */
@@ -63,8 +65,11 @@ export interface Fault {
   retryAfterSeconds?: number
   /** unsupported: 404 (default) or 501. */
   status?: number
-  /** login: every password grant is refused this way, right or wrong. */
-  refuse?: 'locked' | 'federated' | 'password_expired'
+  /**
+   * login: every password grant is refused this way, right or wrong. `wrong_client`: every refresh,
+   * 400 invalid_grant.
+   */
+  refuse?: 'locked' | 'federated' | 'password_expired' | 'wrong_client'
   /** mint, list, get, revoke, oauth: every UAA token counts as expired there. */
   accessTokens?: 'expired'
   /** list: the rows do not give the token's text, or give an empty one. */

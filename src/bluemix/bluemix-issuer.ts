@@ -5,7 +5,8 @@ import { createDiscovery, withoutSlash } from './endpoints.ts'
 import { environmentFailure } from './http/answer.ts'
 import { createRequest, type Request } from './http/request.ts'
 import { type CredentialFiles, createCredentialFiles } from './login/credentials.ts'
-import type { Note } from './login/lockout-guard.ts'
+import { createLockoutGuard } from './login/lockout-guard.ts'
+import type { Note } from './login/login-record.ts'
 import { createTokenEndpoint } from './login/oauth.ts'
 import { createSession } from './login/session.ts'
 import { createOrganizations } from './organizations.ts'
@@ -52,11 +53,14 @@ export function createBluemixIssuer(options: {
   mayLogIn?: () => boolean
   /** The wall clock in epoch milliseconds. */
   now?: () => number
+  /** Monotonic milliseconds. */
+  elapsed?: () => number
 }): BluemixIssuer {
   const { settings, logger, metrics, note, now = Date.now } = options
+  const elapsed = options.elapsed ?? performance.now.bind(performance)
   const controller = new AbortController()
   const credentials = createCredentialFiles(settings.credentialsDirectory)
-  const shared = { logger, metrics, note, now, closing: controller.signal }
+  const shared = { logger, metrics, note, now, elapsed, closing: controller.signal }
   const { request, close } = createRequest({ ...options, ...settings, ...shared })
   const { session, registry } = connect({ ...shared, settings, credentials, request })
   const { watched, problem } = watch(credentials)
@@ -85,6 +89,7 @@ interface Parts {
   metrics: Registry
   note: Note
   now: () => number
+  elapsed: () => number
   closing: AbortSignal
 }
 
@@ -94,8 +99,13 @@ function connect(parts: Parts) {
   const registryUrl = withoutSlash(settings.registryUrl)
   const iam = settings.login === 'iam' ? withoutSlash(settings.iam ?? '') : undefined
   const discovery = createDiscovery({ ...parts, api })
-  const tokenEndpoint = createTokenEndpoint({ ...parts, iam, discovery })
-  const session = createSession({ ...parts, discovery, tokenEndpoint })
+  const { credentials, request, logger, metrics, note, now, elapsed, closing } = parts
+  const tokenEndpoint = createTokenEndpoint({ discovery, request, now }, { iam })
+  const guard = createLockoutGuard(
+    { server: tokenEndpoint, note, logger, metrics, now, elapsed },
+    { loginServer: iam ?? api },
+  )
+  const session = createSession({ credentials, guard, tokenEndpoint, request, now, closing })
   const organizations = createOrganizations({ ...parts, api, session, discovery })
   const { registryHost } = settings
   const registry = createRegistry({ ...parts, registryUrl, registryHost, session, organizations })

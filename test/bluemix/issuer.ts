@@ -12,7 +12,7 @@ import {
   type BluemixSettings,
   createBluemixIssuer,
 } from '../../src/bluemix/bluemix-issuer.ts'
-import type { Note } from '../../src/bluemix/login/lockout-guard.ts'
+import type { Note } from '../../src/bluemix/login/login-record.ts'
 import { TokenError } from '../../src/issuer/issuer.ts'
 
 export interface Scene {
@@ -69,7 +69,9 @@ export async function startScene(t: Test, change: Partial<BluemixSettings> = {})
   }
   const logger = pino({ level: 'trace' }, { write: line => said.push(line) })
   const now = () => Date.now() + offset
-  const issuer = createBluemixIssuer({ settings, logger, metrics, now, note: createNote() })
+  const elapsed = () => performance.now() + offset
+  const note = createNote()
+  const issuer = createBluemixIssuer({ settings, logger, metrics, now, elapsed, note })
   t.teardown(async () => {
     await issuer.close()
     const all = [...said, await metrics.metrics()].join('\n')

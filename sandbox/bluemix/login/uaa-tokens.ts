@@ -51,9 +51,15 @@ export function createSessions(parts: {
     parts.secrets.addJwt(token)
     return token
   }
+  const forgetTokensOf = ({ id }: User) => {
+    for (const token of refreshTokens) {
+      if (verifyHs256(token, key)?.user_id === id) refreshTokens.delete(token)
+    }
+  }
   const refreshTokenFor = (user: User, jti: string, now: number) => {
     const life = { iat: seconds(now), exp: seconds(now) + parts.settings.refreshTokenSeconds }
     const token = sign(refreshClaims(user, `${jti}-r`, { ...life, iss: parts.issuer }))
+    if (parts.settings.uniqueRefreshTokens) forgetTokensOf(user)
     refreshTokens.add(token)
     return token
   }
