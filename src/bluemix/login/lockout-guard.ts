@@ -8,6 +8,7 @@ import {
   afterLockedMs,
   createLoginRecord,
   isCounted,
+  type LoginRecord,
   type Note,
   type Outcome,
   type Reason,
@@ -64,16 +65,44 @@ const probeEveryMs = 30_000
  * the process may end before the answer arrives.
  */
 export function createLockoutGuard(dependencies: Dependencies, settings: Settings): LockoutGuard {
-  const { server, note, logger, now, elapsed } = dependencies
+  const { server, note, now, elapsed } = dependencies
   const record = createLoginRecord({ note, now, elapsed })
-  const logins = createLoginCounter(dependencies.metrics)
+  const { wait, admit } = createAdmission({ server, record, now, elapsed })
+  const report = createReport(dependencies.logger, dependencies.metrics)
   const keyOf = (digest: string) => fingerprint(digest, settings.loginServer)
+  return {
+    problem: digest => wait(keyOf(digest))?.error,
+    login: async (credentials, signal) => {
+      const key = keyOf(credentials.digest)
+      await admit(key, signal)
+      const end = await record.begin(key)
+      try {
+        const grant = await server.login(credentials, signal)
+        await end('granted')
+        report.granted(credentials, grant)
+        return grant
+      } catch (error) {
+        const { code, message } = error as TokenError
+        await end(outcomeOf(error as TokenError, signal), { code, message })
+        report.failed({ code, message })
+        throw wait(key)?.error ?? error
+      }
+    },
+  }
+}
+
+function createAdmission(dependencies: {
+  server: LoginServer
+  record: LoginRecord
+  now: () => number
+  elapsed: () => number
+}) {
+  const { server, record, now, elapsed } = dependencies
   let probeAt = elapsed()
   const wait = (key: string) => {
     const times = { nowMs: elapsed(), probeAt, clockOffset: now() - elapsed() }
     return waitFor(record.attempts(), key, times)
   }
-
   /** Resolves where a login is allowed now. */
   async function admit(key: string, signal: AbortSignal): Promise<void> {
     const known = wait(key)
@@ -89,28 +118,7 @@ export function createLockoutGuard(dependencies: Dependencies, settings: Setting
     record.explainLast(failure)
     throw wait(key)?.error ?? failure
   }
-
-  return {
-    problem: digest => wait(keyOf(digest))?.error,
-    login: async (credentials, signal) => {
-      const key = keyOf(credentials.digest)
-      await admit(key, signal)
-      const end = await record.begin(key)
-      try {
-        const grant = await server.login(credentials, signal)
-        await end('granted')
-        logins.inc({ outcome: 'success' })
-        logger.info({ with: credentials.kind, lifetimeMs: grant.lifetimeMs }, 'logged in')
-        return grant
-      } catch (error) {
-        const { code, message } = error as TokenError
-        await end(outcomeOf(error as TokenError, signal), { code, message })
-        logins.inc({ outcome: code })
-        logger.warn({ code, problem: message }, 'login failed')
-        throw wait(key)?.error ?? error
-      }
-    },
-  }
+  return { wait, admit }
 }
 
 /** Codes of failures before a request leaves. */
@@ -228,11 +236,21 @@ function fingerprint(digest: string, loginServer: string): string {
   return createHash('sha256').update(text).digest('hex').slice(0, 4)
 }
 
-function createLoginCounter(registry: Registry) {
-  return new Counter({
+function createReport(logger: Logger, metrics: Registry) {
+  const logins = new Counter({
     name: 'pullpass_logins_total',
     help: 'Full logins at the Bluemix environment, by outcome.',
     labelNames: ['outcome'],
-    registers: [registry],
+    registers: [metrics],
   })
+  return {
+    granted({ kind }: Credentials, { lifetimeMs }: Grant) {
+      logins.inc({ outcome: 'success' })
+      logger.info({ with: kind, lifetimeMs }, 'logged in')
+    },
+    failed({ code, message }: Reason) {
+      logins.inc({ outcome: code })
+      logger.warn({ code, problem: message }, 'login failed')
+    },
+  }
 }

@@ -57,15 +57,7 @@ interface Dependencies {
 export function createLoginRecord(dependencies: Dependencies): LoginRecord {
   const { note, now, elapsed } = dependencies
   let known: readonly Attempt[] = []
-  const write = () => {
-    const offset = now() - elapsed()
-    const attempts = known.map((attempt, index) => ({
-      ...attempt,
-      at: Math.round(attempt.at + offset),
-      reason: index === known.length - 1 ? attempt.reason : undefined,
-    }))
-    return note.write(JSON.stringify({ attempts }))
-  }
+  const write = () => note.write(noteText(known, now() - elapsed()))
   return {
     attempts: () => known,
     async read() {
@@ -122,6 +114,16 @@ function merge(known: readonly Attempt[], noted: readonly Attempt[]): Attempt[] 
     if (attempt.outcome !== 'begun' || !byId.has(attempt.id)) byId.set(attempt.id, attempt)
   }
   return [...byId.values()]
+}
+
+/** Only the last reason is of use, and a Lease should be small. */
+function noteText(known: readonly Attempt[], clockOffset: number): string {
+  const attempts = known.map((attempt, index) => ({
+    ...attempt,
+    at: Math.round(attempt.at + clockOffset),
+    reason: index === known.length - 1 ? attempt.reason : undefined,
+  }))
+  return JSON.stringify({ attempts })
 }
 
 function parse(text: string | undefined): Attempt[] {

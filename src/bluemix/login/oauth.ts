@@ -55,18 +55,13 @@ export function createTokenEndpoint(
 ): TokenEndpoint {
   const toUaa = uaaAt(discovery, request)
   const send = iam === undefined ? toUaa : iamAt(iam, request)
-  const read =
-    iam === undefined ? async (answer: Answer) => uaaGrant(answer) : iamReader(toUaa, now)
+  const read = iam === undefined ? uaaReader : iamReader(toUaa, now)
   const failed = (action: string, answer: Answer) => failure('login', action, answer, now())
   return {
-    locate: async signal => {
-      await discovery.endpoints(signal)
-    },
+    locate: async signal => void (await discovery.endpoints(signal)),
     login: async (credentials, signal) => {
-      const form = loginForm(credentials, iam !== undefined)
-      const secret = credentials.kind === 'api-key' ? credentials.apiKey : credentials.password
       try {
-        const answer = await send({ operation: 'login', form, secret }, signal)
+        const answer = await send(loginPost(credentials, iam !== undefined), signal)
         if (answer.status >= 300) throw failed('log in', answer)
         return await read(answer, signal)
       } catch (error) {
@@ -76,17 +71,14 @@ export function createTokenEndpoint(
       }
     },
     refresh: async (refreshToken, signal) => {
-      const form = refreshForm(refreshToken)
-      const answer = await send({ operation: 'refresh', form, secret: refreshToken }, signal)
+      const answer = await send(refreshPost('refresh', refreshToken), signal)
       if (answer.status < 300) return read(answer, signal)
       if (refreshEnded(answer)) return 'ended'
       throw failed('refresh the login', answer)
     },
     probe: async signal => {
-      const secret = randomUUID()
       try {
-        const post: Post = { operation: 'probe', form: refreshForm(secret), secret }
-        const answer = await send(post, signal)
+        const answer = await send(refreshPost('probe', randomUUID()), signal)
         if (refreshEnded(answer)) return undefined
         throw failed('log in', answer)
       } catch (error) {
@@ -188,21 +180,27 @@ export function hold(grant: Grant, digest: string, askedAt: number): Held {
 const iamApiKeyGrant = 'urn:ibm:params:oauth:grant-type:apikey'
 const iamClient = { uaa_client_id: 'cf', uaa_client_secret: '' }
 
-/** The fields that name the user. */
-function loginForm(credentials: Credentials, atIam: boolean): Record<string, string> {
+/** The request that names the user. */
+function loginPost(credentials: Credentials, atIam: boolean): Post {
+  const operation = 'login'
   if (credentials.kind === 'password') {
     const { username, password } = credentials
-    return { grant_type: 'password', username, password }
+    return { operation, form: { grant_type: 'password', username, password }, secret: password }
   }
   const { apiKey } = credentials
-  return atIam
+  const form: Post['form'] = atIam
     ? { grant_type: iamApiKeyGrant, apikey: apiKey }
     : { grant_type: 'password', username: 'apikey', password: apiKey }
+  return { operation, form, secret: apiKey }
 }
 
-/** The fields that renew a session. */
-function refreshForm(refreshToken: string): Record<string, string> {
-  return { grant_type: 'refresh_token', refresh_token: refreshToken }
+/** The request that renews a session. */
+function refreshPost(operation: 'refresh' | 'probe', secret: string): Post {
+  return { operation, form: { grant_type: 'refresh_token', refresh_token: secret }, secret }
+}
+
+async function uaaReader(answer: Answer): Promise<Grant> {
+  return uaaGrant(answer)
 }
 
 /** Throws a TokenError where the answer has no token. */
