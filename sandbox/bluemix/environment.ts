@@ -57,7 +57,7 @@ export interface BluemixEnvironment {
   readonly ledger: LedgerView
   /** Makes the access tokens issued so far expire, for the registry or everywhere. */
   expireAccessTokens(where: 'registry' | 'everywhere'): void
-  /** Refuses all refresh tokens issued so far. */
+  /** Refuses all refresh tokens issued so far, by UAA and by IAM. */
   revokeRefreshTokens(): void
   /** Adds a listener; returns a function that removes it. hooks.ts describes the events. */
   on(event: EventName, listener: Listener): () => void
@@ -127,7 +127,8 @@ export async function startBluemixEnvironment(
 }
 
 /** The part of the state that tests can use. */
-function viewOf({ hosts, settings, clock, ledger, directory, sessions, secrets }: World) {
+function viewOf(world: World) {
+  const { hosts, settings, clock, ledger, directory, sessions, secrets } = world
   return {
     domain: hosts.api.slice('api.'.length),
     ...{ hosts, settings, clock, ledger },
@@ -135,7 +136,10 @@ function viewOf({ hosts, settings, clock, ledger, directory, sessions, secrets }
     addOrganization: directory.addOrganization,
     organization: directory.organization,
     expireAccessTokens: sessions.expireAccessTokens,
-    revokeRefreshTokens: sessions.revokeRefreshTokens,
+    revokeRefreshTokens: () => {
+      sessions.revokeRefreshTokens()
+      world.iamTokens.endSessions()
+    },
     issued: () => [...new Set([...secrets.all(), ...directory.credentials()])],
   }
 }

@@ -32,23 +32,23 @@ export type Operation =
  * | reset        | the connection is reset                                                  |
  * | truncated    | the answer's head and half of its body, then a reset; the work was done   |
  * | cut          | half of the body, as if it were all of it; the work was done              |
- * | uaa_unavailable | organizations: 503 with 20004 CF-UaaUnavailable                        |
  * | rate_limited | 429; cloud controller: JSON as text/plain, `Retry-After` an epoch; UAA: text, no header. `info` is exempt |
  * | unavailable  | 503 with a page of HTML                                                  |
  * | error_html   | 500 with a page of HTML                                                  |
  * | error_text   | 500 `Internal Error` as text/plain                                       |
  * | unsupported  | 404, or `status`                                                         |
+ * | uaa_unavailable | organizations: 503 20004 UaaUnavailable, as CF-JSON                   |
  */
 export type Failure =
   | 'reset'
   | 'truncated'
   | 'cut'
-  | 'uaa_unavailable'
   | 'rate_limited'
   | 'unavailable'
   | 'error_html'
   | 'error_text'
   | 'unsupported'
+  | 'uaa_unavailable'
 
 export interface Fault {
   /** Delay before the request is handled. Always applies, whatever `probability` is. */
@@ -67,8 +67,11 @@ export interface Fault {
   retryAfterSeconds?: number
   /** unsupported: 404 (default) or 501. */
   status?: number
-  /** login: every password grant is refused this way, right or wrong. */
-  refuse?: 'locked' | 'federated' | 'password_expired'
+  /**
+   * login: every password grant is refused this way, right or wrong. `wrong_client`: every refresh,
+   * 400 invalid_grant.
+   */
+  refuse?: 'locked' | 'federated' | 'password_expired' | 'wrong_client'
   /** mint, list, get, revoke, oauth: every UAA token counts as expired there. */
   accessTokens?: 'expired'
   /** mint, list, get, revoke: refused as an access token that cannot be checked, or for the role. */

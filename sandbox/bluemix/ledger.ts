@@ -9,6 +9,7 @@ export type LoginKind =
   | 'iam_api_key'
   | 'iam_passcode'
   | 'iam_refresh'
+  | 'iam_token'
   | 'malformed'
 
 /** One request to a token endpoint of login, uaa or iam. Times are the environment's, epoch ms. */

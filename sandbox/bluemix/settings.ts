@@ -6,10 +6,16 @@ export interface Settings {
   refreshTokenSeconds: number
   /** Newer UAA: each refresh returns a new refresh token, and the old one becomes invalid. */
   rotateRefreshTokens: boolean
+  /** Newer UAA (`jwt.token.refresh.unique`): a login revokes the refresh tokens of earlier logins. */
+  uniqueRefreshTokens: boolean
   /** A cloud controller of today with v2 switched off. */
   v2Disabled: boolean
   /** The names under which IAM answers: `/oidc/token` in 2017, `/identity/token` later. */
   iamPaths: string[]
+  /** What separates the words of `response_type`; undefined: a comma or a blank. */
+  iamSeparator: ',' | ' ' | undefined
+  /** IAM gives UAA tokens along; without them, UAA exchanges IAM's token (`grant_type=iam_token`). */
+  iamGivesUaaTokens: boolean
   /** The status of a successful DELETE of a token. */
   revokeStatus: 200 | 204
   /** What a mint with a description gives that was used before; see registry-tokens.ts. */
@@ -33,8 +39,11 @@ export function defaultSettings(): Settings {
     accessTokenSeconds: 1_209_600,
     refreshTokenSeconds: 2_592_000,
     rotateRefreshTokens: false,
+    uniqueRefreshTokens: false,
     v2Disabled: false,
     iamPaths: ['/oidc/token', '/identity/token'],
+    iamSeparator: undefined,
+    iamGivesUaaTokens: true,
     revokeStatus: 204,
     repeatedDescription: 'new',
     tokenParts: 3,

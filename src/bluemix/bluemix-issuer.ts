@@ -5,7 +5,8 @@ import { createDiscovery, withoutSlash } from './endpoints.ts'
 import { environmentFailure } from './http/answer.ts'
 import { createRequest, type Request } from './http/request.ts'
 import { type CredentialFiles, createCredentialFiles } from './login/credentials.ts'
-import type { Note } from './login/lockout-guard.ts'
+import { createLockoutGuard } from './login/lockout-guard.ts'
+import type { Note } from './login/login-record.ts'
 import { createTokenEndpoint } from './login/oauth.ts'
 import { createSession } from './login/session.ts'
 import { createOrganizations } from './organizations.ts'
@@ -39,6 +40,8 @@ interface BluemixDependencies {
   mayLogIn?: () => boolean
   /** The wall clock in epoch milliseconds. */
   now?: () => number
+  /** Monotonic milliseconds. */
+  elapsed?: () => number
 }
 
 /**
@@ -54,12 +57,13 @@ export function createBluemixIssuer(
   const closing = controller.signal
   const { caFile, timeoutMs, credentialsDirectory } = settings
   const credentials = createCredentialFiles(credentialsDirectory)
+  const { elapsed = performance.now.bind(performance) } = dependencies
   const { request, close } = createRequest(
     { logger, metrics, closing, mayLogIn },
     { caFile, timeoutMs },
   )
   const { session, registry } = connect(
-    { credentials, request, logger, metrics, note, now, closing },
+    { credentials, request, logger, metrics, note, now, elapsed, closing },
     settings,
   )
   const { watched, problem } = watch(credentials)
@@ -88,28 +92,23 @@ interface Parts {
   metrics: Registry
   note: Note
   now: () => number
+  elapsed: () => number
   closing: AbortSignal
 }
 
 function connect(parts: Parts, settings: BluemixSettings) {
-  const { credentials, request, logger, metrics, note, now, closing } = parts
+  const { credentials, request, logger, metrics, note, now, elapsed, closing } = parts
   const { registryHost, account } = settings
   const api = withoutSlash(settings.api)
   const registryUrl = withoutSlash(settings.registryUrl)
   const iam = settings.login === 'iam' ? withoutSlash(settings.iam ?? '') : undefined
   const discovery = createDiscovery({ request, logger, now }, { api })
-  const tokenEndpoint = createTokenEndpoint({ iam, discovery, request, now })
-  const session = createSession({
-    credentials,
-    discovery,
-    tokenEndpoint,
-    request,
-    logger,
-    metrics,
-    now,
-    note,
-    closing,
-  })
+  const tokenEndpoint = createTokenEndpoint({ discovery, request, now }, { iam })
+  const guard = createLockoutGuard(
+    { server: tokenEndpoint, note, logger, metrics, now, elapsed },
+    { loginServer: iam ?? api },
+  )
+  const session = createSession({ credentials, guard, tokenEndpoint, request, now, closing })
   const organizations = createOrganizations({ session, discovery, now, closing }, { api })
   const accepts = createAccepts({ request, now }, { registryUrl, registryHost })
   const registry = createRegistry(

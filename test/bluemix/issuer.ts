@@ -8,7 +8,7 @@ import {
   startBluemixEnvironment,
 } from '../../sandbox/bluemix/environment.ts'
 import { type BluemixSettings, createBluemixIssuer } from '../../src/bluemix/bluemix-issuer.ts'
-import type { Note } from '../../src/bluemix/login/lockout-guard.ts'
+import type { Note } from '../../src/bluemix/login/login-record.ts'
 import { type Issuer, type ListedToken, TokenError } from '../../src/issuer/issuer.ts'
 
 export interface Fixture {
@@ -71,7 +71,9 @@ export async function startFixture(
   }
   const logger = pino({ level: 'trace' }, { write: line => said.push(line) })
   const now = () => Date.now() + offset
-  const issuer = createBluemixIssuer({ logger, metrics, now, note: createNote() }, settings)
+  const elapsed = () => performance.now() + offset
+  const note = createNote()
+  const issuer = createBluemixIssuer({ logger, metrics, now, elapsed, note }, settings)
   t.teardown(async () => {
     await issuer.close()
     const all = [...said, await metrics.metrics()].join('\n')

@@ -152,6 +152,39 @@ t.test('five failures in 20 minutes lock an account for 5 minutes', async t => {
   t.equal(await attempt(password), 'granted')
 })
 
+t.test(
+  'a login counts whether or not its answer arrives, and one while locked does not',
+  async t => {
+    const { environment, login } = await startCaller(t)
+    const { name, password } = environment.user
+    const attempt = (secret: string) =>
+      login({ grant_type: 'password', username: name, password: secret })
+    environment.faults.set('login', { fail: 'unavailable' })
+    for (let count = 1; count <= 5; count += 1) t.equal((await attempt('x')).status, 503)
+    environment.faults.set('login', { fail: 'unavailable', when: 'after' })
+    for (let count = 1; count <= 3; count += 1) t.equal((await attempt('x')).status, 503)
+    environment.faults.set('login', { fail: 'reset', when: 'after' })
+    await t.rejects(attempt('x'))
+    environment.faults.set('login', { fail: 'truncated' })
+    await t.rejects(attempt('x'))
+    environment.faults.clear()
+    for (let minutes = 0; minutes < 5; minutes += 1) {
+      t.match((await attempt(password)).json.error_description, /has been locked/)
+      environment.clock.advance(60_000)
+    }
+    t.equal((await attempt(password)).status, 200, 'tries while locked do not prolong the lock')
+  },
+)
+
+t.test('a refresh names no user to count for', async t => {
+  const { environment, login } = await startCaller(t)
+  for (let count = 1; count <= 9; count += 1) {
+    await login({ grant_type: 'refresh_token', refresh_token: 'made-up' })
+  }
+  const key = { grant_type: 'password', username: 'apikey', password: environment.apiKey }
+  t.equal((await login(key)).status, 200)
+})
+
 t.test('wrong API keys count together', async t => {
   const { environment, login } = await startCaller(t)
   const form = { grant_type: 'password', username: 'apikey' }
@@ -201,6 +234,73 @@ t.test('a refresh returns the same refresh token, and errors quote it', async t 
   environment.clock.advance(2_592_001_000)
   const late = await refresh(fourth.refresh_token)
   t.match(late.json.error_description, `(expired): ${fourth.refresh_token} expired at`)
+})
+
+t.test('a refresh token of another client, and one from before another login', async t => {
+  const { environment, login } = await startCaller(t)
+  const key = { grant_type: 'password', username: 'apikey', password: environment.apiKey }
+  const { refresh_token } = (await login(key)).json
+  const refresh = () => login({ grant_type: 'refresh_token', refresh_token })
+  environment.faults.set('login', { refuse: 'wrong_client' })
+  const wrong = await refresh()
+  t.match([wrong.status, wrong.json.error], [400, 'invalid_grant'])
+  t.match(wrong.json.error_description, `Wrong client for this refresh token: ${refresh_token}`)
+  environment.faults.clear()
+  environment.settings.uniqueRefreshTokens = true
+  t.equal((await refresh()).status, 200)
+  await login(key)
+  t.match((await refresh()).json, { error: 'invalid_token', error_description: /revoked/ })
+})
+
+t.test('UAA exchanges a token of IAM', async t => {
+  const { environment, call, login } = await startCaller(t)
+  environment.settings.iamGivesUaaTokens = false
+  const form = {
+    grant_type: 'urn:ibm:params:oauth:grant-type:apikey',
+    apikey: environment.apiKey,
+    response_type: 'cloud_iam,uaa',
+    uaa_client_id: 'cf',
+    uaa_client_secret: '',
+  }
+  const headers = { authorization: basic('bx', 'bx') }
+  const { json } = await call('iam', '/oidc/token', { form, headers })
+  t.notOk(json.uaa_token)
+  const exchange = (token: string) =>
+    login({ grant_type: 'iam_token', iam_token: token, scope: '' })
+  const { access_token } = (await exchange(json.access_token)).json
+  const authorization = `Bearer ${access_token}`
+  t.equal((await call('api', '/v2/organizations', { headers: { authorization } })).status, 200)
+  for (const token of [json.refresh_token, access_token, 'x']) {
+    t.match(await exchange(token), { status: 401, json: { error: 'invalid_token' } })
+  }
+})
+
+t.test('IAM ends sessions, and may insist on one separator', async t => {
+  const { environment, call } = await startCaller(t)
+  const uaa = { uaa_client_id: 'cf', uaa_client_secret: '', response_type: 'cloud_iam uaa' }
+  const ask = (form: Record<string, string>) =>
+    call('iam', '/oidc/token', { form, headers: { authorization: basic('bx', 'bx') } })
+  const grant_type = 'urn:ibm:params:oauth:grant-type:apikey'
+  const key = { ...uaa, grant_type, apikey: environment.apiKey }
+  environment.settings.iamSeparator = ' '
+  t.match((await ask({ ...key, response_type: 'cloud_iam,uaa' })).json, {
+    errorCode: 'BXNIM0109E',
+    errorMessage: /response_type/,
+  })
+  const { refresh_token } = (await ask(key)).json
+  environment.revokeRefreshTokens()
+  const ended = await ask({ ...uaa, grant_type: 'refresh_token', refresh_token })
+  t.match([ended.status, ended.json.errorCode], [400, 'BXNIM0439E'])
+})
+
+t.test('the cloud controller says that UAA is not available', async t => {
+  const caller = await startCaller(t)
+  const token = await caller.accessToken()
+  caller.environment.faults.set('organizations', { fail: 'uaa_unavailable' })
+  const v2 = await listV2(caller, token, '')
+  t.match([v2.status, v2.json.code, v2.json.error_code], [503, 20004, 'CF-UaaUnavailable'])
+  const v3 = await listV3(caller, token, '')
+  t.match([v3.status, v3.json.errors[0].code], [503, 20004])
 })
 
 t.test('IAM returns four tokens if they are requested', async t => {

@@ -15,8 +15,6 @@ export function failureAnswer(
     case 'truncated':
     case 'cut':
       return undefined
-    case 'uaa_unavailable':
-      return refuse(received.path.startsWith('/v3'), uaaUnavailable)
     case 'rate_limited':
       return rateLimited(received, hosts)
     case 'unavailable':
@@ -25,6 +23,8 @@ export function failureAnswer(
       return html(500, '500 Internal Server Error')
     case 'error_text':
       return text(500, 'Internal Error')
+    case 'uaa_unavailable':
+      return refuse(received.path.startsWith('/v3'), uaaUnavailable)
     case 'unsupported':
       return text(received.fault.status ?? 404, '404 page not found\n')
   }
