@@ -1,5 +1,6 @@
 import { Tokenizer, TokenType } from '@streamparser/json'
 import { injectLabel } from '../names.ts'
+import { StringCutter } from './cut-strings.ts'
 import { isObject, MIRROR_ANNOTATION } from './pod.ts'
 
 /**
@@ -12,6 +13,7 @@ import { isObject, MIRROR_ANNOTATION } from './pod.ts'
  * | any other field                    | nothing                                                  |
  * | a list of the shape                | its first entry, and each object with a field of ours    |
  * | an object or list in another place | `{}` or `[]`: neither a text nor a number                |
+ * | a string of more than 4 KiB        | of a large body its beginning: no field needs more       |
  */
 type Shape =
   | { kind: 'value' }
@@ -66,6 +68,9 @@ const MOST_ENTRIES = 200_000
 /** Bytes between two pauses: a few milliseconds where every byte is a token. */
 const SLICE = 8 << 10
 
+/** No name, label or image reference that Kubernetes accepts is as long. */
+const LONGEST_STRING = 4 << 10
+
 /** Thrown for a body that no pod of a cluster can have. */
 export class TooManyValues extends Error {
   override name = 'TooManyValues'
@@ -86,17 +91,29 @@ export function* parseFields(chunks: readonly Uint8Array[]): Generator<void, unk
   const tokenizer = new Tokenizer({ stringBufferSize: 64 << 10, numberBufferSize: 64 })
   tokenizer.onToken = ({ token, value }) => builder.take(token, value)
   try {
-    for (const chunk of chunks) {
-      for (let at = 0; at < chunk.length; at += SLICE) {
-        tokenizer.write(chunk.subarray(at, at + SLICE))
-        yield
-      }
+    let written = 0
+    for (const part of partsOf(chunks)) {
+      tokenizer.write(part)
+      written += part.length
+      if (written < SLICE) continue
+      written = 0
+      yield
     }
     if (!tokenizer.isEnded) tokenizer.end()
   } catch (error) {
     throw error instanceof TooManyValues ? error : new SyntaxError('not JSON')
   }
   return builder.result()
+}
+
+/** The chunks in small parts, without the ends of long strings. */
+function* partsOf(chunks: readonly Uint8Array[]): Generator<Uint8Array> {
+  const cutter = new StringCutter(LONGEST_STRING)
+  for (const chunk of chunks) {
+    for (let at = 0; at < chunk.length; at += SLICE) {
+      yield* cutter.cut(chunk.subarray(at, at + SLICE))
+    }
+  }
 }
 
 function pick(found: unknown, shape: Shape): unknown {

@@ -1,4 +1,5 @@
 import t from 'tap'
+import { StringCutter } from '../../src/webhook/cut-strings.ts'
 import { imagesOf } from '../../src/webhook/pod.ts'
 import { addPullSecret } from '../../src/webhook/response.ts'
 import { readReview } from '../../src/webhook/review.ts'
@@ -165,3 +166,53 @@ function sort(value: unknown): unknown {
     .map(([key, field]) => [key, sort(field)])
     .toSorted(([a], [b]) => (String(a) < String(b) ? -1 : 1))
 }
+
+const characters = [
+  ...['a', '\\\\', '\\"', '\\u00e4', '\\ud83d\\ude00', 'ü', '€', '😀', '{', '\\n', '\\\\\\\\'],
+]
+
+/** A JSON list of strings, and the length of each in bytes. */
+function generateStrings(random: (below: number) => number): { json: string; bytes: number[] } {
+  const texts = Array.from({ length: 1 + random(4) }, () =>
+    Array.from({ length: random(30) }, () => characters[random(characters.length)]).join(''),
+  )
+  const json = `[${texts.map(text => `"${text}"`).join(', ')}]`
+  return { json, bytes: texts.map(text => Buffer.byteLength(text)) }
+}
+
+function cutStrings(json: string, most: number, pieceBytes: number): string[] {
+  const bytes = Buffer.from(json)
+  const cutter = new StringCutter(most)
+  const kept: Uint8Array[] = []
+  for (let at = 0; at < bytes.length; at += pieceBytes) {
+    kept.push(...cutter.cut(bytes.subarray(at, at + pieceBytes)))
+  }
+  return JSON.parse(Buffer.concat(kept).toString())
+}
+
+t.test('a long string keeps its beginning, and nothing else is cut', async t => {
+  const random = createRandom(7)
+  const isRight = (found: string | undefined, whole: string, bytes: number) =>
+    bytes <= 12
+      ? found === whole
+      : found !== undefined && whole.startsWith(found) && Buffer.byteLength(found) < 24
+  let wrong: string | undefined
+  for (let round = 0; round < 5000; round++) {
+    const { json, bytes } = generateStrings(random)
+    const found = cutStrings(json, 12, 1 + random(20))
+    const whole: string[] = JSON.parse(json)
+    const isSame = whole.every((text, index) => isRight(found[index], text, bytes[index] ?? 0))
+    if (!isSame || found.length !== whole.length) wrong ??= `${json} gives ${found}`
+  }
+  t.equal(wrong, undefined)
+})
+
+t.test('of a body with long strings in other fields, the fields are read', async t => {
+  const env = Array.from({ length: 20 }, () => ({ value: '<"\\'.repeat(50_000) }))
+  const body = {
+    request: { uid: 'u', object: { spec: { containers: [{ env, image: 'x/y:1' }] } } },
+  }
+  for (const piece of [1000, 1 << 16]) {
+    t.same(parse(JSON.stringify(body).replaceAll('<', '\\u003c'), piece), pickFields(body))
+  }
+})
