@@ -38,7 +38,7 @@ interface FairQueue {
 }
 
 /** Then the event loop gets to read what arrived meanwhile. One body of the largest kind takes as long. */
-const longestTurnMs = 2
+const longestTurnMs = 1
 
 /** Work on requests whose body is there: for a short time without a pause, the addresses in turn. */
 export function createFairQueue(most: { perAddress: number; inAll: number }): FairQueue {
