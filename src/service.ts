@@ -6,10 +6,11 @@ import { type BluemixSettings, createBluemixIssuer } from './bluemix/bluemix-iss
 import { createCertificateSource } from './certificate/source.ts'
 import type { Config } from './config/config.ts'
 import { type Controller, createController } from './controller/controller.ts'
-import { buildOperationsServer, createHealth, type State } from './health.ts'
+import { createFailureStore } from './failure.ts'
+import { buildOperationsServer, createHealth, type Problem, type State } from './health.ts'
 import { guardIssuer, reportListing } from './issuer/guarded-issuer.ts'
 import { createKubernetesClient } from './kubernetes/client.ts'
-import { createReportProblem, watchProblems } from './kubernetes/events.ts'
+import { createReportProblem, eventReason, watchProblems } from './kubernetes/events.ts'
 import { createLeader } from './kubernetes/leader-election.ts'
 import { createLeaseAnnotation } from './kubernetes/lease.ts'
 import { createServerClock } from './kubernetes/server-clock.ts'
@@ -45,8 +46,8 @@ export function createApp(options: Omit<ServiceOptions, 'metrics'>): App {
   const { shutdown } = dependencies.config
   let state: State = 'starting'
   const running: Running = {}
-  const health = createHealth(dependencies, () => ({ state, controller: running.controller }))
-  reportWarnings(dependencies, health.warnings)
+  const health = createHealth(dependencies, () => ({ state }))
+  reportProblems(dependencies, health.problems)
   const operations = buildOperationsServer(health)
   return {
     start: async () => {
@@ -71,10 +72,13 @@ export function createApp(options: Omit<ServiceOptions, 'metrics'>): App {
 }
 
 /** What lasts is an event of the release namespace too. */
-function reportWarnings({ config, reportProblem }: Dependencies, problems: () => string[]): void {
+function reportProblems({ config, reportProblem }: Dependencies, problems: () => Problem[]): void {
   const { namespace } = config.kubernetes
   const release = { kind: 'Namespace', name: namespace, namespace }
-  watchProblems({ problems, tell: note => reportProblem(release, 'PullpassProblem', note) })
+  watchProblems({
+    problems,
+    tell: ({ code, message }) => reportProblem(release, eventReason(code), message),
+  })
 }
 
 /**
@@ -134,6 +138,9 @@ export interface ServiceOptions {
   standalone?: boolean
 }
 
+/** The annotation of the Lease. */
+const organizations = 'pullpass.io/organizations'
+
 /** The dependencies that stand by themselves. */
 export type Dependencies = ReturnType<typeof createDependencies>
 
@@ -154,12 +161,8 @@ export function createDependencies(options: ServiceOptions) {
   const settings = issuerSettings(config)
   const lease = { ...shared, name: leader.leaseName, annotation: 'pullpass.io/logins' }
   const leadership = createLeader({ ...lease, ...leader })
-  const organizationsAnnotation = createLeaseAnnotation({
-    ...lease,
-    annotation: 'pullpass.io/organizations',
-  })
-  const mayLogIn = () => standalone || leadership.leading()
   const note = createLeaseAnnotation(lease)
+  const mayLogIn = () => standalone || leadership.leading()
   const now = () => clock.now().getTime()
   return {
     config,
@@ -169,12 +172,13 @@ export function createDependencies(options: ServiceOptions) {
     clock,
     rules,
     index,
+    failureStore: createFailureStore(),
     reportProblem: createReportProblem(shared),
     store: createSecretStore(client, rules.secretName),
     watches: createWatches({ ...shared, index, secretName: rules.secretName }),
     certificate: createCertificateSource({ ...shared, settings: config.certificate, clock }),
     leader: leadership,
-    organizationsAnnotation,
+    organizationsAnnotation: createLeaseAnnotation({ ...lease, annotation: organizations }),
     issuer: createBluemixIssuer({ settings, logger, metrics, note, mayLogIn, now }),
   }
 }
@@ -192,6 +196,7 @@ function createControllerOf(dependencies: Dependencies, cluster: string): Contro
     ...controller,
     cluster,
     issuer: reportListing(guardIssuer(dependencies.issuer, controller), dependencies),
+    environmentProblem: dependencies.issuer.problem,
     leadership: dependencies.leader,
     organizations: bluemix,
     now: dependencies.clock.now,
@@ -205,11 +210,11 @@ function createControllerOf(dependencies: Dependencies, cluster: string): Contro
 
 /** The admission of a pod, on what the watches know and with the controller to ask. */
 function createMutatePodOf(dependencies: Dependencies, controller: Controller): MutatePod {
-  const { config, index, store, rules, logger, metrics } = dependencies
+  const { config, index, store, rules, failureStore, logger, metrics } = dependencies
   const { waitMs } = config.admission
   return createMutatePod({
     index,
-    secretMissing: createSecretMissing({ index, controller, waitMs }),
+    secretMissing: createSecretMissing({ index, controller, failures: failureStore }, { waitMs }),
     isOptedIn: createIsOptedIn({ index, store }),
     rules: { ...rules, releaseNamespace: config.kubernetes.namespace },
     logger,

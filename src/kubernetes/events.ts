@@ -51,23 +51,38 @@ export function createReportProblem(options: {
   }
 }
 
+/** Something that an event says. */
+interface Problem {
+  code: string
+  message: string
+}
+
 /**
- * Tells of every problem that is there at two looks in a row, so that a passing one makes no event,
+ * Reports each problem that is there at two looks in a row, so that a passing one makes no event,
  * and again every ten minutes while it lasts. Returns how to end it.
  */
 export function watchProblems(options: {
-  problems: () => string[]
-  tell: (note: string) => Promise<void>
+  problems: () => Problem[]
+  tell: (problem: Problem) => Promise<void>
   everyMs?: number
 }): () => void {
   const { problems, tell, everyMs = 5000 } = options
   /** At how many looks in a row each problem was there by now. */
   let seen = new Map<string, number>()
   const look = () => {
-    seen = new Map(problems().map(note => [note, (seen.get(note) ?? 0) + 1]))
+    const found = new Map(problems().map(problem => [problem.message, problem]))
+    seen = new Map([...found.keys()].map(message => [message, (seen.get(message) ?? 0) + 1]))
     const period = Math.ceil(againMs / everyMs)
-    for (const [note, looks] of seen) if (looks % period === 2 % period) void tell(note)
+    for (const [message, looks] of seen) {
+      const problem = found.get(message)
+      if (problem !== undefined && looks % period === 2 % period) void tell(problem)
+    }
   }
   const timer = setInterval(look, everyMs).unref()
   return () => clearInterval(timer)
+}
+
+/** `organization_not_found` as the reason of an event: `OrganizationNotFound`. */
+export function eventReason(code: string): string {
+  return code.replace(/(?:^|_)([a-z])/g, (_, letter: string) => letter.toUpperCase())
 }

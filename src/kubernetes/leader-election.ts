@@ -17,6 +17,14 @@ export interface Leadership {
   /** The lease is certainly ours at this moment, whatever happened to this process in between. */
   leading(): boolean
   onChange(listener: (leading: boolean) => void): void
+  /**
+   * What this replica, while it leads, has in an annotation of the Lease. A change is written at
+   * once, in the request that renews: nobody but the holder writes it, and only over the state that
+   * was read. Undefined: no such annotation.
+   */
+  annotate(annotation: string, text: string | undefined): void
+  /** Calls the listener with the annotations of the Lease each time they are read while another replica leads. */
+  onAnnotations(listener: (annotations: Record<string, string>) => void): void
 }
 
 interface LeaderOptions {
@@ -49,27 +57,27 @@ export function createLeader(
   const { namespace, name, identity, metrics = new Registry() } = options
   const logger = options.logger.child({ lease: `${namespace}/${name}`, identity })
   const now = options.now ?? performance.now.bind(performance)
-  const help = '1 where this replica leads'
-  const gauge = new Gauge({ name: 'pullpass_leader', help, registers: [metrics] })
-  const changed = (leading: boolean) => {
-    gauge.set(Number(leading))
-    logger.info(leading ? 'leading' : 'not leading any more')
-  }
+  const gauge = createGauge(metrics)
   const state: State = {
     ...options,
     now,
     logger,
     store: createLeaseStore({ ...options, limitMs: options.renewSeconds * 1000 }),
-    validity: createLeaseValidity({ now, logger, changed }),
+    validity: createLeaseValidity({ now, logger, changed: leading => gauge.set(Number(leading)) }),
     stopping: new AbortController(),
     held: undefined,
     observation: undefined,
     lastError: undefined,
+    annotations: {},
+    listeners: [],
+    wake: new AbortController(),
   }
   let loop: Promise<void> | undefined
   return {
     leading: state.validity.current,
     onChange: state.validity.onChange,
+    annotate: (annotation, text) => annotate(state, annotation, text),
+    onAnnotations: listener => void state.listeners.push(listener),
     problem: () => state.lastError,
     start() {
       loop ??= run(state)
@@ -83,6 +91,11 @@ export function createLeader(
   }
 }
 
+function createGauge(metrics: Registry) {
+  const help = '1 where this replica leads'
+  return new Gauge({ name: 'pullpass_leader', help, registers: [metrics] })
+}
+
 interface State extends LeaderOptions {
   readonly now: () => number
   readonly store: LeaseStore
@@ -92,18 +105,35 @@ interface State extends LeaderOptions {
   held: V1Lease | undefined
   observation: Observation | undefined
   lastError: string | undefined
+  annotations: Record<string, string | undefined>
+  readonly listeners: ((annotations: Record<string, string>) => void)[]
+  /** Ends the pause before the next renewal. */
+  wake: AbortController
 }
+
+function annotate(state: State, annotation: string, text: string | undefined): void {
+  const isNew = !(annotation in state.annotations) || state.annotations[annotation] !== text
+  state.annotations[annotation] = text
+  if (isNew && state.validity.current()) state.wake.abort()
+}
+
+/** Candidates learn within a second what the leader writes, and that the lease is free. */
+const longestPauseMs = 800
 
 async function run(state: State): Promise<void> {
   const { signal } = state.stopping
   while (!signal.aborted) {
     const error = await takeOrRenew(state).then(nothing, (failure: Error) => failure)
     report(state, error)
-    // Candidates ask more often, lest a released lease lie idle, and out of step.
-    // Nor does a leader whose renewal failed wait until the lease is in doubt.
-    const calm = state.validity.current() && !error
+    // A candidate asks more often, and so does a leader whose renewal failed.
+    const calm = state.held !== undefined && !error
     const part = calm ? 1 : 0.2 * (1 + Math.random())
-    await sleep(state.renewSeconds * 1000 * part, undefined, { signal }).catch(() => {})
+    const pauseMs = state.renewSeconds * 1000 * part
+    const wake = AbortSignal.any([signal, state.wake.signal])
+    await sleep(calm ? pauseMs : Math.min(pauseMs, longestPauseMs), undefined, {
+      signal: wake,
+    }).catch(() => {})
+    state.wake = new AbortController()
   }
 }
 
@@ -114,8 +144,10 @@ async function takeOrRenew(state: State): Promise<void> {
   const lease = await store.read()
   if (!lease) return void (await take(state, undefined))
   state.observation = observe(state.observation, lease.spec ?? {}, state.now())
-  if (mayTake(state.observation, identity, state.now())) await take(state, lease)
-  else validity.end()
+  if (mayTake(state.observation, identity, state.now())) return void (await take(state, lease))
+  validity.end()
+  const annotations = lease.metadata?.annotations ?? {}
+  for (const listener of state.listeners) call(state.logger, () => listener(annotations))
 }
 
 /** True: the lease is ours, from the time before the request was sent. */
@@ -123,7 +155,7 @@ async function take(state: State, before: V1Lease | undefined): Promise<boolean>
   const { store, identity, leaseSeconds, validity } = state
   const requestedAt = state.now()
   const spec = takenBy(identity, before?.spec, { leaseSeconds, wallClock: new Date() })
-  state.held = await store.write(before, spec)
+  state.held = await store.write(before, { spec, annotations: state.annotations })
   if (!state.held || state.stopping.signal.aborted) return state.held !== undefined
   validity.extend(requestedAt + leaseSeconds * 1000 * CERTAIN_PART)
   return true
@@ -132,7 +164,7 @@ async function take(state: State, before: V1Lease | undefined): Promise<boolean>
 async function giveBack({ store, identity }: State): Promise<void> {
   const lease = await store.read()
   if (lease?.spec?.holderIdentity !== identity) return
-  await store.write(lease, released(lease.spec, new Date()))
+  await store.write(lease, { spec: released(lease.spec, new Date()), annotations: {} })
 }
 
 const nothing = () => undefined
@@ -181,6 +213,7 @@ function createLeaseValidity(options: {
     if (leading) expiry = setTimeout(tell, certainUntil - now() + 1)
     if (leading === told) return
     told = leading
+    logger.info(leading ? 'leading' : 'not leading any more')
     for (const listener of listeners) call(logger, () => listener(leading))
   }
 

@@ -5,7 +5,7 @@ import {
   type V1LeaseSpec,
   V1MicroTime,
 } from '@kubernetes/client-node'
-import { asKubernetesError, type KubernetesClient } from './client.ts'
+import { asKubernetesError, type KubernetesClient, KubernetesError } from './client.ts'
 import { inTime } from './errors.ts'
 
 /**
@@ -73,7 +73,13 @@ export interface LeaseStore {
   /**
    * Creates the Lease, or replaces exactly the state `before`. Undefined: somebody else was faster.
    */
-  write(before: V1Lease | undefined, spec: V1LeaseSpec): Promise<V1Lease | undefined>
+  write(before: V1Lease | undefined, next: LeaseContent): Promise<V1Lease | undefined>
+}
+
+interface LeaseContent {
+  spec: V1LeaseSpec
+  /** Changes only these; undefined removes one. */
+  annotations: Record<string, string | undefined>
 }
 
 /**
@@ -108,26 +114,41 @@ export function createLeaseStore(options: {
 
   return {
     read: () => asked('read', api.readNamespacedLease({ namespace, name }), [404]),
-    write(before, spec) {
+    write(before, { spec, annotations: changes }) {
+      const annotations = changed(before?.metadata?.annotations, changes)
       if (!before) {
-        const body = { metadata: { namespace, name }, spec }
+        const body = { metadata: { namespace, name, annotations }, spec }
         return asked('create', api.createNamespacedLease({ namespace, body }), [409])
       }
-      const body = { ...before, spec }
+      const body = { ...before, metadata: { ...before.metadata, annotations }, spec }
       return asked('renew', api.replaceNamespacedLease({ namespace, name, body }), [404, 409])
     },
   }
 }
 
+function changed(
+  before: Record<string, string> | undefined,
+  changes: Record<string, string | undefined>,
+): Record<string, string> {
+  const all = Object.entries({ ...before, ...changes })
+  return Object.fromEntries(all.flatMap(([key, text]) => (text === undefined ? [] : [[key, text]])))
+}
+
 interface LeaseAnnotation {
   read(): Promise<string | undefined>
-  /** Where the Lease does not exist, nobody leads and there is nothing to share: not written. */
+  /**
+   * Rejects with a 409 where somebody else has changed the text since it was last read or written
+   * here. Where the Lease does not exist, nobody leads and there is nothing to share: not written.
+   */
   write(text: string): Promise<void>
 }
 
+/** The leader renews meanwhile: a write that meets a renewal is tried again. */
+const mostTries = 5
+
 /**
- * A line of text in an annotation of a Lease: there as long as the Lease, and readable to whoever
- * leads next. Both calls reject with a KubernetesError.
+ * A line of text in an annotation of a Lease: there as long as the Lease, and readable to the next
+ * leader. Both calls reject with a KubernetesError.
  */
 export function createLeaseAnnotation(options: {
   client: Pick<KubernetesClient, 'coordination'>
@@ -137,21 +158,42 @@ export function createLeaseAnnotation(options: {
 }): LeaseAnnotation {
   const { client, namespace, name, annotation } = options
   const id = `Lease ${namespace}/${name}`
+  let known: { text: string | undefined } | undefined
+
+  /** Every write carries the version that was read. */
+  async function write(text: string, triesLeft: number): Promise<void> {
+    const { metadata } = await client.coordination.readNamespacedLease({ namespace, name })
+    const before = metadata?.annotations?.[annotation]
+    if (known !== undefined && known.text !== before) throw changedByOthers(id, annotation)
+    const resourceVersion = metadata?.resourceVersion
+    const body = { metadata: { resourceVersion, annotations: { [annotation]: text } } }
+    try {
+      await client.coordination.patchNamespacedLease(
+        { namespace, name, body },
+        setHeaderOptions('Content-Type', PatchStrategy.MergePatch),
+      )
+      known = { text }
+    } catch (error) {
+      const isNewer = asKubernetesError(`annotate ${id}`, error).status === 409
+      if (!isNewer || triesLeft === 0) throw error
+      await write(text, triesLeft - 1)
+    }
+  }
+
   return {
     read: () =>
       unlessAbsent(`read ${id}`, async () => {
         const lease = await client.coordination.readNamespacedLease({ namespace, name })
-        return lease.metadata?.annotations?.[annotation]
+        known = { text: lease.metadata?.annotations?.[annotation] }
+        return known.text
       }),
-    write: text =>
-      unlessAbsent(`annotate ${id}`, async () => {
-        const body = { metadata: { annotations: { [annotation]: text } } }
-        await client.coordination.patchNamespacedLease(
-          { namespace, name, body },
-          setHeaderOptions('Content-Type', PatchStrategy.MergePatch),
-        )
-      }),
+    write: text => unlessAbsent(`annotate ${id}`, () => write(text, mostTries)),
   }
+}
+
+function changedByOthers(id: string, annotation: string): KubernetesError {
+  const message = `cannot annotate ${id}: another process has changed ${annotation}`
+  return new KubernetesError(message, { status: 409, reason: 'Conflict' })
 }
 
 async function unlessAbsent<T>(action: string, work: () => Promise<T>): Promise<T | undefined> {

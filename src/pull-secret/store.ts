@@ -40,28 +40,31 @@ export function createSecretStore(client: KubernetesClient, secretName: string):
   const read = (namespace: string) =>
     orAbsent(`read ${at(namespace)}`, client.core.readNamespacedSecret({ name, namespace }))
   const apply = createApply(client, name)
+  const check = createCheck(client, name)
   return {
     readNamespace: namespace =>
       orAbsent(`read Namespace ${namespace}`, client.core.readNamespace({ name: namespace })),
     read,
-    apply: (secret, over) =>
-      named(`apply ${at(secret.metadata?.namespace ?? '')}`, apply(secret, over, {})),
-    check: async (secret, over) => {
-      const namespace = secret.metadata?.namespace ?? ''
+    apply: async (secret, over) => {
       try {
-        await apply(secret, over, { dryRun: 'All' })
+        return await apply(secret, over, {})
       } catch (error) {
-        if (isDryRunUnsupported(error)) return
-        const exists = async () => over !== undefined || (await read(namespace)) !== undefined
-        throw await refused(asKubernetesError(`apply ${at(namespace)}`, error), error, exists)
+        const failure = asKubernetesError(`apply ${at(namespaceOf(secret))}`, error)
+        // Its own words could quote the credential that it was to store.
+        if (isWorded(failure)) await check(withoutCredential(secret), over)
+        throw failure
       }
     },
+    check,
     remove: async ({ namespace, uid, resourceVersion }) => {
       const body = { preconditions: { uid, resourceVersion } }
-      await orAbsent(
-        `delete ${at(namespace)}`,
-        client.core.deleteNamespacedSecret({ name, namespace, body }),
-      )
+      try {
+        await client.core.deleteNamespacedSecret({ name, namespace, body })
+      } catch (error) {
+        const failure = asKubernetesError(`delete ${at(namespace)}`, error)
+        if (failure.status === 404) return
+        throw await withWords(failure, error, async () => true)
+      }
     },
   }
 }
@@ -83,22 +86,57 @@ function createApply({ core }: KubernetesClient, name: string) {
   }
 }
 
+function createCheck(client: KubernetesClient, name: string): SecretStore['check'] {
+  const apply = createApply(client, name)
+  return async (secret, over) => {
+    try {
+      await apply(secret, over, { dryRun: 'All' })
+    } catch (error) {
+      if (isDryRunUnsupported(error)) return
+      const namespace = namespaceOf(secret)
+      const id = `Secret ${namespace}/${name}`
+      const read = () => client.core.readNamespacedSecret({ name, namespace })
+      const exists = async () =>
+        over !== undefined || (await orAbsent(`read ${id}`, read())) !== undefined
+      throw await withWords(asKubernetesError(`apply ${id}`, error), error, exists)
+    }
+  }
+}
+
 /** A webhook in the way takes no dry runs; what it says to the real write is not known. */
 function isDryRunUnsupported(error: unknown): boolean {
   const { status } = asKubernetesError('', error)
   return status === 400 && /does not support dry run/i.test(wordsOf(error))
 }
 
-/** The failure, with the words of the quota or policy that refused. */
-async function refused(
+/** The failure, with the words of the quota, policy or webhook that refused. */
+async function withWords(
   failure: KubernetesError,
   error: unknown,
   exists: () => Promise<boolean>,
 ): Promise<KubernetesError> {
   const words = wordsOf(error)
-  if (writeFailure(failure) !== 'refused' || words === '') return failure
+  if (!isWorded(failure) || words === '') return failure
   const text = refusalText(words, await exists())
-  return new KubernetesError(`refused: ${text}`, failure)
+  const isRefused = writeFailure(failure) === 'refused'
+  const message = isRefused ? `refused: ${text}` : `${failure.message}: ${text}`
+  return new KubernetesError(message, failure)
+}
+
+/** Somebody between us and the Secret has said why: a quota, a policy, a webhook that fails. */
+function isWorded(failure: KubernetesError): boolean {
+  return writeFailure(failure) === 'refused' || (failure.status ?? 0) >= 500
+}
+
+/** Stands for the credential. */
+function withoutCredential(secret: V1Secret): V1Secret {
+  const empty = Buffer.from('{"auths":{}}').toString('base64')
+  const data = Object.keys(secret.data ?? {}).map(key => [key, empty])
+  return { ...secret, data: Object.fromEntries(data) }
+}
+
+function namespaceOf({ metadata }: V1Secret): string {
+  return metadata?.namespace ?? ''
 }
 
 const longestRefusal = 300

@@ -1,6 +1,8 @@
 import { LRUCache } from 'lru-cache'
 import PQueue from 'p-queue'
+import type { FailureStore } from '../failure.ts'
 import { isUsable, type PullSecretIndex } from '../pull-secret/cache.ts'
+import { notManaged } from '../pull-secret/pull-secret.ts'
 import type { SecretStore } from '../pull-secret/store.ts'
 
 export type IsOptedIn = (namespace: string, leftMs: number) => Promise<boolean>
@@ -86,10 +88,8 @@ async function trueUnlessInTime(reading: Promise<boolean>, ms: number): Promise<
 export interface SecretController {
   /** A pod waits for this namespace's Secret: it goes first. Nothing where another replica leads. */
   want(namespace: string): void
-  /** Why the namespace has no Secret, as far as this replica knows; fit for people. */
+  /** What keeps the namespace from its Secret, as far as this replica knows; for people. */
   failure(namespace: string): { message: string } | undefined
-  /** Aborted as soon as a step for the namespace fails. */
-  whenFailed(namespace: string): AbortSignal
 }
 
 /** Resolves to what is in the way of a pod's pull, in words for people; undefined: nothing is. */
@@ -106,16 +106,29 @@ const mostReviewsWaiting = 200
 
 /**
  * Where the Secret is not there, asks the controller for it and waits: at most `waitMs`, never beyond
- * what is left for the review, and no longer than there is hope. A dry run asks for nothing. A
- * namespace that the cache does not know as opted in is asked for and waited for by nobody: a forged
+ * what is left for the review, and only until a failure is known:
+ *
+ * | the Secret                         | failure known | warning                                         |
+ * |------------------------------------|---------------|-------------------------------------------------|
+ * | managed by pullpass, and usable    | any           | none                                            |
+ * | not managed by pullpass            | any           | that                                            |
+ * | absent or damaged                  | yes           | the failure, at once                            |
+ * | absent or damaged                  | no            | after the wait: see the events of the namespace |
+ *
+ * Failures of the environment and of organizations are known to each replica, those of a namespace to
+ * the leader only; so the last row is also that of another replica. A dry run asks for nothing. A
+ * namespace that the cache does not know as opted in is not asked for and not waited for: a forged
  * review leaves nothing behind.
  */
-export function createSecretMissing(options: {
-  index: PullSecretIndex
-  controller: SecretController
-  waitMs: number
-}): SecretMissing {
-  const { index, controller, waitMs } = options
+export function createSecretMissing(
+  dependencies: {
+    index: PullSecretIndex
+    controller: SecretController
+    failures: Pick<FailureStore, 'onChange'>
+  },
+  { waitMs }: { waitMs: number },
+): SecretMissing {
+  const { index, controller, failures } = dependencies
   const vain = new LRUCache<string, true>({ max: mostVain, ttl: vainMs })
   const reason = (namespace: string) => controller.failure(namespace)?.message
   let waiting = 0
@@ -126,9 +139,11 @@ export function createSecretMissing(options: {
     if (isHopeless || waiting >= mostReviewsWaiting) return false
     waiting += 1
     const ms = Math.max(0, Math.floor(Math.min(waitMs, leftMs)))
+    const isOver = () => reason(namespace) !== undefined
     try {
-      const end = { ms, sooner: controller.whenFailed(namespace) }
-      const isThere = await before(end, signal => index.whenUsable(namespace, signal))
+      const isThere = await untilOver({ ms, isOver, failures }, signal =>
+        index.whenUsable(namespace, signal),
+      )
       // A review in a hurry says nothing about how long the Secret takes.
       if (!isThere && ms >= waitMs) vain.set(namespace, true)
       return isThere
@@ -138,26 +153,30 @@ export function createSecretMissing(options: {
   }
   return async ({ namespace, dryRun }, leftMs) => {
     const secret = index.secrets.get(namespace)
-    if (isUsable(secret)) return secret?.ours ? undefined : 'it is not one that pullpass made'
+    if (isUsable(secret)) return secret?.ours ? undefined : notManaged
     if (!dryRun && (await appears(namespace, leftMs))) return undefined
-    return reason(namespace) ?? 'it does not exist yet'
+    return reason(namespace) ?? notReady(namespace)
   }
 }
 
-/** Runs with a signal that ends after `ms`, or with `sooner`; timer and listener end with the run. */
-async function before<T>(
-  { ms, sooner }: { ms: number; sooner: AbortSignal },
+/** Runs with a signal that ends after `ms`, or when a new failure makes it over. */
+async function untilOver<T>(
+  end: { ms: number; isOver: () => boolean; failures: Pick<FailureStore, 'onChange'> },
   run: (signal: AbortSignal) => Promise<T>,
 ): Promise<T> {
   const controller = new AbortController()
-  const end = () => controller.abort()
-  const timer = setTimeout(end, ms)
-  sooner.addEventListener('abort', end)
-  if (sooner.aborted) end()
+  const timer = setTimeout(() => controller.abort(), end.ms)
+  const stop = end.failures.onChange(() => {
+    if (end.isOver()) controller.abort()
+  })
   try {
     return await run(controller.signal)
   } finally {
     clearTimeout(timer)
-    sooner.removeEventListener('abort', end)
+    stop()
   }
+}
+
+function notReady(namespace: string): string {
+  return `not ready yet; the kubelet will retry; if this lasts, see the events of namespace ${namespace}`
 }

@@ -312,7 +312,7 @@ t.test('after close nothing is asked any more', async t => {
 t.test('a private CA counts only where it is given, and is read again when it changes', async t => {
   const without = await startFixture(t, { caFile: undefined })
   const error = await without.failure(without.mint())
-  t.match(error, { code: 'network', kind: 'transient', message: /set bluemix\.caFile/ })
+  t.match(error, { code: 'untrusted_certificate', kind: 'transient', message: /set environmentCa/ })
   t.strictSame(without.environment.ledger.requests(), [])
 
   const folder = await mkdtemp(join(tmpdir(), 'pullpass-ca-'))
@@ -321,7 +321,7 @@ t.test('a private CA counts only where it is given, and is read again when it ch
   const { environment, failure, mint } = await startFixture(t, { caFile })
   t.match(await failure(mint()), { code: 'ca_unusable', message: caFile })
   await writeFile(caFile, without.environment.ca)
-  t.match(await failure(mint()), { code: 'network' })
+  t.match(await failure(mint()), { code: 'untrusted_certificate' })
   await writeFile(caFile, environment.ca)
   await mint()
   t.equal(environment.ledger.mints().length, 1)
@@ -338,6 +338,10 @@ t.test('credentials are sent by https only', async t => {
 t.test('a proxy that does not answer is a failure of the network', async t => {
   const { environment, failure, mint } = await startFixture(t)
   process.env.HTTPS_PROXY = 'http://127.0.0.1:1'
-  t.match(await failure(mint()), { code: 'network', kind: 'transient', message: /ECONNREFUSED/ })
+  t.match(await failure(mint()), {
+    code: 'unreachable',
+    kind: 'transient',
+    message: /proxy\.https \(ECONNREFUSED\)/,
+  })
   t.strictSame(environment.ledger.requests(), [])
 })

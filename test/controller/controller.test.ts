@@ -87,7 +87,7 @@ t.test('a orphaned token is revoked, one of another cluster is not', async t => 
 })
 
 t.test('a missing right is reported once, and names no namespace', async t => {
-  const { cluster, controller, label, until } = setup(t)
+  const { cluster, controller, problems, label, until } = setup(t)
   const grant = 'grant {apiGroups: [""], resources: ["secrets"], verbs: ["patch"]}'
   cluster.refuse = namespace => {
     const sentence = `User "x" cannot patch resource "secrets" in API group "" in the namespace "${namespace}"`
@@ -97,7 +97,7 @@ t.test('a missing right is reported once, and names no namespace', async t => {
   for (const name of ['bakery', 'market', 'aviary']) label(name)
   const names = ['aviary', 'bakery', 'market']
   await until(() => names.every(name => controller.failure(name)), 'every namespace to be refused')
-  const [problem, ...more] = controller.problems()
+  const [problem, ...more] = problems()
   const sentence = 'User "x" cannot patch resource "secrets" in API group ""'
   t.equal(problem, `cannot apply a Secret: HTTP 403: ${sentence}; ${grant}`)
   t.same(more, [])
@@ -133,18 +133,18 @@ t.test('an organization that only a Secret names is asked for nothing', async t 
 })
 
 t.test('a write that a quota refuses beforehand costs no token and no list', async t => {
-  const { environment, cluster, controller, label, until } = setup(t)
+  const { environment, cluster, controller, problems, label, until } = setup(t)
   cluster.refuseDryRun = namespace =>
     namespace === 'full' ? new KubernetesError('refused: quota', { status: 403 }) : undefined
   label('full')
   await until(() => controller.failure('full') !== undefined, 'the failure')
   t.equal(controller.failure('full')?.message, 'refused: quota')
   t.notOk(environment.tokens.some(({ description }) => description.endsWith('/full')))
-  t.same(controller.problems(), [])
+  t.same(problems(), [])
 })
 
 t.test('a Secret that is changed all the time is written less and less often', async t => {
-  const { cluster, index, controller, secret, until } = setup(t)
+  const { cluster, index, controller, problems, secret, until } = setup(t)
   await until(() => secret() !== undefined, 'the Secret')
   const remove = async () => {
     const found = cluster.secrets.get('shop')
@@ -158,5 +158,5 @@ t.test('a Secret that is changed all the time is written less and less often', a
     /^the pull secret is changed too often; next try at /,
   )
   t.ok(cluster.applies <= 3, `${cluster.applies} writes`)
-  t.same(controller.problems(), [])
+  t.same(problems(), [])
 })

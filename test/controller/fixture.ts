@@ -3,6 +3,7 @@ import { pino } from 'pino'
 import { Registry } from 'prom-client'
 import { waitFor } from '../../sandbox/processes.ts'
 import { type Controller, createController } from '../../src/controller/controller.ts'
+import { createFailureStore } from '../../src/failure.ts'
 import type { ListedToken, TokenIssuer } from '../../src/issuer/issuer.ts'
 import { createPullSecretIndex } from '../../src/pull-secret/cache.ts'
 import type { SecretStore } from '../../src/pull-secret/store.ts'
@@ -70,12 +71,21 @@ export function setup(
       noted = text
     },
   }
+  const store = createFailureStore()
+  const events: { namespace: string; reason: string; note: string }[] = []
   let shift = 0
   const controller: Controller = createController({
     index,
     store: createStore(cluster, shop),
     issuer: createIssuer(environment),
-    leadership: { leading: () => true, onChange: () => {} },
+    leadership: {
+      leading: () => true,
+      onChange: () => {},
+      annotate: () => {},
+      onAnnotations: () => {},
+    },
+    failureStore: store,
+    environmentProblem: () => undefined,
     cluster: 'cluster-1',
     rules,
     organizations: {
@@ -91,7 +101,9 @@ export function setup(
     resyncMs: 20,
     sweepMs: 50,
     now: () => new Date(Date.now() + shift),
-    reportProblem: async () => {},
+    reportProblem: async ({ namespace }, reason, note) => {
+      events.push({ namespace, reason, note })
+    },
     organizationsAnnotation: note,
     logger: pino({ level: 'silent' }),
     metrics: new Registry(),
@@ -108,6 +120,10 @@ export function setup(
     controller,
     live,
     secret,
+    events,
+    /** What concerns more than one namespace. */
+    problems: () =>
+      store.all('environment', 'organization', 'cluster').map(({ message }) => message),
     noted: () => noted,
     label: (name: string) => {
       index.namespaces.upsert({ metadata: { ...shop.metadata, name } })

@@ -3,12 +3,15 @@ import t from 'tap'
 import { waitFor } from '../../sandbox/processes.ts'
 import { watchProblems } from '../../src/kubernetes/events.ts'
 
+const problemOf = (message: string) => ({ code: 'any', message })
+
 t.test('a problem that lasts is told once, one that passes is not', async t => {
   const reported: string[] = []
   const seen = [['passing'], ['lasting'], ['lasting', 'late'], ['lasting', 'late']]
   let looks = 0
-  const problems = () => seen[looks++] ?? ['lasting']
-  const end = watchProblems({ problems, tell: async note => void reported.push(note), everyMs: 1 })
+  const problems = () => (seen[looks++] ?? ['lasting']).map(problemOf)
+  const tell = async ({ message }: { message: string }) => void reported.push(message)
+  const end = watchProblems({ problems, tell, everyMs: 1 })
   t.teardown(end)
   await waitFor(() => looks > 50, { withinMs: 5000, what: 'fifty looks' })
   t.strictSame(reported, ['lasting', 'late'])
@@ -18,7 +21,7 @@ t.test('it is told again while it lasts, since events end', async t => {
   let reported = 0
   mock.timers.enable({ apis: ['setInterval'] })
   t.teardown(() => mock.timers.reset())
-  t.teardown(watchProblems({ problems: () => ['lasting'], tell: async () => void reported++ }))
+  t.teardown(watchProblems({ problems: () => [problemOf('lasting')], tell: async () => void reported++ }))
   mock.timers.tick(60_000)
   t.equal(reported, 1)
   mock.timers.tick(3_600_000)
