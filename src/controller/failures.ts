@@ -49,6 +49,7 @@ const slowForMany = { initialDelay: 10_000, maxDelay: 60_000 }
  */
 // biome-ignore format: a table is read by its columns
 const table: readonly Row[] = [
+  { failure: 'the limit of mints or revocations in a minute is reached', is: error => isToken(error) && limitCodes.has(error.code), scope: 'namespace', again: 'later', passing: true, reported: 'pods only' },
   { failure: 'a login is refused, or the settings of the environment are wrong', is: error => isOfEnvironment(error) && !isPassing(error), scope: 'environment', again: probe, passing: false, reported: 'release namespace' },
   { failure: 'the environment cannot be reached, or gives no logins', is: isOfEnvironment, scope: 'environment', again: probe, passing: true, reported: 'release namespace' },
   { failure: 'an annotation asks for an organization that the settings do not allow', is: error => isToken(error) && error.code === notAllowed, scope: 'namespace', again: slow, passing: false, reported: 'namespace' },
@@ -152,6 +153,7 @@ export class ImmutableSecret extends Error {
   }
 }
 
+const limitCodes = new Set(['mint_limit', 'revoke_limit'])
 const notAllowed = 'organization_not_allowed'
 
 /** The namespace asks for an organization that the settings do not let it use. */

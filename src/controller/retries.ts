@@ -23,6 +23,9 @@ export interface Failures {
   reconsider(namespace: string): boolean
   /** The issuer's word on the environment: it counts while no namespace waits for the environment. */
   environmentIs(failure: Failure | undefined): void
+  /** Forgets organizations that the leader before had trouble with and no namespace waits for now. */
+  forgetInherited(): void
+  /** A term has ended. What all replicas share stays until the next leader says otherwise. */
   clearAll(): void
 }
 
@@ -97,9 +100,13 @@ export function createFailures(dependencies: Dependencies): Failures {
       if (failure === undefined) store.clear('environment')
       else store.set(failure)
     },
+    forgetInherited: () => {
+      for (const { scope, subject } of store.all('organization')) {
+        if (!groups.has(`${scope}/${subject}`)) store.clear(scope, subject)
+      }
+    },
     clearAll: () => {
       for (const namespace of [...refusals.keys()]) forget(state, namespace)
-      store.replaceShared([])
     },
   }
 }

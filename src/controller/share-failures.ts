@@ -7,6 +7,8 @@ import type { Failures } from './retries.ts'
 const annotation = 'pullpass.io/failures'
 /** At most two writes a second, however quickly failures come and go. */
 const everyMs = 500
+/** A new leader gives the reasons of the one before it for so long, until it has its own. */
+const settleMs = 5000
 
 /**
  * Failures of the environment and of organizations, from the leader to all replicas: an annotation of
@@ -20,9 +22,17 @@ export function shareFailures(dependencies: {
   environmentProblem: () => TokenError | undefined
 }): () => void {
   const { store, failures, leadership, environmentProblem } = dependencies
+  let since = performance.now()
+  const review = () => {
+    const isSettled = performance.now() - since > settleMs
+    const environment = environmentFailure(environmentProblem())
+    if (isSettled || environment !== undefined) failures.environmentIs(environment)
+    if (isSettled) failures.forgetInherited()
+  }
   const share = () => {
     const leading = leadership.leading()
-    if (leading) failures.environmentIs(environmentFailure(environmentProblem()))
+    if (leading) review()
+    else since = performance.now()
     leadership.annotate(annotation, leading ? writeShared(store) : undefined)
   }
   share()

@@ -86,14 +86,16 @@ function createGate(request: TokenError['request']): Gate {
     breaker: new ConsecutiveBreaker(3),
     halfOpenAfter: new ExponentialBackoff({ initialDelay: 1000, maxDelay: 5000 }),
   })
-  let told: { error: TokenError; until: number } | undefined
+  let last: { error: TokenError; until: number } | undefined
   const patient = async <T>(call: Call<T>): Promise<T> => {
-    if (told !== undefined && performance.now() < told.until) throw told.error
+    if (last !== undefined && performance.now() < last.until) throw last.error
     try {
       return await call()
     } catch (error) {
-      const ms = closes(error) && error.retryAfterMs
-      if (ms) told = { error, until: performance.now() + Math.min(ms, longestPauseMs) }
+      if (closes(error)) {
+        const pauseMs = Math.min(error.retryAfterMs ?? 0, longestPauseMs)
+        last = { error, until: performance.now() + pauseMs }
+      }
       throw error
     }
   }
@@ -101,7 +103,7 @@ function createGate(request: TokenError['request']): Gate {
     breaker
       .execute(() => patient(call))
       .catch(error => {
-        throw error instanceof BrokenCircuitError ? unreachable(request) : error
+        throw error instanceof BrokenCircuitError && last !== undefined ? last.error : error
       })
 }
 
@@ -111,15 +113,6 @@ function perMinute(count: number): PQueue {
 
 function isEnvironmentFailure(error: unknown): error is TokenError {
   return error instanceof TokenError && error.kind === 'transient' && error.scope === 'environment'
-}
-
-function unreachable(request: TokenError['request']): TokenError {
-  return new TokenError('the Bluemix environment does not answer', {
-    kind: 'transient',
-    scope: 'environment',
-    code: 'environment_unreachable',
-    request,
-  })
 }
 
 /**

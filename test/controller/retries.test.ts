@@ -158,3 +158,24 @@ t.test("the issuer's word on the environment counts while nothing waits for it",
   failures.environmentIs(undefined)
   t.ok(store.get('environment'), 'one that waits knows better')
 })
+
+t.test(
+  'what the leader before said of an organization ends where nothing waits for it',
+  async t => {
+    const { failures, store } = setup(t)
+    const of = (subject: string): Failure => ({
+      scope: 'organization',
+      subject,
+      code: 'unavailable',
+      message: 'any failure',
+      passing: true,
+      retryAt: undefined,
+    })
+    store.replaceShared([of('acme'), of('other')])
+    t.ok(failures.reason('acme/1') && failures.reason('other/1'))
+    failures.refuse('acme/1', outage)
+    failures.forgetInherited()
+    t.ok(failures.reason('acme/1'))
+    t.notOk(failures.reason('other/1'))
+  },
+)
