@@ -40,6 +40,7 @@ const probe = { initialDelay: 1000, maxDelay: 1000 }
 const quick = { initialDelay: 500, maxDelay: 30_000 }
 const slow = { initialDelay: 10_000, maxDelay: 300_000 }
 /** One namespace tries for all of the organization or the cluster: this costs little. */
+const quickForMany = { initialDelay: 500, maxDelay: 5000 }
 const slowForMany = { initialDelay: 10_000, maxDelay: 60_000 }
 
 /*
@@ -53,7 +54,7 @@ const table: readonly Row[] = [
   { failure: 'a login is refused, or the settings of the environment are wrong', is: error => isOfEnvironment(error) && !isPassing(error), scope: 'environment', again: probe, passing: false, reported: 'release namespace' },
   { failure: 'the environment cannot be reached, or gives no logins', is: isOfEnvironment, scope: 'environment', again: probe, passing: true, reported: 'release namespace' },
   { failure: 'an annotation asks for an organization that the settings do not allow', is: error => isToken(error) && error.code === notAllowed, scope: 'namespace', again: slow, passing: false, reported: 'namespace' },
-  { failure: 'requests for an organization: 429, 5xx, no answer', is: isPassing, scope: 'organization', again: quick, passing: true, reported: 'release namespace' },
+  { failure: 'requests for an organization: 429, 5xx, no answer', is: isPassing, scope: 'organization', again: quickForMany, passing: true, reported: 'release namespace' },
   { failure: 'an organization is not found, or the user may not use it', is: isToken, scope: 'organization', again: slowForMany, passing: false, reported: 'release namespace' },
   { failure: 'API server: the namespace is gone or being deleted', is: error => isWrite(error, 'gone'), scope: 'namespace', again: 'never', passing: true, reported: 'nobody', code: 'gone' },
   { failure: 'API server: a right is missing', is: error => isWrite(error, 'forbidden'), scope: 'cluster', again: slowForMany, passing: false, reported: 'release namespace', code: 'forbidden' },

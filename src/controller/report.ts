@@ -41,7 +41,8 @@ export function createFailureReport(
     begin: (namespace, { scope, code, message, reported }) => {
       const { subject = namespace } = failures.get(namespace) ?? {}
       if (!isAllowed(`${scope}/${subject}`, message)) return
-      const exists = index.secrets.get(subject) !== undefined
+      // A watch may not have reported it yet.
+      const exists = code === 'not_managed' || index.secrets.get(subject) !== undefined
       const { about, text } = lineOf({ scope, subject, exists })
       logger.warn({ ...about, code }, `${text}: ${message}`)
       if (reported !== 'namespace') return

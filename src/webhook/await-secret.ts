@@ -177,6 +177,7 @@ async function untilOver<T>(
   }
 }
 
-function notReady(namespace: string): string {
+/** Where no failure is known: of one that only the leader knows there is an event. */
+export function notReady(namespace: string): string {
   return `not ready yet; the kubelet will retry; if this lasts, see the events of namespace ${namespace}`
 }

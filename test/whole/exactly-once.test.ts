@@ -45,7 +45,12 @@ t.test('and also where the environment answers each mint after 3 s', async t => 
   t.same(summary(rushed), injected)
   t.ok(performance.now() - started < 12_000, 'no pod waited for the last mint')
   const warnings = new Set(rushed.created.flatMap(each => each.warnings))
-  t.same([...warnings], ['pull secret pullpass-registry: it does not exist yet'])
+  const allowed = rushed.namespaces.map(name => `pull secret pullpass-registry: ${notReady(name)}`)
+  t.ok(warnings.size > 0)
+  t.same(
+    [...warnings].filter(warning => !allowed.includes(warning)),
+    [],
+  )
   for (const name of rushed.namespaces) await fixture.whenSecret(name, undefined, 40_000)
   t.same(tokensOf(rushed.namespaces), Array(20).fill([1, 1]))
 })
