@@ -39,8 +39,8 @@ const isWrite = (error: unknown, ...meanings: string[]) =>
 const probe = { initialDelay: 1000, maxDelay: 1000 }
 const quick = { initialDelay: 500, maxDelay: 30_000 }
 const slow = { initialDelay: 10_000, maxDelay: 300_000 }
-/** One namespace tries for all of the organization or the cluster: this costs little. */
-const quickForMany = { initialDelay: 500, maxDelay: 5000 }
+/** One namespace tries for all of the organization or the cluster, and the breaker thins this out. */
+const quickForMany = { initialDelay: 500, maxDelay: 1000 }
 const slowForMany = { initialDelay: 10_000, maxDelay: 60_000 }
 
 /*
