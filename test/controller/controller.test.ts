@@ -160,3 +160,31 @@ t.test('a Secret that is changed all the time is written less and less often', a
   t.ok(cluster.applies <= 3, `${cluster.applies} writes`)
   t.same(problems(), [])
 })
+
+t.test('a Secret that is not managed by pullpass is one event of its namespace', async t => {
+  const { cluster, index, controller, events, problems, label, until } = setup(t)
+  const metadata = {
+    name: 'pullpass-registry',
+    namespace: 'theirs',
+    uid: 'x',
+    resourceVersion: '5',
+  }
+  const theirs = { metadata, type: 'Opaque' }
+  cluster.secrets.set('theirs', theirs)
+  index.secrets.upsert(theirs)
+  label('theirs')
+  await until(() => controller.failure('theirs') !== undefined, 'the failure')
+  t.match(controller.failure('theirs'), { scope: 'namespace', code: 'not_managed' })
+  t.strictSame(events, [
+    {
+      namespace: 'theirs',
+      reason: 'NotManaged',
+      note: 'exists but is not managed by pullpass',
+    },
+  ])
+  t.strictSame(problems(), [])
+  index.secrets.remove(theirs)
+  cluster.secrets.delete('theirs')
+  await until(() => index.secrets.get('theirs')?.ours === true, 'our Secret')
+  t.equal(controller.failure('theirs'), undefined)
+})

@@ -21,7 +21,9 @@ t.test('it is told again while it lasts, since events end', async t => {
   let reported = 0
   mock.timers.enable({ apis: ['setInterval'] })
   t.teardown(() => mock.timers.reset())
-  t.teardown(watchProblems({ problems: () => [problemOf('lasting')], tell: async () => void reported++ }))
+  t.teardown(
+    watchProblems({ problems: () => [problemOf('lasting')], tell: async () => void reported++ }),
+  )
   mock.timers.tick(60_000)
   t.equal(reported, 1)
   mock.timers.tick(3_600_000)

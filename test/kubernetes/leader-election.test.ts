@@ -146,7 +146,7 @@ t.test('against a real API server', async t => {
     a.leader.annotate('example.com/note', undefined)
     await waitFor(isRead(undefined), { withinMs: 5000, what: 'no text' })
     t.notOk(read.includes('of no holder'))
-    t.same([a.told, b.told], [[true], []])
+    t.same([a.changes, b.changes], [[true], []])
   })
 
   t.test('an annotation is written over the state that was read, and over no other', async t => {
@@ -168,7 +168,7 @@ t.test('against a real API server', async t => {
     // Renewals in between are no change of the annotation.
     for (let round = 2; round < 12; round++) await other.write(String(round))
     t.equal(await one.read(), '11')
-    t.same(a.told, [true])
+    t.same(a.changes, [true])
   })
 
   t.test('a holder that is gone is followed after its lease, and never doubted before', async t => {

@@ -1,5 +1,6 @@
 import t from 'tap'
 import { startSandbox } from '../../sandbox/sandbox.ts'
+import { notReady } from '../../src/webhook/await-secret.ts'
 import { startFixture, testInvariants } from './fixture.ts'
 import { pod, references } from './pods.ts'
 
