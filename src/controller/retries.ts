@@ -17,6 +17,8 @@ export interface Failures {
   refuse(namespace: string, policy: RetryPolicy): boolean
   /** A run of the namespace worked; `acted`: it did something, so others may go on too. */
   succeeded(namespace: string, acted: boolean): void
+  /** A request that is of no namespace worked: those that wait for the environment go on. */
+  environmentAnswers(): void
   /** The namespace is gone, or is another one of the same name. */
   clear(namespace: string): void
   /** The namespace changed. True: the change matters, and ended its back-off. */
@@ -87,6 +89,7 @@ export function createFailures(dependencies: Dependencies): Failures {
       refusals.get(namespace)?.failure,
     refuse: (namespace, policy) => refuse(state, namespace, policy),
     succeeded: (namespace, acted) => succeeded(state, namespace, acted),
+    environmentAnswers: () => release(state, 'environment/'),
     clear: namespace => forget(state, namespace),
     reconsider: namespace => {
       const before = refusals.get(namespace)

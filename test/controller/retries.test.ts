@@ -120,6 +120,17 @@ t.test('when one that waited works, all the others of its organization are tried
   )
 })
 
+t.test('an answer of the environment lets all go on that wait for it, and no others', async t => {
+  const { failures, tried } = setup(t)
+  failures.refuse('acme/1', refusedLogin)
+  failures.refuse('acme/2', refusedLogin)
+  failures.refuse('other/1', outage)
+  failures.environmentAnswers()
+  t.strictSame(tried, ['acme/1', 'acme/2'])
+  t.equal(failures.get('acme/1'), undefined)
+  t.ok(failures.get('other/1'))
+})
+
 t.test('a pause that the other side asks for holds for all that wait', async t => {
   const { failures, tried, pass } = setup(t)
   failures.refuse('acme/1', outage)
