@@ -16,23 +16,26 @@ interface HealthDependencies {
   now: () => { state: State }
 }
 
+interface Health {
+  operations: OperationsDependencies
+  /** Those that an event of the release namespace reports. */
+  problems(): Problem[]
+}
+
 /**
  * The state of this replica for probes, metrics and events. Only a problem that keeps reviews from
  * being answered makes it unready; all others are warnings.
  */
-export function createHealth(
-  dependencies: HealthDependencies,
-): OperationsDependencies & { problems(): Problem[] } {
+export function createHealth(dependencies: HealthDependencies): Health {
   const { watches, certificate, failureStore, logger, metrics, now } = dependencies
   countProblem(dependencies)
-  return {
+  const operations: OperationsDependencies = {
     logger,
     metrics,
     warnings: () => {
       const shown = failureStore.all(...concerningMany).map(withoutNames)
       return [...new Set([...ownProblems(dependencies), ...shown])]
     },
-    problems: () => lastingProblems(dependencies),
     ready: () => {
       const problems = [
         ...(watches.every(watch => watch.synced()) ? [] : ['the first lists have not arrived yet']),
@@ -42,6 +45,7 @@ export function createHealth(
       return { ready: problems.length === 0 && now().state === 'serving', problems }
     },
   }
+  return { operations, problems: () => lastingProblems(dependencies) }
 }
 
 /** What an event of the release namespace is about. */

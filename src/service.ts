@@ -86,7 +86,7 @@ export function createApp(
   const running: Running = {}
   const health = createHealthOf(parts, () => ({ state }))
   reportProblems(parts, health.problems)
-  const operations = buildOperationsServer(health)
+  const operations = buildOperationsServer(health.operations)
   return {
     start: async () => {
       await listen(operations, config.operations)

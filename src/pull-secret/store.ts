@@ -61,16 +61,20 @@ export function createSecretStore(client: KubernetesClient, secretName: string):
       }
     },
     check,
-    remove: async ({ namespace, uid, resourceVersion }) => {
-      const body = { preconditions: { uid, resourceVersion } }
-      try {
-        await client.core.deleteNamespacedSecret({ name, namespace, body })
-      } catch (error) {
-        const failure = asKubernetesError(`delete ${at(namespace)}`, error)
-        if (failure.status === 404) return
-        throw await withWords(failure, error, async () => true)
-      }
-    },
+    remove: createRemove(client, name),
+  }
+}
+
+function createRemove({ core }: KubernetesClient, name: string): SecretStore['remove'] {
+  return async ({ namespace, uid, resourceVersion }) => {
+    const body = { preconditions: { uid, resourceVersion } }
+    try {
+      await core.deleteNamespacedSecret({ name, namespace, body })
+    } catch (error) {
+      const failure = asKubernetesError(`delete Secret ${namespace}/${name}`, error)
+      if (failure.status === 404) return
+      throw await withWords(failure, error, async () => true)
+    }
   }
 }
 

@@ -1,8 +1,9 @@
 import { mock } from 'node:test'
 import t, { type Test } from 'tap'
-import type { RetryPolicy } from '../../src/controller/failures.ts'
+import { classify, type RetryPolicy } from '../../src/controller/failures.ts'
 import { createFailures } from '../../src/controller/retries.ts'
 import { createFailureStore, type Failure } from '../../src/failure.ts'
+import { TokenError } from '../../src/issuer/issuer.ts'
 
 const policy: RetryPolicy = {
   scope: 'namespace',
@@ -55,7 +56,7 @@ function setup(t: Test) {
   return { state, store, failures, tried, pass, message: () => failures.get('shop')?.message }
 }
 
-t.test('a change that matters ends a back-off, another one does not', async t => {
+t.test('a relevant change ends a back-off, another change does not', async t => {
   const { state, failures, message } = setup(t)
   failures.refuse('shop', quota)
   failures.reconsider('shop')
@@ -65,7 +66,7 @@ t.test('a change that matters ends a back-off, another one does not', async t =>
   t.equal(message(), undefined)
 })
 
-t.test('the wait for a limit is looked at again only after such a change', async t => {
+t.test('the wait for a limit is checked again only after a relevant change', async t => {
   const { state, failures } = setup(t)
   failures.refuse('shop', tooMany)
   t.equal(failures.reconsider('shop'), false)
@@ -73,7 +74,7 @@ t.test('the wait for a limit is looked at again only after such a change', async
   t.equal(failures.reconsider('shop'), true)
 })
 
-t.test('a failure that repeats keeps its reason when its limit is reached', async t => {
+t.test('a repeated failure keeps its reason when the limit is reached', async t => {
   const { state, failures, message } = setup(t)
   t.equal(failures.refuse('shop', quota), true)
   t.equal(failures.refuse('shop', tooMany), false)
@@ -129,6 +130,48 @@ t.test('an answer of the environment lets all go on that wait for it, and no oth
   t.strictSame(tried, ['acme/1', 'acme/2'])
   t.equal(failures.get('acme/1'), undefined)
   t.ok(failures.get('other/1'))
+})
+
+t.test('other credentials let go on what waits for the environment or an organization', async t => {
+  const { failures, tried } = setup(t)
+  failures.refuse('acme/1', refusedLogin)
+  failures.refuse('other/1', outage)
+  failures.refuse('other/2', { ...policy, scope: 'cluster' })
+  failures.credentialsChanged()
+  t.strictSame(tried, ['acme/1', 'other/1'])
+  t.ok(failures.get('other/2'))
+})
+
+t.test('a locked account is tried every second: the issuer has no timer', async t => {
+  const { failures, tried, pass } = setup(t)
+  const error = new TokenError('locked', {
+    kind: 'locked',
+    scope: 'environment',
+    code: 'account_locked',
+    retryAfterMs: 600_000,
+  })
+  failures.refuse('acme/1', classify(error))
+  pass(3100)
+  t.strictSame(tried, ['acme/1', 'acme/1', 'acme/1'])
+})
+
+t.test('only the namespace that reaches a limit of the issuer waits for it', async t => {
+  const { failures, tried, pass } = setup(t)
+  for (const code of ['mint_limit', 'revoke_limit']) {
+    const error = new TokenError('the limit is reached', {
+      kind: 'transient',
+      scope: 'environment',
+      code,
+      retryAfterMs: 30_000,
+      sent: false,
+    })
+    failures.refuse(`acme/${code}`, classify(error))
+  }
+  t.equal(failures.reason('acme/1'), undefined)
+  pass(29_000)
+  t.strictSame(tried, [])
+  pass(2000)
+  t.strictSame(tried, ['acme/mint_limit', 'acme/revoke_limit'])
 })
 
 t.test('a pause that the other side asks for holds for all that wait', async t => {

@@ -72,9 +72,8 @@ export function createLoginRecord(dependencies: Dependencies): LoginRecord {
   return {
     attempts: () => known,
     read,
-    explainLast(reason) {
-      const last = known.at(-1)
-      if (last !== undefined) known = [...known.slice(0, -1), { ...last, reason }]
+    explainLast: reason => {
+      known = known.map((each, at) => (at === known.length - 1 ? { ...each, reason } : each))
     },
     async begin(key) {
       const attempt: Attempt = { id: newId(), at: elapsed(), key, outcome: 'begun' }
@@ -92,9 +91,7 @@ export function createLoginRecord(dependencies: Dependencies): LoginRecord {
         }
         // Another process may have written meanwhile: once more, on what it wrote. If that fails,
         // other processes see a login without an answer: the safe side.
-        await conclude()
-          .catch(() => read().then(conclude))
-          .catch(() => {})
+        await conclude().catch(() => read().then(conclude).catch(nothing))
       }
     },
   }
@@ -153,6 +150,8 @@ function isAttempt(value: Partial<Attempt> | null): value is Attempt {
   const hasTexts = typeof id === 'string' && typeof key === 'string'
   return hasTexts && isKnown && Number.isFinite(at) && (reason === undefined || hasReason)
 }
+
+const nothing = () => {}
 
 function newId(): string {
   return randomUUID().slice(0, 8)
