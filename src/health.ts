@@ -1,7 +1,7 @@
 import Fastify, { type FastifyError, type FastifyInstance } from 'fastify'
 import type { Logger } from 'pino'
 import { Gauge, type Registry } from 'prom-client'
-import { framesOf } from './failure.ts'
+import { type Failure, type FailureStore, framesOf } from './failure.ts'
 
 export type State = 'starting' | 'serving' | 'draining'
 
@@ -9,34 +9,32 @@ interface HealthDependencies {
   watches: readonly { synced(): boolean; problem(): string | undefined }[]
   certificate: { ready(): boolean; warnings(): string[] }
   clock: { problem(): string | undefined }
-  issuer: { problem(): { code: string; message: string } | undefined }
+  failureStore: FailureStore
   leader: { leading(): boolean; problem(): string | undefined }
   logger: Logger
   metrics: Registry
-  now: () => { state: State; controller: { problems(): string[] } | undefined }
+  now: () => { state: State }
+}
+
+interface Health {
+  operations: OperationsDependencies
+  /** Those that an event of the release namespace reports. */
+  problems(): Problem[]
 }
 
 /**
  * The state of this replica for probes, metrics and events. Only a problem that keeps reviews from
  * being answered makes it unready; all others are warnings.
  */
-export function createHealth(dependencies: HealthDependencies): OperationsDependencies {
-  const { watches, certificate, clock, issuer, leader, logger, metrics, now } = dependencies
+export function createHealth(dependencies: HealthDependencies): Health {
+  const { watches, certificate, failureStore, logger, metrics, now } = dependencies
   countProblem(dependencies)
-  return {
+  const operations: OperationsDependencies = {
     logger,
     metrics,
     warnings: () => {
-      const found = [
-        ...certificate.warnings(),
-        clock.problem(),
-        // Only the leader sends requests to the environment.
-        leader.leading() ? issuer.problem()?.message : undefined,
-        ...watches.map(watch => watch.problem()),
-        leader.problem(),
-        ...(now().controller?.problems() ?? []),
-      ]
-      return [...new Set(found)].filter(warning => warning !== undefined)
+      const shown = failureStore.all(...concerningMany).map(withoutNames)
+      return [...new Set([...ownProblems(dependencies), ...shown])]
     },
     ready: () => {
       const problems = [
@@ -47,18 +45,52 @@ export function createHealth(dependencies: HealthDependencies): OperationsDepend
       return { ready: problems.length === 0 && now().state === 'serving', problems }
     },
   }
+  return { operations, problems: () => lastingProblems(dependencies) }
 }
 
-function countProblem({ issuer, leader, metrics }: HealthDependencies): void {
+/** What an event of the release namespace is about. */
+export interface Problem {
+  code: string
+  message: string
+}
+
+function lastingProblems(dependencies: HealthDependencies): Problem[] {
+  const { failureStore, leader } = dependencies
+  // The others know the same from the leader.
+  const failures = leader.leading() ? failureStore.all(...concerningMany) : []
+  const own = ownProblems(dependencies)
+  return [...failures, ...own.map(message => ({ code: 'pullpass_problem', message }))]
+}
+
+/** Of this replica itself. */
+function ownProblems({ certificate, clock, watches, leader }: HealthDependencies): string[] {
+  const found = [
+    ...certificate.warnings(),
+    clock.problem(),
+    ...watches.map(watch => watch.problem()),
+    leader.problem(),
+  ]
+  return [...new Set(found)].filter(warning => warning !== undefined)
+}
+
+const concerningMany = ['environment', 'organization', 'cluster'] as const
+
+/** Anybody who reaches the port reads it, so it names no namespace and no organization. */
+function withoutNames({ scope, code, message }: Failure): string {
+  if (scope !== 'organization') return message
+  return `an organization cannot be used (${code}): see the events of the release namespace`
+}
+
+function countProblem({ failureStore, leader, metrics }: HealthDependencies): void {
   new Gauge({
     name: 'pullpass_environment_problem',
-    help: '1 for the problem that keeps the Bluemix environment from issuing tokens',
+    help: '1 for the code of each problem that keeps the environment, or an organization in it, from issuing tokens',
     labelNames: ['code'] as const,
     registers: [metrics],
     collect() {
       this.reset()
-      const problem = leader.leading() ? issuer.problem() : undefined
-      if (problem !== undefined) this.set({ code: problem.code }, 1)
+      const failures = leader.leading() ? failureStore.all('environment', 'organization') : []
+      for (const { code } of failures) this.set({ code }, 1)
     },
   })
 }

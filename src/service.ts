@@ -7,11 +7,12 @@ import { createCertificateSource } from './certificate/source.ts'
 import type { Config } from './config/config.ts'
 import { type Controller, createController } from './controller/controller.ts'
 import { reportListing, tokenIssuer } from './controller/token-issuer.ts'
-import { buildOperationsServer, createHealth, type State } from './health.ts'
+import { createFailureStore } from './failure.ts'
+import { buildOperationsServer, createHealth, type Problem, type State } from './health.ts'
 import { guardIssuer } from './issuer/guarded-issuer.ts'
 import type { Issuer } from './issuer/issuer.ts'
 import { createKubernetesClient, readClusterId } from './kubernetes/client.ts'
-import { createReportProblem, watchProblems } from './kubernetes/events.ts'
+import { createReportProblem, eventReason, watchProblems } from './kubernetes/events.ts'
 import { createLeader } from './kubernetes/leader-election.ts'
 import { createLeaseAnnotation } from './kubernetes/lease.ts'
 import { createServerClock } from './kubernetes/server-clock.ts'
@@ -83,9 +84,9 @@ export function createApp(
   )
   let state: State = 'starting'
   const running: Running = {}
-  const health = createHealthOf(parts, () => ({ state, controller: running.controller }))
-  reportWarnings(parts, health.warnings)
-  const operations = buildOperationsServer(health)
+  const health = createHealthOf(parts, () => ({ state }))
+  reportProblems(parts, health.problems)
+  const operations = buildOperationsServer(health.operations)
   return {
     start: async () => {
       await listen(operations, config.operations)
@@ -107,17 +108,18 @@ export function createApp(
 }
 
 function createHealthOf(
-  { watches, certificate, clock, issuer, leader, logger, metrics }: Parts,
-  now: () => { state: State; controller: Controller | undefined },
+  { watches, certificate, clock, failureStore, leader, logger, metrics }: Parts,
+  now: () => { state: State },
 ) {
-  return createHealth({ watches, certificate, clock, issuer, leader, logger, metrics, now })
+  return createHealth({ watches, certificate, clock, failureStore, leader, logger, metrics, now })
 }
 
-/** A warning that lasts is also an event in the release namespace. */
-function reportWarnings({ config, reportProblem }: Parts, problems: () => string[]): void {
+/** A problem that lasts is also an event in the release namespace. */
+function reportProblems({ config, reportProblem }: Parts, problems: () => Problem[]): void {
   const { namespace } = config.kubernetes
   const release = { kind: 'Namespace', name: namespace, namespace }
-  watchProblems({ problems, report: note => reportProblem(release, 'PullpassProblem', note) })
+  const report = ({ code, message }: Problem) => reportProblem(release, eventReason(code), message)
+  watchProblems({ problems, report })
 }
 
 /**
@@ -213,6 +215,7 @@ export function createParts(
     rules,
     index,
     leader,
+    failureStore: createFailureStore(),
     organizationsAnnotation: annotationOf('pullpass.io/organizations'),
     reportProblem: createReportProblem({ client, logger }, { identity }),
     store: createSecretStore(client, secretName),
@@ -254,7 +257,10 @@ function createControllerOf(parts: Parts, cluster: string): Controller {
     index,
     store,
     issuer: reportListing(tokenIssuer(issuer), { logger, metrics }),
+    onCredentialChange: issuer.onCredentialChange,
+    environmentProblem: issuer.problem,
     leadership: parts.leader,
+    failureStore: parts.failureStore,
     organizationsAnnotation: parts.organizationsAnnotation,
     reportProblem: parts.reportProblem,
     now: clock.now,
@@ -273,13 +279,13 @@ function createControllerOf(parts: Parts, cluster: string): Controller {
 }
 
 function createMutatePodOf(parts: Parts, controller: Controller): MutatePod {
-  const { config, index, store, rules, logger, metrics } = parts
+  const { config, index, store, rules, failureStore, logger, metrics } = parts
   const { secretName, registryHost } = rules
   return createMutatePod(
     {
       index,
       secretMissing: createSecretMissing(
-        { index, controller },
+        { index, controller, failures: failureStore },
         { waitMs: config.admission.waitMs },
       ),
       isOptedIn: createIsOptedIn({ index, store }),

@@ -68,7 +68,6 @@ const notYet: readonly string[] = [
   'src/controller/controller.ts',
   'src/controller/orphans.ts',
   'src/controller/reconcile.ts',
-  'src/controller/report.ts',
   'src/controller/revoke-tokens.ts',
 ]
 

@@ -1,36 +1,38 @@
 import { LRUCache } from 'lru-cache'
 import type { Registry } from 'prom-client'
-import { framesOf } from '../failure.ts'
+import { type Failure, type FailureStore, framesOf } from '../failure.ts'
+import type { TokenError } from '../issuer/issuer.ts'
 import type { ReportProblem } from '../kubernetes/events.ts'
 import type { Leadership } from '../kubernetes/leader-election.ts'
 import type { PullSecretIndex } from '../pull-secret/cache.ts'
 import { type Budgets, createBudgets } from './budgets.ts'
-import { classify, createFailures, type Failures } from './failures.ts'
+import { classify } from './failures.ts'
 import { createOrganizationsInUse, type Note, type OrganizationsInUse } from './organizations.ts'
 import { createFindOrphaned, type FindOrphaned } from './orphans.ts'
+import { chooseOrganization } from './plan.ts'
 import { createKeyedQueue, type KeyedQueue } from './queue.ts'
 import { createNamespaceWork, type NamespaceWork, type WorkOptions } from './reconcile.ts'
 import {
   createControllerMetrics,
-  createNotManagedReport,
-  createReportFailure,
-  type ReportFailure,
+  createFailureReport,
+  type FailureReport,
   reportLabels,
 } from './report.ts'
+import { createFailures, type Failures } from './retries.ts'
+import { shareFailures } from './share-failures.ts'
 
 export interface Controller {
   /** A pod waits for this namespace's Secret: it goes first. Nothing where another replica leads. */
   want(namespace: string): void
-  /** Why the namespace has no Secret, as far as this replica knows; fit for people. */
-  failure(namespace: string): { message: string } | undefined
-  /** Aborted as soon as a step for the namespace fails. */
-  whenFailed(namespace: string): AbortSignal
+  /** What keeps the namespace from its Secret, as far as this replica knows. */
+  failure(namespace: string): Failure | undefined
   start(): void
   /** Lets running steps end, for a moment; what is cut off then, the next leader goes on from. */
   stop(): Promise<void>
-  /** What keeps namespaces from their pull secret and is nobody's to mend but the administrator's. */
-  problems(): string[]
 }
+
+/** Events end after an hour (kube-apiserver --event-ttl). */
+const renewEventsMs = 600_000
 
 /** How long running steps may go on after `stop()`. */
 const stopMs = 3000
@@ -40,16 +42,14 @@ export function createController(options: ControllerOptions): Controller {
   const { index, leadership } = options
   const loop = createLoop(options)
   const { queue, failures, work } = loop
-  const reportNotManaged = createNotManagedReport(index, loop.tell)
   const forgetFormer = createForgetFormer(loop)
+  let stopReporting = () => {}
   /** A namespace that stays gets the Secret again, and its tokens are looked through then. */
   const isLeaving = (namespace: string) => index.namespaces.get(namespace)?.terminating !== false
   return {
     start: () => {
-      for (const namespace of index.names()) reportNotManaged(namespace)
-      reportLabels(options)
+      stopReporting = startReporting(loop)
       index.onChange((namespace, gone) => {
-        reportNotManaged(namespace)
         forgetFormer(namespace)
         reconsider(loop, namespace)
         // Who does not lead need not remember: a leader begins with a look through all tokens.
@@ -57,9 +57,11 @@ export function createController(options: ControllerOptions): Controller {
         if (shouldRun(loop, namespace)) queue.add(namespace)
       })
       leadership.onChange(leading => (leading ? begin(loop) : end(loop)))
+      options.onCredentialChange(failures.credentialsChanged)
       if (leadership.leading()) begin(loop)
     },
     stop: async () => {
+      stopReporting()
       queue.clear()
       await Promise.race([queue.onIdle(), new Promise(resolve => setTimeout(resolve, stopMs))])
       end(loop)
@@ -67,9 +69,27 @@ export function createController(options: ControllerOptions): Controller {
     want: namespace => {
       if (shouldRun(loop, namespace)) queue.add(namespace, true)
     },
-    problems: () => missingRights(failures),
-    failure: namespace => failures.get(namespace),
-    whenFailed: namespace => failures.whenFailed(namespace),
+    failure: namespace => failures.reason(namespace),
+  }
+}
+
+/** What other replicas and people learn of failures. Returns how to end it. */
+function startReporting({ options, failures, report }: Loop): () => void {
+  const { failureStore, leadership, environmentProblem } = options
+  const labels = reportLabels(options)
+  const stopSharing = shareFailures({
+    store: failureStore,
+    failures,
+    leadership,
+    environmentProblem,
+  })
+  const timer = setInterval(() => {
+    report.renew()
+    labels.renew()
+  }, renewEventsMs).unref()
+  return () => {
+    clearInterval(timer)
+    stopSharing()
   }
 }
 
@@ -95,12 +115,6 @@ function createForgetFormer({ options, failures, budgets }: Loop): (namespace: s
   }
 }
 
-/** A right that is missing in many namespaces is one problem. */
-function missingRights(failures: Failures): string[] {
-  const notes = failures.all().flatMap(({ platform }) => platform ?? [])
-  return [...new Set(notes)].toSorted()
-}
-
 type Made = 'stepDone' | 'assertLeading' | 'budgets' | 'organizationsInUse'
 
 interface ControllerOptions extends Omit<WorkOptions, Made> {
@@ -109,8 +123,13 @@ interface ControllerOptions extends Omit<WorkOptions, Made> {
   leadership: Leadership
   concurrency: number
   metrics: Registry
-  /** Tells whoever owns a namespace why it has no pull secret. */
+  /** Events in the namespaces. */
   reportProblem: ReportProblem
+  failureStore: FailureStore
+  /** What the issuer knows to be wrong with the environment. */
+  environmentProblem: () => TokenError | undefined
+  /** Other credentials may work where the former ones did not. */
+  onCredentialChange: (listener: () => void) => void
   /** Every namespace is looked at this often, whatever the watches said. */
   resyncMs?: number
   /** The environment's tokens are looked through this often for ones that no Secret names. */
@@ -127,7 +146,7 @@ interface Loop {
   failures: Failures
   work: NamespaceWork
   count(step: string, outcome: string): void
-  tell: ReportFailure
+  report: FailureReport
   /** Ends with this replica's leadership. */
   term: AbortController
   timers: NodeJS.Timeout[]
@@ -139,10 +158,7 @@ interface Loop {
 /** The state of the controller, before it is started. */
 function createLoop(options: ControllerOptions): Loop {
   const queue = createKeyedQueue(options.concurrency, namespace => runOne(loop, namespace))
-  const failures = createFailures({
-    retry: namespace => queue.add(namespace),
-    digest: namespace => digestOf(options.index, namespace),
-  })
+  const failures = createFailuresOf(options, namespace => queue.add(namespace))
   const budgets = createBudgets(options.now)
   const organizationsInUse = createOrganizationsInUse(
     options.organizations,
@@ -164,7 +180,7 @@ function createLoop(options: ControllerOptions): Loop {
     failures,
     work,
     count,
-    tell: createReportFailure(options),
+    report: createReportOf(options, failures),
     term: new AbortController(),
     timers: [],
     findOrphaned: createFindOrphaned({ ...options, organizationsInUse }),
@@ -172,6 +188,28 @@ function createLoop(options: ControllerOptions): Loop {
     budgets,
   }
   return loop
+}
+
+function createFailuresOf(options: ControllerOptions, retry: (namespace: string) => void) {
+  return createFailures({
+    store: options.failureStore,
+    retry,
+    digest: namespace => digestOf(options.index, namespace),
+    organizationOf: namespace => organizationOf(options, namespace),
+    now: options.now,
+  })
+}
+
+function createReportOf(options: ControllerOptions, failures: Failures): FailureReport {
+  const { index, reportProblem, logger, rules } = options
+  const { secretName } = rules
+  return createFailureReport({ failures, index, reportProblem, logger }, { secretName })
+}
+
+function organizationOf({ index, organizations }: ControllerOptions, name: string) {
+  const namespace = index.namespaces.get(name)
+  const choice = chooseOrganization(name, namespace?.organization, organizations)
+  return 'refused' in choice ? undefined : choice.organization
 }
 
 /** Of all that decides what a namespace needs: not of annotations and versions of its Secret. */
@@ -194,20 +232,23 @@ async function runOne(loop: Loop, namespace: string): Promise<void> {
   const { signal } = loop.term
   try {
     const acted = await work.run(namespace, signal)
-    failures.clear(namespace)
-    if (acted) failures.environmentAnswers()
+    failures.succeeded(namespace, acted)
   } catch (error) {
     if (!signal.aborted && !(error instanceof NotLeadingError)) refuse(loop, namespace, error)
   }
 }
 
-function refuse({ failures, count, tell, options }: Loop, namespace: string, error: unknown): void {
+function refuse(
+  { failures, count, report, options }: Loop,
+  namespace: string,
+  error: unknown,
+): void {
   const policy = classify(error)
   const { code, message } = policy
   count('any', code)
   const isNew = failures.refuse(namespace, policy)
   if (code === 'internal_error') options.logger.error({ namespace, at: framesOf(error) }, message)
-  else if (isNew) tell(namespace, policy)
+  else if (isNew) report.begin(namespace, policy)
 }
 
 function lookAtAll(loop: Loop): void {

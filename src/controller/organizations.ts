@@ -1,9 +1,11 @@
+import { KubernetesError } from '../kubernetes/client.ts'
 import { chooseOrganization, namedOrganizations, type OrganizationRules } from './plan.ts'
 
 /** A line of text that outlives this process and that all replicas share. */
 export interface Note {
   /** Undefined where nothing was written yet. */
   read(): Promise<string | undefined>
+  /** Rejects with a 409 where another process has changed the text since it was read. */
   write(text: string): Promise<void>
 }
 
@@ -57,19 +59,28 @@ function createRemembered(note: Note) {
   }
   /** One write after the other, each of the whole set. */
   let writing = Promise.resolve()
-  /** `apply` returns false where it changes nothing. */
-  const change = async (apply: (remembered: Set<string>) => boolean) => {
-    const write = writing.then(async () => {
-      const changed = new Set(await load())
-      if (!apply(changed)) return
-      await note.write(JSON.stringify([...changed].toSorted()))
-      loading = Promise.resolve(changed)
-    })
-    writing = write.catch(() => {})
-    await write
-  }
   const reload = () => {
     loading = undefined
+  }
+  type Apply = (remembered: Set<string>) => boolean
+  const writeChanged = async (apply: Apply) => {
+    const changed = new Set(await load())
+    if (!apply(changed)) return
+    await note.write(JSON.stringify([...changed].toSorted()))
+    loading = Promise.resolve(changed)
+  }
+  /** `apply` returns false where it changes nothing. */
+  const change = async (apply: Apply) => {
+    const write = writing
+      .then(() => writeChanged(apply))
+      .catch(error => {
+        if (!(error instanceof KubernetesError) || error.status !== 409) throw error
+        // Another process has written meanwhile: once more, on what it wrote.
+        reload()
+        return writeChanged(apply)
+      })
+    writing = write.catch(() => {})
+    await write
   }
   return { load, change, reload }
 }

@@ -4,7 +4,7 @@ import type { PullSecret } from '../pull-secret/pull-secret.ts'
 import { createTakeStep, type TakeStep } from './actions.ts'
 import { TooManyChanges } from './budgets.ts'
 import type { StepOptions, Task } from './ensure-credential.ts'
-import { ImmutableSecret, organizationNotAllowed } from './failures.ts'
+import { ImmutableSecret, NotManaged, organizationNotAllowed } from './failures.ts'
 import { collectTokens } from './orphans.ts'
 import { chooseOrganization, type OrganizationRules, plan } from './plan.ts'
 import {
@@ -108,7 +108,14 @@ function isNeeded({ options, check, pending, toCheck }: Work, namespace: string)
   if (isInUse(secret) && check.isDue(namespace)) toCheck.add(namespace)
   if (pending.has(namespace) || toCheck.has(namespace)) return true
   const task = nextTask(options, namespace)
-  return 'refused' in task || task.step.do !== 'nothing' || task.step.because === 'immutable'
+  if ('refused' in task || task.step.do !== 'nothing') return true
+  return task.step.because === 'immutable' || task.step.because === 'not_managed'
+}
+
+/** The Secret of the namespace is in the way, and only a person can change that. */
+function throwIfBlocked(because: string): void {
+  if (because === 'immutable') throw new ImmutableSecret()
+  if (because === 'not_managed') throw new NotManaged()
 }
 
 function nextTask(options: WorkOptions, namespace: string): Task | { refused: string } {
@@ -129,7 +136,7 @@ async function takeSteps(work: Work, namespace: string, signal: AbortSignal): Pr
     const task = nextTask(work.options, namespace)
     if ('refused' in task) throw organizationNotAllowed(task.refused)
     if (task.step.do === 'nothing') {
-      if (task.step.because === 'immutable') throw new ImmutableSecret()
+      throwIfBlocked(task.step.because)
       return count
     }
     await work.takeStep(task, signal)

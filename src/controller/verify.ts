@@ -66,7 +66,7 @@ async function check(
     renewed.delete(namespace)
     return
   }
-  if (renewed.has(namespace)) throw newOneRefused()
+  if (renewed.has(namespace)) throw newOneRefused(about.organization)
   renewed.set(namespace, true)
   const { tokenId } = readPullSecret(secret, rules)
   logger.warn(
@@ -91,10 +91,11 @@ function createSchedule({ everyMs, now }: CheckOptions): (namespace: string) => 
   }
 }
 
-function newOneRefused(): TokenError {
+function newOneRefused(organization: string): TokenError {
   return new TokenError('the registry refuses the tokens that it issues for this organization', {
     kind: 'permanent',
     scope: 'organization',
     code: refusedAgain,
+    organization,
   })
 }

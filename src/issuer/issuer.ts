@@ -70,8 +70,14 @@ export interface Issuer extends TokenRequests {
  * | kind      | meaning                                            | next try                           |
  * |-----------|----------------------------------------------------|------------------------------------|
  * | permanent | asking again gives the same answer                 | when configuration or key changes  |
- * | locked    | the account is locked, or the login was refused    | never before the key file changes  |
+ * | locked    | the login was refused, the account is locked, or   | after `retryAfterMs`: an hour, or  |
+ * |           | the credential files have no usable credentials    | 10 minutes; without: never. At     |
+ * |           |                                                    | once when the files change         |
  * | transient | network, 429, 5xx                                  | after `retryAfterMs`, or back-off  |
+ *
+ * Only `credentials_missing` and `credentials_unusable` are locked without a `retryAfterMs`. An issuer
+ * has no timer: it logs in and checks the login server only within a call. So after a failure of the
+ * environment, call it at least every 30 s. A call before the next try sends no request.
  *
  * and whom it concerns: the whole `environment` (login, discovery, network) or the one
  * `organization` asked for (no such organization, not a member).

@@ -49,21 +49,36 @@ export function createReportProblem(
   }
 }
 
+/** Something that an event says. */
+interface Problem {
+  code: string
+  message: string
+}
+
 /**
  * Reports each problem that two checks in a row find, so that a short one makes no event, and again
  * every ten minutes while it lasts. Returns a function that ends it.
  */
 export function watchProblems(
-  { problems, report }: { problems: () => string[]; report: (note: string) => Promise<void> },
+  { problems, report }: { problems: () => Problem[]; report: (problem: Problem) => Promise<void> },
   { everyMs = 5000 }: { everyMs?: number } = {},
 ): () => void {
   /** How many checks in a row have found each problem. */
   let found = new Map<string, number>()
   const check = () => {
-    found = new Map(problems().map(note => [note, (found.get(note) ?? 0) + 1]))
+    const now = new Map(problems().map(problem => [problem.message, problem]))
+    found = new Map([...now.keys()].map(message => [message, (found.get(message) ?? 0) + 1]))
     const period = Math.ceil(againMs / everyMs)
-    for (const [note, checks] of found) if (checks % period === 2 % period) void report(note)
+    for (const [message, checks] of found) {
+      const problem = now.get(message)
+      if (problem !== undefined && checks % period === 2 % period) void report(problem)
+    }
   }
   const timer = setInterval(check, everyMs).unref()
   return () => clearInterval(timer)
+}
+
+/** `organization_not_found` as the reason of an event: `OrganizationNotFound`. */
+export function eventReason(code: string): string {
+  return code.replace(/(?:^|_)([a-z])/g, (_, letter: string) => letter.toUpperCase())
 }

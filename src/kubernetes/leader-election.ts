@@ -17,6 +17,14 @@ export interface Leadership {
   /** Whether this process holds the Lease for certain at this moment, even just after it was paused. */
   leading(): boolean
   onChange(listener: (leading: boolean) => void): void
+  /**
+   * What this replica, while it leads, has in an annotation of the Lease. A change is written at
+   * once, in the request that renews: nobody but the holder writes it, and only over the state that
+   * was read. Undefined: no such annotation.
+   */
+  annotate(annotation: string, text: string | undefined): void
+  /** Calls the listener with the annotations of the Lease each time they are read while another replica leads. */
+  onAnnotations(listener: (annotations: Record<string, string>) => void): void
 }
 
 interface LeaderDependencies {
@@ -54,12 +62,7 @@ export function createLeader(dependencies: LeaderDependencies, settings: LeaderS
   const { client, metrics = new Registry(), now = performance.now.bind(performance) } = dependencies
   const { namespace, name, identity, leaseSeconds, renewSeconds } = settings
   const logger = dependencies.logger.child({ lease: `${namespace}/${name}`, identity })
-  const help = '1 where this replica leads'
-  const gauge = new Gauge({ name: 'pullpass_leader', help, registers: [metrics] })
-  const changed = (leading: boolean) => {
-    gauge.set(Number(leading))
-    logger.info(leading ? 'leading' : 'not leading any more')
-  }
+  const gauge = createGauge(metrics)
   const state: State = {
     identity,
     leaseSeconds,
@@ -67,16 +70,21 @@ export function createLeader(dependencies: LeaderDependencies, settings: LeaderS
     now,
     logger,
     store: createLeaseStore({ client }, { namespace, name, limitMs: renewSeconds * 1000 }),
-    validity: createLeaseValidity({ now, logger, changed }),
+    validity: createLeaseValidity({ now, logger, changed: leading => gauge.set(Number(leading)) }),
     stopping: new AbortController(),
     held: undefined,
     observation: undefined,
     lastError: undefined,
+    annotations: {},
+    listeners: [],
+    wake: new AbortController(),
   }
   let loop: Promise<void> | undefined
   return {
     leading: state.validity.current,
     onChange: state.validity.onChange,
+    annotate: (annotation, text) => annotate(state, annotation, text),
+    onAnnotations: listener => void state.listeners.push(listener),
     problem: () => state.lastError,
     start() {
       loop ??= run(state)
@@ -88,6 +96,11 @@ export function createLeader(dependencies: LeaderDependencies, settings: LeaderS
       await giveBack(state).catch(error => report(state, error))
     },
   }
+}
+
+function createGauge(metrics: Registry) {
+  const help = '1 where this replica leads'
+  return new Gauge({ name: 'pullpass_leader', help, registers: [metrics] })
 }
 
 interface State {
@@ -103,7 +116,20 @@ interface State {
   held: V1Lease | undefined
   observation: Observation | undefined
   lastError: string | undefined
+  annotations: Record<string, string | undefined>
+  readonly listeners: ((annotations: Record<string, string>) => void)[]
+  /** Ends the pause before the next renewal. */
+  wake: AbortController
 }
+
+function annotate(state: State, annotation: string, text: string | undefined): void {
+  const isNew = !(annotation in state.annotations) || state.annotations[annotation] !== text
+  state.annotations[annotation] = text
+  if (isNew && state.validity.current()) state.wake.abort()
+}
+
+/** Candidates learn within a second what the leader writes, and that the lease is free. */
+const longestPauseMs = 800
 
 async function run(state: State): Promise<void> {
   const { signal } = state.stopping
@@ -112,9 +138,14 @@ async function run(state: State): Promise<void> {
     report(state, error)
     // A candidate asks more often, so that it finds a released Lease soon, and at random moments.
     // A leader whose renewal failed tries again before the Lease is in doubt.
-    const isHolding = state.validity.current() && !error
+    const isHolding = state.held !== undefined && !error
     const part = isHolding ? 1 : 0.2 * (1 + Math.random())
-    await sleep(state.renewSeconds * 1000 * part, undefined, { signal }).catch(() => {})
+    const pauseMs = state.renewSeconds * 1000 * part
+    const wake = AbortSignal.any([signal, state.wake.signal])
+    await sleep(isHolding ? pauseMs : Math.min(pauseMs, longestPauseMs), undefined, {
+      signal: wake,
+    }).catch(() => {})
+    state.wake = new AbortController()
   }
 }
 
@@ -125,8 +156,10 @@ async function takeOrRenew(state: State): Promise<void> {
   const lease = await store.read()
   if (!lease) return void (await take(state, undefined))
   state.observation = observe(state.observation, lease.spec ?? {}, state.now())
-  if (mayTake(state.observation, identity, state.now())) await take(state, lease)
-  else validity.end()
+  if (mayTake(state.observation, identity, state.now())) return void (await take(state, lease))
+  validity.end()
+  const annotations = lease.metadata?.annotations ?? {}
+  for (const listener of state.listeners) call(state.logger, () => listener(annotations))
 }
 
 /** True: this process holds the Lease, from the moment before it sent the request. */
@@ -134,7 +167,7 @@ async function take(state: State, before: V1Lease | undefined): Promise<boolean>
   const { store, identity, leaseSeconds, validity } = state
   const requestedAt = state.now()
   const spec = takenBy(identity, before?.spec, { leaseSeconds, wallClock: new Date() })
-  state.held = await store.write(before, spec)
+  state.held = await store.write(before, { spec, annotations: state.annotations })
   if (!state.held || state.stopping.signal.aborted) return state.held !== undefined
   validity.extend(requestedAt + leaseSeconds * 1000 * CERTAIN_PART)
   return true
@@ -143,7 +176,7 @@ async function take(state: State, before: V1Lease | undefined): Promise<boolean>
 async function giveBack({ store, identity }: State): Promise<void> {
   const lease = await store.read()
   if (lease?.spec?.holderIdentity !== identity) return
-  await store.write(lease, released(lease.spec, new Date()))
+  await store.write(lease, { spec: released(lease.spec, new Date()), annotations: {} })
 }
 
 const nothing = () => undefined
@@ -190,6 +223,7 @@ function createLeaseValidity(options: {
     if (leading) expiry = setTimeout(reportChange, certainUntil - now() + 1)
     if (leading === reported) return
     reported = leading
+    logger.info(leading ? 'leading' : 'not leading any more')
     for (const listener of listeners) call(logger, () => listener(leading))
   }
 

@@ -6,7 +6,12 @@ import {
   V1MicroTime,
 } from '@kubernetes/client-node'
 import { inTime } from '../time-limit.ts'
-import { type KubernetesClient, unlessStatus } from './client.ts'
+import {
+  asKubernetesError,
+  type KubernetesClient,
+  KubernetesError,
+  unlessStatus,
+} from './client.ts'
 
 /** A state of the Lease, and when this process first saw it (milliseconds of a monotonic clock). */
 export interface Observation {
@@ -71,7 +76,13 @@ export interface LeaseStore {
    * Creates the Lease, or replaces exactly the state `before`. Undefined: another process was
    * faster.
    */
-  write(before: V1Lease | undefined, spec: V1LeaseSpec): Promise<V1Lease | undefined>
+  write(before: V1Lease | undefined, next: LeaseContent): Promise<V1Lease | undefined>
+}
+
+interface LeaseContent {
+  spec: V1LeaseSpec
+  /** Changes only these; undefined removes one. */
+  annotations: Record<string, string | undefined>
 }
 
 /**
@@ -90,24 +101,40 @@ export function createLeaseStore(
       const reading = api.readNamespacedLease({ namespace, name })
       return unlessStatus([404], `read ${id}`, limited(reading))
     },
-    write(before, spec) {
+    write(before, { spec, annotations: changes }) {
+      const annotations = changed(before?.metadata?.annotations, changes)
       if (!before) {
-        const body = { metadata: { namespace, name }, spec }
+        const body = { metadata: { namespace, name, annotations }, spec }
         const creating = api.createNamespacedLease({ namespace, body })
         // Not 404: that is a missing namespace.
         return unlessStatus([409], `create ${id}`, limited(creating))
       }
-      const replacing = api.replaceNamespacedLease({ namespace, name, body: { ...before, spec } })
+      const body = { ...before, metadata: { ...before.metadata, annotations }, spec }
+      const replacing = api.replaceNamespacedLease({ namespace, name, body })
       return unlessStatus([404, 409], `renew ${id}`, limited(replacing))
     },
   }
 }
 
+function changed(
+  before: Record<string, string> | undefined,
+  changes: Record<string, string | undefined>,
+): Record<string, string> {
+  const all = Object.entries({ ...before, ...changes })
+  return Object.fromEntries(all.flatMap(([key, text]) => (text === undefined ? [] : [[key, text]])))
+}
+
 interface LeaseAnnotation {
   read(): Promise<string | undefined>
-  /** Writes nothing where there is no Lease: nobody leads then, and there is nothing to share. */
+  /**
+   * Rejects with a 409 where another process has changed the text since it was last read or written
+   * here. Writes nothing where there is no Lease: nobody leads then, and there is nothing to share.
+   */
   write(text: string): Promise<void>
 }
+
+/** The leader renews meanwhile: a write that meets a renewal is tried again. */
+const mostTries = 5
 
 /**
  * A line of text in an annotation of a Lease. It lasts as long as the Lease, and the next leader can
@@ -119,19 +146,40 @@ export function createLeaseAnnotation(
 ): LeaseAnnotation {
   const api = client.coordination
   const id = `Lease ${namespace}/${name}`
+  let known: { text: string | undefined } | undefined
+
+  /** Every write carries the version that was read. */
+  async function write(text: string, triesLeft: number): Promise<void> {
+    const { metadata } = await client.coordination.readNamespacedLease({ namespace, name })
+    const before = metadata?.annotations?.[annotation]
+    if (known !== undefined && known.text !== before) throw changedByOthers(id, annotation)
+    const resourceVersion = metadata?.resourceVersion
+    const body = { metadata: { resourceVersion, annotations: { [annotation]: text } } }
+    try {
+      await client.coordination.patchNamespacedLease(
+        { namespace, name, body },
+        setHeaderOptions('Content-Type', PatchStrategy.MergePatch),
+      )
+      known = { text }
+    } catch (error) {
+      const isNewer = asKubernetesError(`annotate ${id}`, error).status === 409
+      if (!isNewer || triesLeft === 0) throw error
+      await write(text, triesLeft - 1)
+    }
+  }
+
   return {
     read: async () => {
       const reading = api.readNamespacedLease({ namespace, name })
       const lease = await unlessStatus([404], `read ${id}`, reading)
-      return lease?.metadata?.annotations?.[annotation]
+      known = { text: lease?.metadata?.annotations?.[annotation] }
+      return known.text
     },
-    write: async text => {
-      const body = { metadata: { annotations: { [annotation]: text } } }
-      const writing = api.patchNamespacedLease(
-        { namespace, name, body },
-        setHeaderOptions('Content-Type', PatchStrategy.MergePatch),
-      )
-      await unlessStatus([404], `annotate ${id}`, writing)
-    },
+    write: text => unlessStatus([404], `annotate ${id}`, write(text, mostTries)),
   }
+}
+
+function changedByOthers(id: string, annotation: string): KubernetesError {
+  const message = `cannot annotate ${id}: another process has changed ${annotation}`
+  return new KubernetesError(message, { status: 409, reason: 'Conflict' })
 }

@@ -34,6 +34,9 @@ export interface PullSecret {
   digest: string
 }
 
+/** What people read of a Secret of our name that somebody else made. */
+export const notManaged = 'exists but is not managed by pullpass'
+
 /** What a Secret of ours is made of. */
 export interface PullSecretContent {
   namespace: string

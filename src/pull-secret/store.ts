@@ -41,6 +41,7 @@ export function createSecretStore(client: KubernetesClient, secretName: string):
       client.core.readNamespacedSecret({ name, namespace }),
     )
   const apply = createApply(client, name)
+  const check = createCheck(client, name)
   return {
     readNamespace: namespace =>
       unlessStatus(
@@ -49,26 +50,31 @@ export function createSecretStore(client: KubernetesClient, secretName: string):
         client.core.readNamespace({ name: namespace }),
       ),
     read,
-    apply: (secret, over) =>
-      named(`apply ${at(secret.metadata?.namespace ?? '')}`, apply(secret, over, {})),
-    check: async (secret, over) => {
-      const namespace = secret.metadata?.namespace ?? ''
+    apply: async (secret, over) => {
       try {
-        await apply(secret, over, { dryRun: 'All' })
+        return await apply(secret, over, {})
       } catch (error) {
-        if (isDryRunUnsupported(error)) return
-        const exists = async () => over !== undefined || (await read(namespace)) !== undefined
-        throw await refused(asKubernetesError(`apply ${at(namespace)}`, error), error, exists)
+        const failure = asKubernetesError(`apply ${at(namespaceOf(secret))}`, error)
+        // Its own words could quote the credential that it was to store.
+        if (isWorded(failure)) await check(withoutCredential(secret), over)
+        throw failure
       }
     },
-    remove: async ({ namespace, uid, resourceVersion }) => {
-      const body = { preconditions: { uid, resourceVersion } }
-      await unlessStatus(
-        [404],
-        `delete ${at(namespace)}`,
-        client.core.deleteNamespacedSecret({ name, namespace, body }),
-      )
-    },
+    check,
+    remove: createRemove(client, name),
+  }
+}
+
+function createRemove({ core }: KubernetesClient, name: string): SecretStore['remove'] {
+  return async ({ namespace, uid, resourceVersion }) => {
+    const body = { preconditions: { uid, resourceVersion } }
+    try {
+      await core.deleteNamespacedSecret({ name, namespace, body })
+    } catch (error) {
+      const failure = asKubernetesError(`delete Secret ${namespace}/${name}`, error)
+      if (failure.status === 404) return
+      throw await withWords(failure, error, async () => true)
+    }
   }
 }
 
@@ -86,23 +92,58 @@ function createApply({ core }: KubernetesClient, name: string) {
   }
 }
 
+function createCheck(client: KubernetesClient, name: string): SecretStore['check'] {
+  const apply = createApply(client, name)
+  return async (secret, over) => {
+    try {
+      await apply(secret, over, { dryRun: 'All' })
+    } catch (error) {
+      if (isDryRunUnsupported(error)) return
+      const namespace = namespaceOf(secret)
+      const id = `Secret ${namespace}/${name}`
+      const read = () => client.core.readNamespacedSecret({ name, namespace })
+      const exists = async () =>
+        over !== undefined || (await unlessStatus([404], `read ${id}`, read())) !== undefined
+      throw await withWords(asKubernetesError(`apply ${id}`, error), error, exists)
+    }
+  }
+}
+
 /** A webhook in the way takes no dry runs; what it says to the real write is not known. */
 function isDryRunUnsupported(error: unknown): boolean {
   const { status } = asKubernetesError('', error)
   return status === 400 && /does not support dry run/i.test(wordsOf(error))
 }
 
-/** The failure, with the words of the quota or policy that refused. */
-async function refused(
+/** The failure, with the words of the quota, policy or webhook that refused. */
+async function withWords(
   failure: KubernetesError,
   error: unknown,
   exists: () => Promise<boolean>,
 ): Promise<KubernetesError> {
   const words = wordsOf(error)
-  if (writeFailure(failure) !== 'refused' || words === '') return failure
+  if (!isWorded(failure) || words === '') return failure
   const text = refusalText(words, await exists())
+  const isRefused = writeFailure(failure) === 'refused'
+  const message = isRefused ? `refused: ${text}` : `${failure.message}: ${text}`
   const { status, reason, causes, retryAfterMs, grant } = failure
-  return new KubernetesError(`refused: ${text}`, { status, reason, causes, retryAfterMs, grant })
+  return new KubernetesError(message, { status, reason, causes, retryAfterMs, grant })
+}
+
+/** A quota, a policy or a webhook that fails has given its reason. */
+function isWorded(failure: KubernetesError): boolean {
+  return writeFailure(failure) === 'refused' || (failure.status ?? 0) >= 500
+}
+
+/** Stands for the credential. */
+function withoutCredential(secret: V1Secret): V1Secret {
+  const empty = Buffer.from('{"auths":{}}').toString('base64')
+  const data = Object.keys(secret.data ?? {}).map(key => [key, empty])
+  return { ...secret, data: Object.fromEntries(data) }
+}
+
+function namespaceOf({ metadata }: V1Secret): string {
+  return metadata?.namespace ?? ''
 }
 
 const longestRefusal = 300
@@ -141,12 +182,4 @@ export function writeFailure(error: KubernetesError): WriteFailure {
 
 function pinned(secret: V1Secret, { uid, resourceVersion }: PullSecret): V1Secret {
   return { ...secret, metadata: { ...secret.metadata, uid, resourceVersion } }
-}
-
-async function named<T>(action: string, answer: Promise<T>): Promise<T> {
-  try {
-    return await answer
-  } catch (error) {
-    throw asKubernetesError(action, error)
-  }
 }

@@ -17,7 +17,8 @@ export interface AdmissionAnswer {
   }
 }
 
-const LONGEST_WARNING = 120
+/** A longer one may be cut by the API server. */
+const LONGEST_WARNING = 256
 
 /** The pod unchanged. The API server shows `warnings` to the client that creates it. */
 export function allowed(uid: string, decision: Decision, warnings: string[] = []): AdmissionAnswer {

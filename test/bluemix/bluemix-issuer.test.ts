@@ -493,7 +493,7 @@ t.test('a closed issuer sends no requests', async t => {
 t.test('a private CA is trusted only if configured, and is read again on change', async t => {
   const without = await startFixture(t, { caFile: undefined })
   const error = await without.failure(without.mint())
-  t.match(error, { code: 'network', kind: 'transient', message: /set bluemix\.caFile/ })
+  t.match(error, { code: 'untrusted_certificate', kind: 'transient', message: /set environmentCa/ })
   t.strictSame(without.environment.ledger.requests(), [])
 
   const folder = await mkdtemp(join(tmpdir(), 'pullpass-ca-'))
@@ -502,7 +502,7 @@ t.test('a private CA is trusted only if configured, and is read again on change'
   const { environment, failure, mint } = await startFixture(t, { caFile })
   t.match(await failure(mint()), { code: 'ca_unusable', message: caFile })
   await writeFile(caFile, without.environment.ca)
-  t.match(await failure(mint()), { code: 'network' })
+  t.match(await failure(mint()), { code: 'untrusted_certificate' })
   await writeFile(caFile, environment.ca)
   await mint()
   t.equal(environment.ledger.mints().length, 1)
@@ -519,6 +519,10 @@ t.test('credentials are sent over HTTPS only', async t => {
 t.test('a proxy that does not answer is reported as a network failure', async t => {
   const { environment, failure, mint } = await startFixture(t)
   process.env.HTTPS_PROXY = 'http://127.0.0.1:1'
-  t.match(await failure(mint()), { code: 'network', kind: 'transient', message: /ECONNREFUSED/ })
+  t.match(await failure(mint()), {
+    code: 'unreachable',
+    kind: 'transient',
+    message: /proxy\.https \(ECONNREFUSED\)/,
+  })
   t.strictSame(environment.ledger.requests(), [])
 })

@@ -35,6 +35,22 @@ interface Process {
   failure(key: string): Promise<TokenError>
 }
 
+/** The note as each process has it on the Lease: a text that it has not read is not overwritten. */
+function versioned(note: Note): Note {
+  let known: string | undefined
+  return {
+    read: async () => {
+      known = await note.read()
+      return known
+    },
+    write: async text => {
+      if ((await note.read()) !== known) throw new Error('another process has changed the note')
+      known = text
+      await note.write(text)
+    },
+  }
+}
+
 /** Enough turns for a login to be sent. */
 async function settled(): Promise<void> {
   for (let turn = 0; turn < 50; turn++) await Promise.resolve()
@@ -57,7 +73,7 @@ function setup(oneAccount = false): Fixture {
     const guard = createLockoutGuard(
       {
         server,
-        note,
+        note: versioned(note),
         logger: pino({ level: 'silent' }),
         metrics: new Registry(),
         now: () => time + skewMs(),
@@ -354,6 +370,21 @@ t.test('two processes that overwrite the note of each other keep the limit', asy
   t.equal(await other.login('wrong-4'), 'login_paused')
   t.equal(await one.login('wrong-4'), 'login_paused')
   t.equal(server.logins().length, 3)
+})
+
+t.test('of two processes that log in at the same time, each records its login', async t => {
+  const { server, start, note } = setup()
+  const keys = ['wrong-1', 'wrong-2']
+  t.strictSame(await Promise.all(keys.map(key => start().login(key))), [
+    'login_refused',
+    'login_refused',
+  ])
+  t.equal(server.logins().length, 2)
+  const { attempts } = JSON.parse(note.text ?? '') as { attempts: { outcome: string }[] }
+  t.strictSame(
+    attempts.map(({ outcome }) => outcome),
+    ['refused', 'refused'],
+  )
 })
 
 /*

@@ -84,7 +84,7 @@ t.test('an orphaned token is revoked, a token of another cluster is not', async 
 })
 
 t.test('a missing right is reported once, without the name of a namespace', async t => {
-  const { cluster, controller, label, until } = setup(t)
+  const { cluster, controller, problems, label, until } = setup(t)
   const grant = 'grant {apiGroups: [""], resources: ["secrets"], verbs: ["patch"]}'
   cluster.refuse = namespace => {
     const sentence = `User "x" cannot patch resource "secrets" in API group "" in the namespace "${namespace}"`
@@ -94,7 +94,7 @@ t.test('a missing right is reported once, without the name of a namespace', asyn
   for (const name of ['bakery', 'market', 'aviary']) label(name)
   const names = ['aviary', 'bakery', 'market']
   await until(() => names.every(name => controller.failure(name)), 'every namespace to be refused')
-  const [problem, ...more] = controller.problems()
+  const [problem, ...more] = problems()
   const sentence = 'User "x" cannot patch resource "secrets" in API group ""'
   t.equal(problem, `cannot apply a Secret: HTTP 403: ${sentence}; ${grant}`)
   t.same(more, [])
@@ -130,18 +130,18 @@ t.test('an organization that is named only in a Secret is never requested', asyn
 })
 
 t.test('a write that a quota refuses in the dry run costs no token and no list', async t => {
-  const { environment, cluster, controller, label, until } = setup(t)
+  const { environment, cluster, controller, problems, label, until } = setup(t)
   cluster.refuseDryRun = namespace =>
     namespace === 'full' ? new KubernetesError('refused: quota', { status: 403 }) : undefined
   label('full')
   await until(() => controller.failure('full') !== undefined, 'the failure')
   t.equal(controller.failure('full')?.message, 'refused: quota')
   t.notOk(environment.tokens.some(({ description }) => description.endsWith('/full')))
-  t.same(controller.problems(), [])
+  t.same(problems(), [])
 })
 
 t.test('a Secret that somebody changes constantly is written at growing intervals', async t => {
-  const { cluster, index, controller, secret, until } = setup(t)
+  const { cluster, index, controller, problems, secret, until } = setup(t)
   await until(() => secret() !== undefined, 'the Secret')
   const remove = async () => {
     const found = cluster.secrets.get('shop')
@@ -155,5 +155,33 @@ t.test('a Secret that somebody changes constantly is written at growing interval
     /^the pull secret is changed too often; next try at /,
   )
   t.ok(cluster.applies <= 3, `${cluster.applies} writes`)
-  t.same(controller.problems(), [])
+  t.same(problems(), [])
+})
+
+t.test('a Secret that is not managed by pullpass is one event of its namespace', async t => {
+  const { cluster, index, controller, events, problems, label, until } = setup(t)
+  const metadata = {
+    name: 'pullpass-registry',
+    namespace: 'theirs',
+    uid: 'x',
+    resourceVersion: '5',
+  }
+  const theirs = { metadata, type: 'Opaque' }
+  cluster.secrets.set('theirs', theirs)
+  index.secrets.upsert(theirs)
+  label('theirs')
+  await until(() => controller.failure('theirs') !== undefined, 'the failure')
+  t.match(controller.failure('theirs'), { scope: 'namespace', code: 'not_managed' })
+  t.strictSame(events, [
+    {
+      namespace: 'theirs',
+      reason: 'NotManaged',
+      note: 'exists but is not managed by pullpass',
+    },
+  ])
+  t.strictSame(problems(), [])
+  index.secrets.remove(theirs)
+  cluster.secrets.delete('theirs')
+  await until(() => index.secrets.get('theirs')?.ours === true, 'our Secret')
+  t.equal(controller.failure('theirs'), undefined)
 })

@@ -4,6 +4,7 @@ import { Registry } from 'prom-client'
 import { waitFor } from '../../sandbox/processes.ts'
 import { type Controller, createController } from '../../src/controller/controller.ts'
 import type { TokenIssuer } from '../../src/controller/token-issuer.ts'
+import { createFailureStore } from '../../src/failure.ts'
 import type { ListedToken } from '../../src/issuer/issuer.ts'
 import { createPullSecretIndex } from '../../src/pull-secret/cache.ts'
 import type { SecretStore } from '../../src/pull-secret/store.ts'
@@ -71,12 +72,22 @@ export function setup(
       noted = text
     },
   }
+  const store = createFailureStore()
+  const events: { namespace: string; reason: string; note: string }[] = []
   let shift = 0
   const controller: Controller = createController({
     index,
     store: createStore(cluster, shop),
     issuer: createIssuer(environment),
-    leadership: { leading: () => true, onChange: () => {} },
+    leadership: {
+      leading: () => true,
+      onChange: () => {},
+      annotate: () => {},
+      onAnnotations: () => {},
+    },
+    failureStore: store,
+    environmentProblem: () => undefined,
+    onCredentialChange: () => {},
     cluster: 'cluster-1',
     rules,
     organizations: {
@@ -92,7 +103,9 @@ export function setup(
     resyncMs: 20,
     sweepMs: 50,
     now: () => new Date(Date.now() + shift),
-    reportProblem: async () => {},
+    reportProblem: async ({ namespace }, reason, note) => {
+      events.push({ namespace, reason, note })
+    },
     organizationsAnnotation: note,
     logger: pino({ level: 'silent' }),
     metrics: new Registry(),
@@ -109,6 +122,10 @@ export function setup(
     controller,
     live,
     secret,
+    events,
+    /** What concerns more than one namespace. */
+    problems: () =>
+      store.all('environment', 'organization', 'cluster').map(({ message }) => message),
     noted: () => noted,
     label: (name: string) => {
       index.namespaces.upsert({ metadata: { ...shop.metadata, name } })

@@ -1,5 +1,6 @@
 import t from 'tap'
 import { createOrganizationsInUse } from '../../src/controller/organizations.ts'
+import { KubernetesError } from '../../src/kubernetes/client.ts'
 
 const rules = {
   organization: 'acme',
@@ -8,13 +9,18 @@ const rules = {
 }
 
 function setup(text?: string) {
-  const note = { text, writes: 0, fails: false }
+  const note = { text, writes: 0, fails: false, other: undefined as string | undefined }
   const inUse = createOrganizationsInUse(rules, {
     read: async () => {
       if (note.fails) throw new Error('cannot read the Lease')
       return note.text
     },
     write: async written => {
+      if (note.other !== undefined) {
+        note.text = note.other
+        note.other = undefined
+        throw new KubernetesError('cannot annotate', { status: 409 })
+      }
       note.text = written
       note.writes++
     },
@@ -52,6 +58,15 @@ t.test('an organization is recorded once, before its first token', async t => {
   await inUse.remember('acme')
   t.equal(note.text, '["acme","acme-shop","former"]')
   t.equal(note.writes, 2)
+})
+
+t.test('what another process has written meanwhile is read, and kept', async t => {
+  const { inUse, note } = setup('["former"]')
+  await inUse.all()
+  note.other = '["former","other"]'
+  await inUse.remember('acme')
+  t.equal(note.text, '["acme","former","other"]')
+  t.ok((await inUse.all()).has('other'))
 })
 
 t.test('an organization that the settings name is not forgotten', async t => {

@@ -1,7 +1,7 @@
 import t from 'tap'
 import type { ProxiedRequest } from '../../sandbox/fault-proxy.ts'
 import { waitFor } from '../../sandbox/processes.ts'
-import { notManaged } from '../../src/controller/failures.ts'
+import { notManaged } from '../../src/pull-secret/pull-secret.ts'
 import { startFixture, testInvariants } from './fixture.ts'
 import { elsewhere, pod, reference, references, reviewOf } from './pods.ts'
 import { startProxiedSandbox } from './proxied-sandbox.ts'
@@ -121,11 +121,11 @@ t.test('an unmanaged Secret that no watch reported is not overwritten', async t 
   }
   const { body } = await fixture.ask('POST', '/api/v1/namespaces/theirs/secrets', theirs)
   await fixture.label('theirs', 'enabled')
-  const sentence = `no pull secret: ${notManaged.message}`
+  const sentence = `cannot update the pull secret: ${notManaged}`
   const isReported = () => pullpass.lines(sentence).some(line => line.namespace === 'theirs')
   await waitFor(isReported, { withinMs: 20_000, what: 'the report of the conflict' })
   const { warnings } = await fixture.create('theirs', pod('mypod'))
-  t.same(warnings, [`pull secret pullpass-registry: ${notManaged.message}`])
+  t.same(warnings, [`pull secret pullpass-registry: ${notManaged}`])
   t.same(await fixture.secret('theirs'), body, 'byte for byte')
   t.same(fixture.mints('theirs'), [], 'no token is minted that could not be stored')
 })

@@ -2,7 +2,7 @@ import type { V1Secret } from '@kubernetes/client-node'
 import t from 'tap'
 import { waitFor } from '../../sandbox/processes.ts'
 import { startSandbox } from '../../sandbox/sandbox.ts'
-import { notManaged } from '../../src/controller/failures.ts'
+import { notManaged } from '../../src/pull-secret/pull-secret.ts'
 import { optedIn } from './cluster.ts'
 import { startFixture, testInvariants } from './fixture.ts'
 import { pod, references } from './pods.ts'
@@ -42,15 +42,15 @@ t.test('a Secret of somebody else with our name is not changed, but reported', a
   await waitFor(isReported, { withinMs: 10_000, what: 'the metric to count it' })
   const { status, body, warnings } = await fixture.create('theirs', pod('mypod'))
   t.same([status, references(body)], [201, ['pullpass-registry']])
-  t.same(warnings, ['pull secret pullpass-registry: it is not one that pullpass made'])
-  const lines = pullpass.lines(`no pull secret: ${notManaged.message}`)
+  t.same(warnings, [`pull secret pullpass-registry: ${notManaged}`])
+  const lines = pullpass.lines(`cannot update the pull secret: ${notManaged}`)
   t.same(
     lines.map(line => line.namespace),
     ['theirs'],
   )
   const isShown = async () => {
     const { stdout } = await fixture.kubectl('get events -n theirs')
-    return stdout.includes(notManaged.message)
+    return stdout.includes(notManaged)
   }
   await waitFor(isShown, { withinMs: 10_000, what: 'the event in the namespace' })
   await fixture.label('theirs', null)

@@ -181,12 +181,31 @@ async function readCa(file: string): Promise<string> {
   throw environmentFailure('transient', 'ca_unusable', `cannot read a PEM certificate from ${file}`)
 }
 
-/**
- * A request that got no HTTP answer, by the error that undici or Node gave for it: network, TLS,
- * proxy, time. Of the error only its code is told: its text may quote what the other side sent.
+/*
+ * What kept a request from getting any HTTP answer, by the code that Node gives. Value names are those
+ * of the chart. Of the error only its code is shown: its text may quote what the other side sent.
  */
+// biome-ignore format: a table is read by its columns
+const noAnswers: readonly { codes: RegExp; code: string; sentence: string }[] = [
+  { codes: /^(ENOTFOUND|EAI_NODATA|EAI_NONAME)$/, code: 'unknown_host', sentence: 'DNS does not know this host name: check domain, bluemix.api and registry.host' },
+  { codes: /^EAI_/, code: 'unknown_host', sentence: 'DNS gives no answer about this host name: check the DNS of the cluster' },
+  { codes: /^CERT_HAS_EXPIRED$/, code: 'untrusted_certificate', sentence: 'its certificate has expired' },
+  { codes: /^CERT_NOT_YET_VALID$/, code: 'untrusted_certificate', sentence: 'its certificate is not valid yet: check the clock of the node' },
+  { codes: /ALTNAME_INVALID/, code: 'untrusted_certificate', sentence: 'its certificate is for another host name: check domain, bluemix.api and registry.host' },
+  { codes: /SELF_SIGNED|UNABLE_TO_(VERIFY|GET_ISSUER)|^CERT_|^INVALID_CA/, code: 'untrusted_certificate', sentence: 'its certificate is not trusted: for a private CA set environmentCa (bluemix.caFile)' },
+  { codes: /^(EPROTO|ERR_SSL_.*)$/, code: 'untrusted_certificate', sentence: 'no TLS connection came about: is there a TLS server at this port?' },
+  { codes: /^(ECONNREFUSED|EHOSTUNREACH|ENETUNREACH|UND_ERR_CONNECT_TIMEOUT)$/, code: 'unreachable', sentence: 'no connection came about: check network policies, firewalls and proxy.https' },
+]
+
+/** A request that got no HTTP answer, by the error that undici or Node gave for it. */
 export function noAnswer(error: unknown, origin: string): TokenError {
   const { code, name, cause } = record(error)
+  const why = [record(cause).code, code, name].find(word => typeof word === 'string')
+  const known = noAnswers.find(({ codes }) => codes.test(String(why)))
+  if (known !== undefined) {
+    const message = `cannot reach ${origin}: ${known.sentence} (${why})`
+    return environmentFailure('transient', known.code, message)
+  }
   if (name === 'TimeoutError' || /TIMEOUT|ETIMEDOUT/.test(String(code))) {
     return environmentFailure('transient', 'timeout', `${origin} did not answer in time`)
   }
@@ -194,20 +213,13 @@ export function noAnswer(error: unknown, origin: string): TokenError {
     const message = `the answer of ${origin} is too large`
     return environmentFailure('transient', 'answer_too_large', message)
   }
-  const why = [record(cause).code, code, name].find(word => typeof word === 'string')
-  return environmentFailure('transient', 'network', `cannot reach ${origin}: ${why}${hint(why)}`)
+  return environmentFailure('transient', 'network', `cannot reach ${origin}: ${why}`)
 }
 
 /** The caller left. That says nothing of the environment. */
 function aborted(): TokenError {
   const details = { kind: 'transient', scope: 'organization', code: 'aborted' } as const
   return new TokenError('given up before the environment had answered', details)
-}
-
-function hint(why: unknown): string {
-  return /SELF_SIGNED|UNABLE_TO_(VERIFY|GET_ISSUER)/.test(String(why))
-    ? ' (a private CA? set bluemix.caFile)'
-    : ''
 }
 
 /** Called as a request begins; what it returns is told how the request ended. */

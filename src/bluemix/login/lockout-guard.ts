@@ -75,7 +75,11 @@ export function createLockoutGuard(dependencies: Dependencies, settings: Setting
     login: async (credentials, signal) => {
       const key = keyOf(credentials.digest)
       await admit(key, signal)
-      const end = await record.begin(key)
+      const end = await record.begin(key).catch(async () => {
+        // Another process may have recorded a login meanwhile: that one counts too.
+        await admit(key, signal)
+        return record.begin(key)
+      })
       try {
         const grant = await server.login(credentials, signal)
         await end('granted')

@@ -5,6 +5,7 @@ import { environmentFailure } from '../http/answer.ts'
 export interface Note {
   /** Undefined where nothing was written yet. */
   read(): Promise<string | undefined>
+  /** Rejects where another process has changed the text since it was read. */
   write(text: string): Promise<void>
 }
 
@@ -37,7 +38,10 @@ export interface LoginRecord {
   read(): Promise<void>
   /** The last login failed for this reason, as is known now. */
   explainLast(reason: Reason): void
-  /** Records a login before it is sent. Call the result when it has ended; that never rejects. */
+  /**
+   * Records a login before it is sent. Rejects where that fails, and where another process has
+   * recorded one since `read`. Call the result when the login has ended; that never rejects.
+   */
   begin(key: string): Promise<(outcome: Outcome | 'unsent', reason?: Reason) => Promise<void>>
 }
 
@@ -58,18 +62,18 @@ export function createLoginRecord(dependencies: Dependencies): LoginRecord {
   const { note, now, elapsed } = dependencies
   let known: readonly Attempt[] = []
   const write = () => note.write(noteText(known, now() - elapsed()))
+  async function read(): Promise<void> {
+    const noted = parse(await note.read().catch(notRecorded))
+    const ages = noted.map(each => ({ ...each, at: elapsed() - Math.max(0, now() - each.at) }))
+    known = needed(merge(known, ages), elapsed())
+    // Written at once, so that the wait does not begin anew at each restart.
+    if (noted.some(({ at }) => at > now())) await write().catch(notRecorded)
+  }
   return {
     attempts: () => known,
-    async read() {
-      const noted = parse(await note.read().catch(notRecorded))
-      const ages = noted.map(each => ({ ...each, at: elapsed() - Math.max(0, now() - each.at) }))
-      known = needed(merge(known, ages), elapsed())
-      // Written at once, so that the wait does not begin anew at each restart.
-      if (noted.some(({ at }) => at > now())) await write().catch(notRecorded)
-    },
-    explainLast(reason) {
-      const last = known.at(-1)
-      if (last !== undefined) known = [...known.slice(0, -1), { ...last, reason }]
+    read,
+    explainLast: reason => {
+      known = known.map((each, at) => (at === known.length - 1 ? { ...each, reason } : each))
     },
     async begin(key) {
       const attempt: Attempt = { id: newId(), at: elapsed(), key, outcome: 'begun' }
@@ -81,9 +85,13 @@ export function createLoginRecord(dependencies: Dependencies): LoginRecord {
       })
       return async (outcome, reason) => {
         const ended = outcome === 'unsent' ? [] : [{ ...attempt, at: elapsed(), outcome, reason }]
-        known = [...others(), ...ended]
-        // If this fails, other processes see a login without an answer: the safe side.
-        await write().catch(() => {})
+        const conclude = () => {
+          known = [...others(), ...ended]
+          return write()
+        }
+        // Another process may have written meanwhile: once more, on what it wrote. If that fails,
+        // other processes see a login without an answer: the safe side.
+        await conclude().catch(() => read().then(conclude).catch(nothing))
       }
     },
   }
@@ -142,6 +150,8 @@ function isAttempt(value: Partial<Attempt> | null): value is Attempt {
   const hasTexts = typeof id === 'string' && typeof key === 'string'
   return hasTexts && isKnown && Number.isFinite(at) && (reason === undefined || hasReason)
 }
+
+const nothing = () => {}
 
 function newId(): string {
   return randomUUID().slice(0, 8)
