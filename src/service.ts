@@ -184,7 +184,7 @@ function issuerSettings({ bluemix, registry }: Config): BluemixSettings {
   return { ...bluemix, iam, caFile, registryUrl: registry.url, registryHost: registry.host }
 }
 
-/** `cluster`: the UID of kube-system, which can be asked for only when the API server is there. */
+/** `cluster`: what `readClusterId` gave. */
 function createControllerOf(dependencies: Dependencies, cluster: string): Controller {
   const { controller, bluemix } = dependencies.config
   return createController({
@@ -217,14 +217,15 @@ function createMutatePodOf(dependencies: Dependencies, controller: Controller): 
   })
 }
 
-/** The UID of kube-system stands for the cluster; asked for until the API server gives it. */
-export async function readClusterId({ store, logger }: Dependencies): Promise<string> {
+/** The name of the cluster in descriptions: the setting, else the UID of kube-system, which is read until it is there. */
+export async function readClusterId({ config, store, logger }: Dependencies): Promise<string> {
+  if (config.clusterName !== undefined) return config.clusterName
   for (;;) {
     try {
       const namespace = await store.readNamespace('kube-system')
       if (namespace?.metadata?.uid !== undefined) return namespace.metadata.uid
     } catch (error) {
-      logger.warn({ problem: (error as Error).message }, 'cannot tell which cluster this is')
+      logger.warn({ problem: (error as Error).message }, 'cannot read the UID of kube-system')
     }
     await sleep(1000)
   }

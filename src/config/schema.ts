@@ -94,6 +94,11 @@ const domain = text(
   'Domain of the environment. May be left out where `bluemix.api` and `registry.host` are both set.',
 )
 
+const clusterName = text(
+  'label',
+  'Name of this cluster in the descriptions of its tokens. Where left out: the UID of kube-system. A change replaces every token.',
+)
+
 const registry = section({
   host: text('host', 'Registry as images name it.'),
   url: text('https', 'Where the token API is.'),
@@ -171,6 +176,7 @@ const controller = section({
 /** Every setting there is. JSON Schema, with `expected` (how an error names what is right) added. */
 export const configSchema = section({
   domain: Type.Optional(domain),
+  clusterName: Type.Optional(clusterName),
   registry,
   bluemix,
   pullSecret,
