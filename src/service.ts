@@ -6,8 +6,9 @@ import { type BluemixSettings, createBluemixIssuer } from './bluemix/bluemix-iss
 import { createCertificateSource } from './certificate/source.ts'
 import type { Config } from './config/config.ts'
 import { type Controller, createController } from './controller/controller.ts'
+import { reportListing, tokenIssuer } from './controller/token-issuer.ts'
 import { buildOperationsServer, createHealth, type State } from './health.ts'
-import { guardIssuer, reportListing } from './issuer/guarded-issuer.ts'
+import { guardIssuer } from './issuer/guarded-issuer.ts'
 import { createKubernetesClient } from './kubernetes/client.ts'
 import { createReportProblem, watchProblems } from './kubernetes/events.ts'
 import { createLeader } from './kubernetes/leader-election.ts'
@@ -191,7 +192,12 @@ function createControllerOf(dependencies: Dependencies, cluster: string): Contro
     ...dependencies,
     ...controller,
     cluster,
-    issuer: reportListing(guardIssuer(dependencies.issuer, controller), dependencies),
+    issuer: reportListing(
+      tokenIssuer(
+        guardIssuer({ issuer: dependencies.issuer }, { mintsPerMinute: controller.mintsPerMinute }),
+      ),
+      dependencies,
+    ),
     leadership: dependencies.leader,
     organizations: bluemix,
     now: dependencies.clock.now,

@@ -1,6 +1,6 @@
 import type { Logger } from 'pino'
 import type { Registry } from 'prom-client'
-import { TokenError, type TokenIssuer } from '../issuer/issuer.ts'
+import { type Issuer, TokenError } from '../issuer/issuer.ts'
 import { createDiscovery, withoutSlash } from './endpoints.ts'
 import { environmentFailure } from './http/answer.ts'
 import { createRequest, type Request } from './http/request.ts'
@@ -27,17 +27,6 @@ export interface BluemixSettings {
   timeoutMs: number
 }
 
-export interface BluemixIssuer extends TokenIssuer {
-  /** What is wrong with the environment as a whole (login, network), for as long as it is. */
-  problem(): TokenError | undefined
-  /** A credential file has changed: a refused login counts no more, so try at once. */
-  onCredentialChange(listener: () => void): void
-  /** Begins to look after the credential files. */
-  start(): void
-  /** Ends everything under way; nothing can be asked afterwards. */
-  close(): Promise<void>
-}
-
 /**
  * Issues registry tokens from a Bluemix Dedicated environment: discovery, login, organization,
  * token, which are steps 1 to 4 of IBM's procedure of 2017. Nothing is asked before it is needed.
@@ -52,7 +41,7 @@ export function createBluemixIssuer(options: {
   mayLogIn?: () => boolean
   /** The wall clock in epoch milliseconds. */
   now?: () => number
-}): BluemixIssuer {
+}): Issuer {
   const { settings, logger, metrics, note, now = Date.now } = options
   const controller = new AbortController()
   const credentials = createCredentialFiles(settings.credentialsDirectory)
@@ -63,6 +52,7 @@ export function createBluemixIssuer(options: {
   return {
     mint: (...about) => watched(registry.mint(...about)),
     list: (...about) => watched(registry.list(...about)),
+    text: (...about) => watched(registry.text(...about)),
     revoke: (...about) => watched(registry.revoke(...about)),
     // Asks the registry alone, so it does not tell whether the rest works.
     accepts: (...about) => registry.accepts(...about).catch(rethrow),

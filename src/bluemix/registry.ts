@@ -1,9 +1,10 @@
 import type { Logger } from 'pino'
 import {
   type ListedToken,
-  type RegistryToken,
+  type MintedToken,
+  type MintRequest,
   TokenError,
-  type TokenIssuer,
+  type TokenRequests,
 } from '../issuer/issuer.ts'
 import {
   type Answer,
@@ -45,11 +46,11 @@ const mostBytes = 16 * 1024 * 1024
  *
  * `write` is never sent: absent, the token only pulls. Nothing is ever revoked by description.
  */
-export function createRegistry(options: Options): TokenIssuer {
+export function createRegistry(options: Options): TokenRequests {
   return {
-    mint: (organization, description, signal) =>
-      mint(options, { organization, description }, signal),
-    list: (organization, signal) => list(options, organization, signal),
+    mint: (wish, signal) => mint(options, wish, signal),
+    list: (organization, row, signal) => list(options, { organization, row }, signal),
+    text: (organization, id, signal) => textOf(options, { organization, id }, signal),
     revoke: (organization, id, signal) => revoke(options, { organization, id }, signal),
     accepts: (token, signal) => accepts(options, token, signal),
   }
@@ -57,11 +58,11 @@ export function createRegistry(options: Options): TokenIssuer {
 
 async function mint(
   options: Options,
-  { organization, description }: { organization: string; description: string },
+  { organization, description, permanent }: MintRequest,
   signal: AbortSignal,
-): Promise<RegistryToken> {
+): Promise<MintedToken> {
   const action = `mint a token in organization "${organization}"`
-  const path = `?permanent=true&description=${encodeURIComponent(description)}`
+  const path = `?permanent=${permanent}&description=${encodeURIComponent(description)}`
   const call = { operation: 'mint', method: 'POST', organization, path } as const
   const { guid, answer } = await inOrganization(options, call, signal)
   if (answer.status >= 300) throw failure('registry', action, answer, options.now())
@@ -73,9 +74,9 @@ async function mint(
 
 async function list(
   options: Options,
-  organization: string,
+  { organization, row }: { organization: string; row: (token: ListedToken) => void },
   signal: AbortSignal,
-): Promise<ListedToken[] | 'unsupported'> {
+): Promise<'complete' | 'unsupported'> {
   const action = `list the tokens of organization "${organization}"`
   const call = { operation: 'list', method: 'GET', organization, path: '' } as const
   const { answer } = await inOrganization(options, call, signal)
@@ -83,7 +84,29 @@ async function list(
   if (answer.status >= 300) throw failure('registry', action, answer, options.now())
   const tokens = listedTokens(answer.json)
   if (tokens === undefined) throw unexpectedAnswer(action, answer)
-  return tokens
+  for (const token of tokens) row(token)
+  return 'complete'
+}
+
+async function textOf(
+  options: Options,
+  { organization, id }: { organization: string; id: string },
+  signal: AbortSignal,
+): Promise<string | 'gone' | undefined> {
+  const action = `read a token of organization "${organization}"`
+  const path = pathOf(id, action)
+  const call = { operation: 'get', method: 'GET', organization, path } as const
+  const { answer } = await inOrganization(options, call, signal)
+  if (answer.status === 404) return 'gone'
+  if (answer.status === 405 || answer.status === 501) return undefined
+  if (answer.status >= 300) throw failure('registry', action, answer, options.now())
+  return tokenText(record(answer.json).token)
+}
+
+/** The id becomes a part of the path; an empty one would name all tokens. */
+function pathOf(id: string, action: string): string {
+  if (/^[\w-]{1,200}$/.test(id)) return `/${id}`
+  throw organizationFailure('unusable_id', `cannot ${action}: its id has characters of no id`)
 }
 
 async function revoke(
@@ -92,11 +115,8 @@ async function revoke(
   signal: AbortSignal,
 ): Promise<void> {
   const action = `revoke a token of organization "${organization}"`
-  // It becomes a part of the path; an empty one would name all tokens.
-  if (!/^[\w-]{1,200}$/.test(id)) {
-    throw organizationFailure('unusable_id', `cannot ${action}: its id has characters of no id`)
-  }
-  const call = { operation: 'revoke', method: 'DELETE', organization, path: `/${id}` } as const
+  const path = pathOf(id, action)
+  const call = { operation: 'revoke', method: 'DELETE', organization, path } as const
   const { guid, answer } = await inOrganization(options, call, signal)
   const gone = answer.status < 300 || answer.status === 404
   if (!gone) throw failure('registry', action, answer, options.now())

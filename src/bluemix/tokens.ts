@@ -1,4 +1,4 @@
-import type { ListedToken, RegistryToken } from '../issuer/issuer.ts'
+import type { ListedToken, MintedToken } from '../issuer/issuer.ts'
 import { record, text } from './http/answer.ts'
 
 /** A token as it can stand in a header: printable ASCII without spaces; white space around it is
@@ -22,7 +22,7 @@ export function lifetimeMs(accessToken: string, expiresIn: unknown): number {
  * The body of a mint, `{"token":"<jwt>"}`; undefined where there is no usable token in it. The
  * token is opaque: its id (`jti`) and expiry (`exp`) are read where it shows them.
  */
-export function mintedToken(json: unknown): RegistryToken | undefined {
+export function mintedToken(json: unknown): MintedToken | undefined {
   const token = tokenText(record(json).token)
   if (token === undefined) return undefined
   const { jti, exp } = claims(token)

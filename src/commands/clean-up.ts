@@ -1,6 +1,7 @@
 import { createOrganizationsInUse } from '../controller/organizations.ts'
 import { cleanUp } from '../controller/orphans.ts'
-import { createMintedTokens, createRevokeTokens } from '../issuer/inventory.ts'
+import { createMintedTokens, createRevokeTokens } from '../controller/revoke-tokens.ts'
+import { tokenIssuer } from '../controller/token-issuer.ts'
 import { createDependencies, readClusterId, type ServiceOptions } from '../service.ts'
 
 /**
@@ -11,10 +12,11 @@ import { createDependencies, readClusterId, type ServiceOptions } from '../servi
  */
 export async function cleanUpOnce(options: ServiceOptions): Promise<string[]> {
   const dependencies = createDependencies({ ...options, standalone: true })
-  const { issuer, watches, client } = dependencies
+  const { watches, client } = dependencies
+  const issuer = tokenIssuer(dependencies.issuer)
   try {
     for (const watch of watches) watch.start()
-    issuer.start()
+    dependencies.issuer.start()
     await Promise.all(watches.map(watch => watch.whenSynced()))
     const cluster = await readClusterId(dependencies)
     // Only the leader changes the note.
@@ -22,16 +24,17 @@ export async function cleanUpOnce(options: ServiceOptions): Promise<string[]> {
     const organizationsInUse = createOrganizationsInUse(dependencies.config.bluemix, note)
     const revokeTokens = createRevokeTokens({
       ...dependencies,
+      issuer,
       cluster,
       list: (_namespace, organization, signal) => issuer.list(organization, signal),
       minted: createMintedTokens(),
       mayHold: organizationsInUse.mayHold,
       assertLeading: () => {},
     })
-    const options = { ...dependencies, cluster, revokeTokens, organizationsInUse }
+    const options = { ...dependencies, issuer, cluster, revokeTokens, organizationsInUse }
     return await cleanUp(options, new AbortController().signal)
   } finally {
     await Promise.all(watches.map(watch => watch.stop()))
-    await Promise.all([issuer.close(), client.close()])
+    await Promise.all([dependencies.issuer.close(), client.close()])
   }
 }

@@ -1,13 +1,5 @@
 import type { Logger } from 'pino'
-import {
-  chooseToken,
-  type ListFor,
-  type MintedTokens,
-  type RevokeTokens,
-  reportLeft,
-  tokenDescription,
-} from '../issuer/inventory.ts'
-import type { ListedToken, RegistryToken, TokenIssuer } from '../issuer/issuer.ts'
+import type { ListedToken, MintedToken } from '../issuer/issuer.ts'
 import { KubernetesError } from '../kubernetes/client.ts'
 import type { PullSecretIndex } from '../pull-secret/cache.ts'
 import {
@@ -22,6 +14,15 @@ import { type SecretStore, writeFailure } from '../pull-secret/store.ts'
 import type { Budgets } from './budgets.ts'
 import type { OrganizationsInUse } from './organizations.ts'
 import type { Step } from './plan.ts'
+import {
+  chooseToken,
+  type ListFor,
+  type MintedTokens,
+  type RevokeTokens,
+  reportLeft,
+  tokenDescription,
+} from './revoke-tokens.ts'
+import type { TokenIssuer } from './token-issuer.ts'
 
 export interface StepOptions {
   index: PullSecretIndex
@@ -52,7 +53,7 @@ export interface Task {
 
 /** A token to write, and the live ones that nobody needs then. */
 interface Obtained {
-  token: RegistryToken
+  token: MintedToken
   adopted: boolean
   /** `'unknown'`: the environment cannot list. */
   redundant: ListedToken[] | 'unknown'
@@ -139,7 +140,7 @@ async function mint(
   organization: string,
   options: StepOptions,
   signal: AbortSignal,
-): Promise<RegistryToken> {
+): Promise<MintedToken> {
   const { issuer, budgets, minted, cluster, organizationsInUse, assertLeading } = options
   budgets.check(namespace, 'mint')
   await organizationsInUse.remember(organization)
@@ -152,11 +153,11 @@ async function mint(
 
 /** A token whose text does not tell its id is looked up: without it, it could not be revoked. */
 async function identified(
-  token: RegistryToken,
+  token: MintedToken,
   organization: string,
   issuer: TokenIssuer,
   signal: AbortSignal,
-): Promise<RegistryToken> {
+): Promise<MintedToken> {
   const listed = token.id === undefined ? await issuer.list(organization, signal) : []
   const row = listed === 'unsupported' ? undefined : listed.find(({ text }) => text === token.text)
   return { ...token, id: token.id ?? row?.id }

@@ -1,7 +1,5 @@
 import type { Logger } from 'pino'
-import type { RevokeTokens, TokensOfNamespace } from '../issuer/inventory.ts'
-import { namespaceOf } from '../issuer/inventory.ts'
-import { type ListedToken, TokenError, type TokenIssuer } from '../issuer/issuer.ts'
+import { type ListedToken, TokenError } from '../issuer/issuer.ts'
 import { KubernetesError } from '../kubernetes/client.ts'
 import type { PullSecretIndex } from '../pull-secret/cache.ts'
 import {
@@ -11,6 +9,9 @@ import {
 } from '../pull-secret/pull-secret.ts'
 import type { SecretStore } from '../pull-secret/store.ts'
 import type { OrganizationsInUse } from './organizations.ts'
+import type { RevokeTokens, TokensOfNamespace } from './revoke-tokens.ts'
+import { namespaceOf } from './revoke-tokens.ts'
+import type { TokenIssuer } from './token-issuer.ts'
 
 type Options = Pick<CollectOptions, 'index' | 'issuer' | 'cluster' | 'logger'> & {
   organizationsInUse: OrganizationsInUse

@@ -1,10 +1,3 @@
-import {
-  createMintedTokens,
-  createRevokeTokens,
-  type ListFor,
-  type RevokeTokens,
-  type TokensOfNamespace,
-} from '../issuer/inventory.ts'
 import { TokenError } from '../issuer/issuer.ts'
 import { KubernetesError } from '../kubernetes/client.ts'
 import type { PullSecret } from '../pull-secret/pull-secret.ts'
@@ -14,6 +7,13 @@ import type { StepOptions, Task } from './ensure-credential.ts'
 import { ImmutableSecret, organizationNotAllowed } from './failures.ts'
 import { collectTokens } from './orphans.ts'
 import { chooseOrganization, type OrganizationRules, plan } from './plan.ts'
+import {
+  createMintedTokens,
+  createRevokeTokens,
+  type ListFor,
+  type RevokeTokens,
+  type TokensOfNamespace,
+} from './revoke-tokens.ts'
 import { type CredentialCheck, createCredentialCheck } from './verify.ts'
 
 export interface WorkOptions extends Omit<StepOptions, 'revokeTokens' | 'list' | 'minted'> {

@@ -1,10 +1,11 @@
 import { LRUCache } from 'lru-cache'
 import type { Logger } from 'pino'
 import { clip } from '../failure.ts'
-import { TokenError, type TokenIssuer } from '../issuer/issuer.ts'
+import { TokenError } from '../issuer/issuer.ts'
 import { type PullSecretRules, readCredential, readPullSecret } from '../pull-secret/pull-secret.ts'
 import type { SecretStore } from '../pull-secret/store.ts'
 import type { TakeStep } from './actions.ts'
+import type { TokenIssuer } from './token-issuer.ts'
 
 export interface CredentialCheck {
   /** True once per interval and namespace, at a moment of its own. */

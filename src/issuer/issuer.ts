@@ -1,12 +1,3 @@
-/** A registry token as it was minted or found. `text` is the credential: opaque, never logged. */
-export interface RegistryToken {
-  text: string
-  /** The environment's handle for revoking (the JWT's `jti`); absent where the text did not tell. */
-  id: string | undefined
-  /** Absent: the token does not expire. */
-  expiresAt: Date | undefined
-}
-
 /** A row of the environment's list of tokens. */
 export interface ListedToken {
   id: string
@@ -19,19 +10,58 @@ export interface ListedToken {
   readOnly: boolean
 }
 
+/** A token as it was minted. `text` is the credential: opaque, never logged. */
+export interface MintedToken {
+  text: string
+  /** The environment's handle for revoking (the JWT's `jti`); absent where the text does not show it. */
+  id: string | undefined
+  /** Absent: the token does not expire. */
+  expiresAt: Date | undefined
+}
+
+export interface MintRequest {
+  organization: string
+  description: string
+  /** False: a token that expires by itself, after 24 hours. */
+  permanent: boolean
+}
+
 /**
- * Whoever can issue registry tokens. `organization` is a name or a GUID, as configured.
- * Every call rejects with a TokenError and with nothing else.
+ * Requests about tokens that only pull. `organization` is a name or a GUID, as configured. Every
+ * call rejects with a TokenError and with nothing else.
  */
-export interface TokenIssuer {
-  /** Mints a token that only pulls and does not expire, marked with `description`. */
-  mint(organization: string, description: string, signal: AbortSignal): Promise<RegistryToken>
-  /** Every token of the organization; `'unsupported'` where the environment cannot list. */
-  list(organization: string, signal: AbortSignal): Promise<ListedToken[] | 'unsupported'>
+export interface TokenRequests {
+  mint(request: MintRequest, signal: AbortSignal): Promise<MintedToken>
+  /**
+   * Calls `row` for each token of the organization as it is read, and resolves when the list was
+   * complete. Rejects for a list that is cut short or unreadable: its rows do not count then.
+   */
+  list(
+    organization: string,
+    row: (token: ListedToken) => void,
+    signal: AbortSignal,
+  ): Promise<'complete' | 'unsupported'>
+  /** The text of one token. `'gone'`: there is no such token. Undefined: the environment gives none. */
+  text(organization: string, id: string, signal: AbortSignal): Promise<string | 'gone' | undefined>
   /** Revokes by id. A token that is not there any more counts as revoked. */
   revoke(organization: string, id: string, signal: AbortSignal): Promise<void>
-  /** Asks the registry once, cheaply, whether it takes this credential. */
+  /** Whether the registry accepts this credential. Rejects where that cannot be said. */
   accepts(text: string, signal: AbortSignal): Promise<boolean>
+}
+
+/**
+ * Issues registry tokens. Another issuer is a package with a factory for this interface, and a line
+ * in service.ts.
+ */
+export interface Issuer extends TokenRequests {
+  /** Starts to watch the credentials. Nothing is requested before a call needs it. */
+  start(): void
+  /** Ends everything under way; later calls reject. */
+  close(): Promise<void>
+  /** What is wrong with the environment as a whole (login, network), while it lasts. */
+  problem(): TokenError | undefined
+  /** The credentials have changed: a refused login does not count any more. */
+  onCredentialChange(listener: () => void): void
 }
 
 /**
@@ -49,16 +79,20 @@ export interface TokenIssuer {
 export type TokenErrorKind = 'permanent' | 'locked' | 'transient'
 export type TokenErrorScope = 'environment' | 'organization'
 
-/** The one error of a TokenIssuer. `message` is fit for people and holds no secret. */
+/** The one error of an Issuer. `message` is fit for people and holds no secret. */
 export class TokenError extends Error {
   override readonly name = 'TokenError'
   readonly kind: TokenErrorKind
   readonly scope: TokenErrorScope
   /** A short code for metrics and logs: `login_refused`, `organization_not_found`, ... */
   readonly code: string
+  /** As configured; given where the scope is `organization`. */
+  readonly organization: string | undefined
   readonly retryAfterMs: number | undefined
   /** The request that failed on the way to the one asked for; absent: that one itself. */
   readonly request: 'login' | 'organizations' | undefined
+  /** False: the request asked for was not sent, so that nothing was done. True: that is not known. */
+  readonly sent: boolean
 
   constructor(
     message: string,
@@ -66,16 +100,20 @@ export class TokenError extends Error {
       kind: TokenErrorKind
       scope: TokenErrorScope
       code: string
+      organization?: string | undefined
       retryAfterMs?: number | undefined
       request?: 'login' | 'organizations' | undefined
+      sent?: boolean | undefined
     },
   ) {
     super(message)
     this.kind = details.kind
     this.scope = details.scope
     this.code = details.code
+    this.organization = details.organization
     this.retryAfterMs = details.retryAfterMs
     this.request = details.request
+    this.sent = details.sent ?? details.request === undefined
   }
 }
 
@@ -83,7 +121,7 @@ export class TokenError extends Error {
 export function failedIn(request: 'login' | 'organizations'): (error: unknown) => never {
   return error => {
     if (!(error instanceof TokenError) || error.kind !== 'transient' || error.request) throw error
-    const { message, kind, scope, code, retryAfterMs } = error
-    throw new TokenError(message, { kind, scope, code, retryAfterMs, request })
+    const { message, kind, scope, code, organization, retryAfterMs } = error
+    throw new TokenError(message, { kind, scope, code, organization, retryAfterMs, request })
   }
 }

@@ -11,7 +11,10 @@ import { live, startScene } from './issuer.ts'
 
 t.test('steps 1 to 4 of the procedure: a permanent token that only pulls', async t => {
   const { environment, issuer, log, count } = await startScene(t)
-  const token = await issuer.mint('acme', 'pullpass/uid/shop', live)
+  const token = await issuer.mint(
+    { organization: 'acme', description: 'pullpass/uid/shop', permanent: true },
+    live,
+  )
   const [minted, ...others] = environment.ledger.mints()
   t.strictSame(others, [])
   const description = 'pullpass/uid/shop'
@@ -166,30 +169,30 @@ t.test('a user who is no member is told so, with the request id', async t => {
 })
 
 t.test('tokens are listed with all that is known of them', async t => {
-  const { environment, issuer, mint } = await startScene(t)
-  t.strictSame(await issuer.list('acme', live), [])
+  const { environment, list, mint } = await startScene(t)
+  t.strictSame(await list('acme'), [])
   const text = await mint('pullpass/uid/shop')
   const [row] = environment.ledger.mints()
   const expected = {
     ...{ id: row?.id, description: 'pullpass/uid/shop', text, expiresAt: undefined },
     ...{ revoked: false, readOnly: true },
   }
-  t.strictSame(await issuer.list('acme', live), [expected])
+  t.strictSame(await list('acme'), [expected])
   environment.faults.set('list', { tokenText: 'absent' })
-  t.match(await issuer.list('acme', live), [{ text: undefined }])
+  t.match(await list('acme'), [{ text: undefined }])
   environment.faults.set('list', { tokenText: 'empty' })
-  t.match(await issuer.list('acme', live), [{ text: undefined }])
-  t.strictSame(await issuer.list('acme-shop', live), [])
+  t.match(await list('acme'), [{ text: undefined }])
+  t.strictSame(await list('acme-shop'), [])
 })
 
 t.test('an environment that cannot list says so', async t => {
-  const { environment, issuer, failure } = await startScene(t)
+  const { environment, list, failure } = await startScene(t)
   for (const status of [404, 501]) {
     environment.faults.set('list', { fail: 'unsupported', status })
-    t.equal(await issuer.list('acme', live), 'unsupported')
+    t.equal(await list('acme'), 'unsupported')
   }
   environment.faults.set('list', { fail: 'error_text' })
-  t.match(await failure(issuer.list('acme', live)), { code: 'unavailable', kind: 'transient' })
+  t.match(await failure(list('acme')), { code: 'unavailable', kind: 'transient' })
 })
 
 t.test('a token is revoked by its id, and one that is gone counts as revoked', async t => {
@@ -232,14 +235,14 @@ t.test('the registry is asked whether it takes a token', async t => {
 })
 
 t.test('a mint whose answer was lost fails, and is not repeated by itself', async t => {
-  const { environment, issuer, failure, mint } = await startScene(t)
+  const { environment, list, failure, mint } = await startScene(t)
   environment.faults.set('mint', { fail: 'reset', when: 'after', times: 1 })
   t.match(await failure(mint('lost')), { kind: 'transient', scope: 'environment' })
   t.equal(environment.ledger.mints().length, 1)
   environment.faults.set('mint', { fail: 'truncated', times: 1 })
   t.match(await failure(mint('half')), { kind: 'transient', scope: 'environment' })
   t.equal(environment.ledger.mints().length, 2)
-  t.match(await issuer.list('acme', live), [{ description: 'lost' }, { description: 'half' }])
+  t.match(await list('acme'), [{ description: 'lost' }, { description: 'half' }])
   const descriptions = [{ description: 'lost' }, { description: 'half' }]
   t.match(environment.ledger.liveTokens(), descriptions)
 })
@@ -290,13 +293,20 @@ t.test('a caller who leaves is let go; what others share goes on', async t => {
   const { environment, issuer, failure } = await startScene(t)
   const leaving = new AbortController()
   environment.on('login', () => leaving.abort())
-  const left = failure(issuer.mint('acme', 'left', leaving.signal))
-  const stayed = issuer.mint('acme', 'stayed', live)
+  const left = failure(
+    issuer.mint({ organization: 'acme', description: 'left', permanent: true }, leaving.signal),
+  )
+  const stayed = issuer.mint({ organization: 'acme', description: 'stayed', permanent: true }, live)
   t.match(await left, { code: 'aborted', kind: 'transient', scope: 'organization' })
   await stayed
   t.equal(environment.ledger.logins().length, 1)
   t.match(environment.ledger.mints(), [{ description: 'stayed' }])
-  t.match(await failure(issuer.mint('acme', 'd', AbortSignal.abort())), { code: 'aborted' })
+  t.match(
+    await failure(
+      issuer.mint({ organization: 'acme', description: 'd', permanent: true }, AbortSignal.abort()),
+    ),
+    { code: 'aborted' },
+  )
 })
 
 t.test('after close nothing is asked any more', async t => {

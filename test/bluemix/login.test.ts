@@ -244,7 +244,9 @@ t.test(
       scene.advance(60_000)
       environment.faults.set('mint', { accessTokens: 'expired' })
       const before = environment.ledger.requests('mint').length
-      await scene.failure(issuer.mint('acme', 'd', live))
+      await scene.failure(
+        issuer.mint({ organization: 'acme', description: 'd', permanent: true }, live),
+      )
       t.equal(environment.ledger.requests('mint').length, before + 2)
     }
   },
