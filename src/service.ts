@@ -180,8 +180,18 @@ export function createDependencies(options: ServiceOptions) {
 }
 
 function issuerSettings({ bluemix, registry }: Config): BluemixSettings {
-  const { iam, caFile } = bluemix
-  return { ...bluemix, iam, caFile, registryUrl: registry.url, registryHost: registry.host }
+  const { api, login, iam, credentialsDirectory, caFile, timeoutMs } = bluemix
+  return {
+    api,
+    login,
+    iam,
+    account: undefined,
+    credentialsDirectory,
+    caFile,
+    timeoutMs,
+    registryUrl: registry.url,
+    registryHost: registry.host,
+  }
 }
 
 /** `cluster`: what `readClusterId` gave. */
