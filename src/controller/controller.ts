@@ -218,10 +218,14 @@ function listed(loop: Loop, organization: string, error: TokenError | undefined)
   lookAtAll(loop)
 }
 
-/** A list may show that nothing of ours is left in an organization that the settings do not name. */
+/**
+ * A list may show that nothing of ours is left in an organization that the settings do not name, and
+ * that tokens may be revoked there.
+ */
 async function completed(loop: Loop, organization: string): Promise<void> {
   const { inventory, identity, organizationsInUse } = loop.dependencies.environment
   await identity.onList(organization)
+  lookAtAll(loop)
   const [first] = inventory.organization(organization).namespaces()
   if (first === undefined) await organizationsInUse.forget(organization)
 }
