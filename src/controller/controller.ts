@@ -154,6 +154,7 @@ function lookAtAll(loop: Loop): void {
 
 function wake(loop: Loop, namespace: string): void {
   if (!leads(loop)) return
+  if (loop.waitingFor.delete(namespace)) loop.failures.clear(namespace)
   if (loop.replacements.isFirst(namespace)) {
     release(loop, loop.looks.at(namespace).organization)
     lookAtAll(loop)
@@ -174,13 +175,19 @@ async function runOne(loop: Loop, namespace: string): Promise<void> {
   const { signal } = term.controller
   try {
     const outcome = await reconcile.run(namespace, signal)
-    if (outcome !== 'waiting') failures.clear(namespace)
+    if (outcome === 'waiting') return keepWaiting(loop, namespace)
+    failures.clear(namespace)
     if (outcome !== 'acted') return
     failures.environmentAnswers()
     lookAt(loop, namespace)
   } catch (error) {
     if (!signal.aborted && leads(loop)) failOrWait(loop, namespace, error)
   }
+}
+
+/** Its failure, if there is one, stays until what it waits for has come. */
+function keepWaiting({ looks, waitingFor }: Loop, namespace: string): void {
+  waitingFor.set(namespace, looks.at(namespace).organization)
 }
 
 function failOrWait(loop: Loop, namespace: string, error: unknown): void {
