@@ -139,7 +139,7 @@ async function look(organization: string, term: Term, state: State): Promise<voi
   for (const each of term.organizations.keys())
     if (!inUse.has(each)) term.organizations.delete(each)
   if (!inUse.has(organization)) return
-  const ours = await state.nonces.load()
+  const ours = await oursAmong(inventory.organization(organization).marks(), state.nonces)
   const standing = term.organizations.get(organization) ?? newStanding()
   const { lists, listedAt } = inventory.organization(organization)
   if (lists <= standing.list || listedAt === undefined) return
@@ -149,6 +149,17 @@ async function look(organization: string, term: Term, state: State): Promise<voi
   judge(standing, inventory.organization(organization).marks(), ours)
   logAlarm(organization, standing, state)
   await keepMark(organization, standing, term, state)
+}
+
+/** A nonce that is not known may have been written to the Lease since. */
+async function oursAmong(
+  marks: ReadonlyMap<string, ListedMark>,
+  nonces: Nonces,
+): Promise<ReadonlySet<string>> {
+  const known = await nonces.load()
+  if ([...marks.keys()].every(nonce => known.has(nonce))) return known
+  nonces.reload()
+  return nonces.load()
 }
 
 async function keepMark(

@@ -38,6 +38,8 @@ export function createNonces({ note, now }: { note: Note; now: () => Date }): No
     })
   }
   const add = async (nonce: string) => {
+    // A clean-up beside the leader writes there too.
+    loading = undefined
     const all = withNonce(await load(), nonce, now().getTime())
     await note.write(format(all))
     own = all
@@ -60,7 +62,6 @@ export function createNonces({ note, now }: { note: Note; now: () => Date }): No
     },
     reload: () => {
       loading = undefined
-      unused.clear()
     },
   }
 }

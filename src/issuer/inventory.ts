@@ -154,8 +154,13 @@ function view(
   cluster: string,
   now: () => Date,
 ): OrganizationInventory {
-  const none = newOrganization(name, cluster, now)
-  const of = () => organizations.get(name) ?? none
+  let none: Organization | undefined
+  const of = () => {
+    const found = organizations.get(name)
+    if (found !== undefined) return found
+    none ??= newOrganization(name, cluster, now)
+    return none
+  }
   return {
     get lists() {
       return of().tokens.lists()

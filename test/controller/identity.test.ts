@@ -365,6 +365,24 @@ t.test('a list that never shows a mark: an alarm, and few marks', async t => {
   t.equal(environment.marks().length, 1)
 })
 
+t.test('a mark is ours if its nonce is on the Lease now, also if another process wrote it', async t => {
+  const environment = createEnvironment()
+  const lease: { text: string | undefined } = { text: undefined }
+  const leader = createLeader(environment, lease)
+  await pass(environment, 5 * minute, leader)
+  const written = JSON.parse(lease.text ?? '{}')
+  lease.text = JSON.stringify({ ...written, other: environment.now().toISOString() })
+  await environment.mint({
+    organization: 'acme',
+    description: `pullpass/${cluster}//other`,
+    permanent: false,
+  })
+  await pass(environment, minute, leader)
+  t.equal(leader.alarm(), undefined)
+  await pass(environment, 13 * hour, leader)
+  t.ok('other' in JSON.parse(lease.text ?? '{}'), 'and stays on it')
+})
+
 t.test('a damaged note on the Lease is as good as none', async t => {
   for (const text of ['', 'no JSON', '[]', 'null', '{"a":1,"b":"x"}']) {
     const environment = createEnvironment()
