@@ -1,9 +1,9 @@
 import { once } from 'node:events'
 import { parseArgs } from 'node:util'
+import { runChartScenario } from './demo/chart-scenario.ts'
 import { say, showProgress } from './demo/progress.ts'
-import { createScene } from './demo/scene.ts'
-import { image, tellStory } from './demo/story.ts'
-import { tellChartStory } from './demo/story-of-the-chart.ts'
+import { image, runScenario } from './demo/scenario.ts'
+import { createSteps } from './demo/steps.ts'
 import { type HelmSandbox, type HelmVersion, startHelmSandbox } from './helm.ts'
 import { type Sandbox, startSandbox } from './sandbox.ts'
 import { ToolError } from './tools/tool-error.ts'
@@ -12,18 +12,18 @@ const USAGE = `npm run demo                    pullpass as one process beside a 
 npm run demo -- --helm          its chart, installed with Helm 4 (--helm=3: Helm 3)
 npm run demo -- --keep          the same, and it goes on running afterwards`
 
-const tell = (what: string) => say(`starting ${what}`)
+const progress = (what: string) => say(`starting ${what}`)
 
 /** Runs the demo of one pull secret on real parts; exits with 0 if every statement holds. */
 async function main(args: string[]): Promise<void> {
   const { helm, keep } = readArguments(args)
   const start = (): Promise<Sandbox | HelmSandbox> =>
-    helm === undefined ? startSandbox({ tell }) : startHelmSandbox({ version: helm, tell })
+    helm === undefined ? startSandbox({ progress }) : startHelmSandbox({ version: helm, progress })
   const sandbox = await showProgress('starting', start)
   try {
-    const scene = createScene(image, sandbox)
-    if ('pullpass' in sandbox) await tellStory(scene)
-    else await tellChartStory({ scene, sandbox }, keep)
+    const steps = createSteps(image, sandbox)
+    if ('pullpass' in sandbox) await runScenario(steps)
+    else await runChartScenario({ steps, sandbox }, keep)
     if (keep) await keepOpen(sandbox.controlPlane.kubeconfigFile)
   } finally {
     await sandbox.stop()

@@ -1,4 +1,5 @@
 import type { V1Pod } from '@kubernetes/client-node'
+import { type Components, startComponents } from './components.ts'
 import type { ControlPlane } from './control-plane.ts'
 import { createHelmCommand, type HelmVersion, type Said } from './helm/helm-command.ts'
 import { buildImage } from './helm/image.ts'
@@ -7,7 +8,6 @@ import { merged, ownValues, type Values } from './helm/values.ts'
 import { kubectl, releaseNamespace } from './install.ts'
 import { startClusterEgress } from './node/network/cluster-egress.ts'
 import { type SandboxNode, startNode } from './node/node.ts'
-import { type Parts, startParts } from './parts.ts'
 import { startTestbed, type Testbed } from './testbed.ts'
 
 export type { HelmVersion, Said } from './helm/helm-command.ts'
@@ -40,23 +40,23 @@ export interface HelmSandbox
 export async function startHelmSandbox(options: {
   version: HelmVersion
   /** Called before each part is started, with its name. */
-  tell?: (what: string) => void
+  progress?: (what: string) => void
 }): Promise<HelmSandbox> {
-  const { version, tell = () => {} } = options
-  return startParts(async parts => {
-    const { begun, stop } = parts
+  const { version, progress = () => {} } = options
+  return startComponents(async components => {
+    const { begun, stop } = components
     const testbed = await begun(
       startTestbed({
         registry: true,
         controllerManager: true,
         pullpass: undefined,
-        progress: tell,
+        progress: progress,
       }),
     )
     const { controlPlane, environment, registry } = testbed
-    tell('a node for the pods of the release, and the network between it and the API server')
+    progress('a node for the pods of the release, and the network between it and the API server')
     const image = await begun(buildImage())
-    const node = await startRealm(controlPlane, image.programs, parts)
+    const node = await startRealm(controlPlane, image.programs, components)
     const { apiKey } = environment
     await kubectl(controlPlane, ...createSecret, `--from-literal=api-key=${apiKey}`)
     const command = await begun(createHelmCommand(version, controlPlane.kubeconfigFile))
@@ -79,7 +79,7 @@ const createSecret = ['create', 'secret', 'generic', 'bluemix', '-n', releaseNam
 async function startRealm(
   controlPlane: ControlPlane,
   programs: Parameters<typeof startNode>[0]['programs'],
-  { begun }: Parts,
+  { begun }: Components,
 ): Promise<SandboxNode> {
   const kubeConfig = controlPlane.kubeConfig()
   await kubectl(controlPlane, 'create', 'namespace', releaseNamespace)

@@ -1,8 +1,8 @@
 import { existsSync } from 'node:fs'
 import { mkdir, readFile, rmdir, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
-import { tellJanitor } from './janitor.ts'
 import type { Program } from './processes.ts'
+import { notifyReaper } from './reaper.ts'
 
 /** A memory cgroup: what Kubernetes makes of `resources.limits.memory`. */
 export interface MemoryLimit {
@@ -38,7 +38,7 @@ const VERSIONS = {
 
 /**
  * Makes a memory cgroup with a limit in the cgroup of this process, or in the closest one above it
- * that can have one. Rejects if that is not possible: it needs root on Linux. The janitor removes
+ * that can have one. Rejects if that is not possible: it needs root on Linux. The reaper removes
  * it if this process crashes.
  */
 export async function limitMemory(bytes: number): Promise<MemoryLimit> {
@@ -64,7 +64,7 @@ export async function limitMemory(bytes: number): Promise<MemoryLimit> {
     },
     stop: async () => {
       await rmdir(folder.path)
-      tellJanitor(`removed ${folder.path}`)
+      notifyReaper(`removed ${folder.path}`)
     },
   }
 }
@@ -90,7 +90,7 @@ async function fill(
   version: 1 | 2,
 ): Promise<{ path: string; version: 1 | 2 }> {
   if (version === 2) await writeFile(join(dirname(path), 'cgroup.subtree_control'), '+memory')
-  tellJanitor(`folder ${path}`)
+  notifyReaper(`folder ${path}`)
   await mkdir(path)
   try {
     for (const [file, value] of limits) {

@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { Writable } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { tellJanitor } from './janitor.ts'
+import { notifyReaper } from './reaper.ts'
 
 export interface Program {
   /** Its name in messages, e.g. `kube-apiserver`; default: the command. */
@@ -95,12 +95,12 @@ export interface Folder {
  */
 export async function makeFolder(purpose: string, within = tmpdir()): Promise<Folder> {
   const path = await mkdtemp(join(within, `pullpass-${purpose}-`))
-  tellJanitor(`folder ${path}`)
+  notifyReaper(`folder ${path}`)
   return {
     path,
     async remove() {
       await rm(path, { recursive: true, force: true, maxRetries: 5 })
-      tellJanitor(`removed ${path}`)
+      notifyReaper(`removed ${path}`)
     },
   }
 }
@@ -156,7 +156,7 @@ function asRunningProcess(child: ChildProcess, output: () => string): RunningPro
   }
 }
 
-// The child waits until the janitor has its process ID: otherwise it would stay if this process were
+// The child waits until the reaper has its process ID: otherwise it would stay if this process were
 // killed in between.
 const GATE = 'read -r go <&3 && exec "$@" 3<&-'
 
@@ -174,14 +174,14 @@ function spawnWatched(
     child.once('error', () => {})
     throw new Error(`cannot start ${command}`)
   }
-  tellJanitor(`process ${child.pid}`)
+  notifyReaper(`process ${child.pid}`)
   const gate = child.stdio[3] as Writable
   gate.on('error', () => {})
   gate.end('go\n')
   child.once('exit', () => {
     // The processes that it started end too.
     killGroup(child.pid, 'SIGKILL')
-    tellJanitor(`ended ${child.pid}`)
+    notifyReaper(`ended ${child.pid}`)
   })
   return child
 }

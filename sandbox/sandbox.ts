@@ -10,7 +10,7 @@ export interface Sandbox
 export interface SandboxOptions extends Pick<PullpassOptions, 'apiKey' | 'settings'> {
   failurePolicy?: 'Ignore' | 'Fail'
   /** Called before each part is started, with its name. */
-  tell?: (what: string) => void
+  progress?: (what: string) => void
 }
 
 /** Starts all of it. Resolves when pullpass is ready and the webhook configuration names it. */
@@ -29,7 +29,7 @@ export async function startSandbox(options: SandboxOptions = {}): Promise<Sandbo
       settings: options.settings,
       launch: undefined,
     },
-    progress: options.tell ?? (() => {}),
+    progress: options.progress ?? (() => {}),
   })
   const { pullpass } = onlyReplica(testbed)
   const { controlPlane, environment, registry, stop } = testbed

@@ -1,10 +1,10 @@
 import { join } from 'node:path'
 import { bundle } from '../scripts/bundle.ts'
 import { type BluemixEnvironment, startBluemixEnvironment } from './bluemix/environment.ts'
+import { allStarted, type Components, startComponents } from './components.ts'
 import { type ControlPlane, startControlPlane } from './control-plane.ts'
 import { startFaultProxy } from './fault-proxy.ts'
 import { installBeside } from './install.ts'
-import { allStarted, type Parts, startParts } from './parts.ts'
 import { onFreePorts } from './ports.ts'
 import type { PullpassOptions } from './pullpass.ts'
 import { type Registry, startRegistry } from './registry.ts'
@@ -30,7 +30,7 @@ export interface TestbedOptions<HasRegistry extends boolean = boolean> {
   /** pullpass processes beside the cluster; undefined: none, and nothing of the chart is installed. */
   pullpass: TestbedPullpass | undefined
   /** Called before each part is started, with its name. */
-  progress: (part: string) => void
+  progress: (component: string) => void
 }
 
 export interface TestbedPullpass
@@ -52,7 +52,7 @@ export interface TestbedPullpass
 
 /** The parts that pullpass processes need. */
 interface Site extends Pick<Testbed, 'environment' | 'controlPlane'> {
-  parts: Parts
+  components: Components
   progress: TestbedOptions['progress']
 }
 
@@ -65,18 +65,18 @@ export async function startTestbed<HasRegistry extends boolean>(
   options: TestbedOptions<HasRegistry>,
 ): Promise<Testbed<HasRegistry>> {
   const { controllerManager, pullpass, progress } = options
-  return startParts(async parts => {
+  return startComponents(async components => {
     progress('the Bluemix Dedicated environment')
-    const environment = await parts.begun(startBluemixEnvironment())
+    const environment = await components.begun(startBluemixEnvironment())
     if (options.registry) progress('its registry')
-    const registry = options.registry ? await startRegistryOf(environment, parts) : undefined
+    const registry = options.registry ? await startRegistryOf(environment, components) : undefined
     const programs = ['etcd', 'kube-apiserver', ...(controllerManager ? [MANAGER] : [])]
     progress(`a Kubernetes control plane: ${programs.join(', ')}`)
-    const controlPlane = await parts.begun(startControlPlane({ controllerManager }))
-    const site = { environment, controlPlane, parts, progress }
+    const controlPlane = await components.begun(startControlPlane({ controllerManager }))
+    const site = { environment, controlPlane, components, progress }
     const replicas = pullpass === undefined ? [] : await startReplicasAt(site, pullpass)
     return {
-      ...{ environment, controlPlane, replicas, stop: parts.stop },
+      ...{ environment, controlPlane, replicas, stop: components.stop },
       registry: registry as Testbed<HasRegistry>['registry'],
     }
   })
@@ -93,17 +93,20 @@ export function onlyReplica({ replicas }: Pick<Testbed, 'replicas'>): Replica {
 
 const MANAGER = 'kube-controller-manager'
 
-async function startRegistryOf(environment: BluemixEnvironment, parts: Parts): Promise<Registry> {
-  const registry = await parts.begun(startRegistry(environment.registryAuth))
+async function startRegistryOf(
+  environment: BluemixEnvironment,
+  components: Components,
+): Promise<Registry> {
+  const registry = await components.begun(startRegistry(environment.registryAuth))
   environment.setRegistryUpstream(registry.url)
   return registry
 }
 
 async function startReplicasAt(site: Site, options: TestbedPullpass): Promise<Replica[]> {
-  const { parts, progress } = site
+  const { components, progress } = site
   const program = options.program === 'bundle' ? await makeBundle(site) : undefined
   if (options.balanced) progress('a balancer')
-  const balancer = options.balanced ? await parts.begun(startBalancer()) : undefined
+  const balancer = options.balanced ? await components.begun(startBalancer()) : undefined
   if (balancer !== undefined) await install(site, balancer.port, options)
   const replicas = await allStarted(
     Array.from({ length: options.count }, (_, index) =>
@@ -114,9 +117,9 @@ async function startReplicasAt(site: Site, options: TestbedPullpass): Promise<Re
   return replicas
 }
 
-async function makeBundle({ parts, progress }: Site): Promise<string> {
+async function makeBundle({ components, progress }: Site): Promise<string> {
   progress('a bundle of pullpass')
-  const program = join(await parts.folder('bundle'), 'pullpass.mjs')
+  const program = join(await components.folder('bundle'), 'pullpass.mjs')
   await bundle(join(import.meta.dirname, '..', 'src', 'main.ts'), program)
   return program
 }
@@ -136,11 +139,11 @@ async function startReplicaAt(
   options: TestbedPullpass,
   { program, name }: { program: string | undefined; name: string },
 ): Promise<Replica> {
-  const { controlPlane, environment, parts, progress } = site
+  const { controlPlane, environment, components, progress } = site
   const { apiKey, settings, launch } = options
-  const proxy = options.proxied ? await parts.begun(startFaultProxy(controlPlane)) : undefined
-  const clock = options.clocks ? await parts.begun(makeClock()) : undefined
-  return parts.begun(
+  const proxy = options.proxied ? await components.begun(startFaultProxy(controlPlane)) : undefined
+  const clock = options.clocks ? await components.begun(makeClock()) : undefined
+  return components.begun(
     onFreePorts(async (webhook, operations) => {
       if (!options.balanced) await install(site, webhook, options)
       progress(options.count === 1 ? 'pullpass' : `pullpass, ${name}`)

@@ -30,8 +30,13 @@ program
   .description('revoke and delete what was made for namespaces that are not opted in any more')
   .requiredOption('--config <file>', 'settings (YAML)')
   .action(async ({ config }: { config: string }) => {
-    const done = await cleanUpOnce({ ...optionsOf(readSettings(config)), metrics: new Registry() })
-    console.log(done.length > 0 ? done.join('\n') : 'there was nothing to clean up')
+    let count = 0
+    const options = { ...optionsOf(readSettings(config)), metrics: new Registry() }
+    await cleanUpOnce(options, what => {
+      count += 1
+      console.log(what)
+    })
+    if (count === 0) console.log('there was nothing to clean up')
   })
 
 program

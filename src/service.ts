@@ -6,9 +6,8 @@ import { type BluemixSettings, createBluemixIssuer } from './bluemix/bluemix-iss
 import { createCertificateSource } from './certificate/source.ts'
 import type { Config } from './config/config.ts'
 import { type Controller, createController } from './controller/controller.ts'
-import { reportListing, tokenIssuer } from './controller/token-issuer.ts'
+import { createEnvironment, type Environment } from './controller/environment.ts'
 import { buildOperationsServer, createHealth, type State } from './health.ts'
-import { guardIssuer } from './issuer/guarded-issuer.ts'
 import { createKubernetesClient } from './kubernetes/client.ts'
 import { createReportProblem, watchProblems } from './kubernetes/events.ts'
 import { createLeader } from './kubernetes/leader-election.ts'
@@ -155,10 +154,10 @@ export function createDependencies(options: ServiceOptions) {
   const settings = issuerSettings(config)
   const lease = { ...shared, name: leader.leaseName, annotation: 'pullpass.io/logins' }
   const leadership = createLeader({ ...lease, ...leader })
-  const organizationsAnnotation = createLeaseAnnotation({
-    ...lease,
-    annotation: 'pullpass.io/organizations',
-  })
+  const notes = {
+    organizations: createLeaseAnnotation({ ...lease, annotation: 'pullpass.io/organizations' }),
+    marks: createLeaseAnnotation({ ...lease, annotation: 'pullpass.io/marks' }),
+  }
   const mayLogIn = () => standalone || leadership.leading()
   const note = createLeaseAnnotation(lease)
   const now = () => clock.now().getTime()
@@ -175,38 +174,76 @@ export function createDependencies(options: ServiceOptions) {
     watches: createWatches({ ...shared, index, secretName: rules.secretName }),
     certificate: createCertificateSource({ ...shared, settings: config.certificate, clock }),
     leader: leadership,
-    organizationsAnnotation,
+    notes,
     issuer: createBluemixIssuer({ settings, logger, metrics, note, mayLogIn, now }),
   }
 }
 
 function issuerSettings({ bluemix, registry }: Config): BluemixSettings {
-  const { iam, caFile } = bluemix
-  return { ...bluemix, iam, caFile, registryUrl: registry.url, registryHost: registry.host }
+  const { api, login, iam, credentialsDirectory, caFile, timeoutMs } = bluemix
+  return {
+    api,
+    login,
+    iam,
+    account: undefined,
+    credentialsDirectory,
+    caFile,
+    timeoutMs,
+    registryUrl: registry.url,
+    registryHost: registry.host,
+  }
 }
 
 /** `cluster`: what `readClusterId` gave. */
 function createControllerOf(dependencies: Dependencies, cluster: string): Controller {
-  const { controller, bluemix } = dependencies.config
-  return createController({
-    ...dependencies,
-    ...controller,
-    cluster,
-    issuer: reportListing(
-      tokenIssuer(
-        guardIssuer({ issuer: dependencies.issuer }, { mintsPerMinute: controller.mintsPerMinute }),
-      ),
-      dependencies,
-    ),
-    leadership: dependencies.leader,
-    organizations: bluemix,
-    now: dependencies.clock.now,
-    rotateAfterMs: controller.rotateAfterSeconds && controller.rotateAfterSeconds * 1000,
-    rotateGraceMs: controller.rotateGraceSeconds * 1000,
-    revokeGraceMs: controller.revokeGraceSeconds * 1000,
-    verifyEveryMs: controller.verifyEverySeconds * 1000,
-    sweepAgainMs: dependencies.config.leader.leaseSeconds * 1000,
+  const { index, store, reportProblem, clock, logger, metrics, rules } = dependencies
+  const { controller, bluemix, leader } = dependencies.config
+  const environment = createEnvironmentOf(dependencies, cluster, () => {
+    if (!dependencies.leader.leading()) throw new Error('another replica leads')
   })
+  return createController(
+    {
+      index,
+      store,
+      leadership: dependencies.leader,
+      reportProblem,
+      environment,
+      now: clock.now,
+      logger,
+      metrics,
+    },
+    {
+      cluster,
+      rules,
+      organizations: bluemix,
+      concurrency: controller.concurrency,
+      rotateAfterMs: controller.rotateAfterSeconds && controller.rotateAfterSeconds * 1000,
+      rotateGraceMs: controller.rotateGraceSeconds * 1000,
+      revokeGraceMs: controller.revokeGraceSeconds * 1000,
+      verifyEveryMs: controller.verifyEverySeconds * 1000,
+      listEveryMs: controller.listEverySeconds * 1000,
+      listAgainMs: leader.leaseSeconds * 1000,
+      resyncMs: 15_000,
+    },
+  )
+}
+
+/** The environment as controller and clean-up see it. */
+export function createEnvironmentOf(
+  { issuer, index, notes, clock, logger, metrics, config }: Dependencies,
+  cluster: string,
+  assertLeading: () => void,
+): Environment {
+  const { mintsPerMinute, listEverySeconds } = config.controller
+  return createEnvironment(
+    { issuer, index, notes, assertLeading, now: clock.now, logger, metrics },
+    {
+      cluster,
+      organizations: config.bluemix,
+      mintsPerMinute,
+      listEveryMs: listEverySeconds * 1000,
+    },
+  )
 }
 
 /** The admission of a pod, on what the watches know and with the controller to ask. */

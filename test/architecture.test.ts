@@ -42,6 +42,7 @@ const pure = [
   'webhook/decision',
   'webhook/response',
   'controller/plan',
+  'controller/revocation',
   'pull-secret/pull-secret',
   'issuer/issuer',
   'certificate/certificate',

@@ -1,4 +1,4 @@
-import { startParts } from '../parts.ts'
+import { startComponents } from '../components.ts'
 import { type Certificates, createCertificates, writeCertificates } from './certificates.ts'
 import type { ClockControl } from './clock.ts'
 import { createCloudController } from './cloud-controller/cloud-controller.ts'
@@ -11,7 +11,7 @@ import { createIam } from './login/iam.ts'
 import { createUaa } from './login/uaa.ts'
 import { createRegistryAuth } from './registry/registry-auth.ts'
 import { createRegistryProxy } from './registry/registry-proxy.ts'
-import { createRegistryTokens } from './registry/registry-tokens.ts'
+import { createRegistryTokens, type RegistryTokens } from './registry/registry-tokens.ts'
 import { createTokenApi } from './registry/token-api.ts'
 import type { Settings } from './settings.ts'
 import type { Handler } from './wire/exchange.ts'
@@ -46,6 +46,8 @@ export interface BluemixEnvironment {
   readonly stranger: User
   addUser(input: UserInput): User
   addOrganization(input: OrganizationInput): Organization
+  /** Tokens of somebody else: one permanent token for each description, without any request. */
+  addTokens(organization: string, descriptions: string[]): void
   /** By exact name; throws where there is none. */
   organization(name: string): Organization
   /** Behaviour that is normal for some environments (see settings.ts); change it at any time. */
@@ -81,14 +83,15 @@ export async function startBluemixEnvironment(
 ): Promise<BluemixEnvironment> {
   const { world, user, stranger } = createWorld(options.domain ?? 'dedicated.example.com')
   const certificates = await createCertificates(Object.values(world.hosts))
-  return startParts(async ({ begun, folder, stop }) => {
+  return startComponents(async ({ begun, folder, stop }) => {
     const files = await writeCertificates(await folder('bluemix'), certificates)
     const proxy = createRegistryProxy(world, certificates.tokenSigner.cert)
     await begun(Promise.resolve(proxy))
     proxy.setUpstream(options.registryUpstream)
     const faults = createFaults()
     const hooks = createHooks()
-    const handlers = createHandlers(world, { registry: proxy.handle, certificates })
+    const tokens = createRegistryTokens(world.hosts.registry, world.settings)
+    const handlers = createHandlers(world, tokens, { registry: proxy.handle, certificates })
     const gateway = await begun(openGateway(Object.values(world.hosts), faults.down))
     const door = { world, handlers, faults, hooks, reset: gateway.reset }
     const frontDoor = await begun(openFrontDoor(door, certificates.tls))
@@ -109,6 +112,13 @@ export async function startBluemixEnvironment(
       },
       get apiKey() {
         return user.apiKeys[0] ?? ''
+      },
+      addTokens: (name, descriptions) => {
+        const organization = world.directory.organization(name)
+        for (const description of descriptions) {
+          const wish = { organization, description, permanent: true, write: false }
+          tokens.mint(wish, world.clock.now())
+        }
       },
       on: hooks.on,
       setRegistryUpstream: proxy.setUpstream,
@@ -132,9 +142,9 @@ function viewOf({ hosts, settings, clock, ledger, directory, sessions, secrets }
 
 function createHandlers(
   world: World,
+  tokens: RegistryTokens,
   { registry, certificates }: { registry: Handler; certificates: Certificates },
 ): Handlers {
-  const tokens = createRegistryTokens(world.hosts.registry)
   return {
     discovery: createDiscovery(world),
     cloudController: createCloudController(world),

@@ -31,7 +31,7 @@ export type Listener = (event: RequestEvent) => Verdict | void | Promise<Verdict
 export interface Hooks {
   on(event: EventName, listener: Listener): () => void
   /** Calls all listeners, in order; `'drop'` if one of them returned it. */
-  tell(event: EventName, about: RequestEvent): Promise<Verdict>
+  emit(event: EventName, about: RequestEvent): Promise<Verdict>
 }
 
 export function createHooks(): Hooks {
@@ -42,7 +42,7 @@ export function createHooks(): Hooks {
       listeners.set(event, set.add(listener))
       return () => set.delete(listener)
     },
-    tell: async (event, about) => {
+    emit: async (event, about) => {
       let verdict: Verdict
       for (const listener of listeners.get(event) ?? []) {
         if ((await listener(about)) === 'drop') verdict = 'drop'

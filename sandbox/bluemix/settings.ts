@@ -12,6 +12,16 @@ export interface Settings {
   iamPaths: string[]
   /** The status of a successful DELETE of a token. */
   revokeStatus: 200 | 204
+  /** What a mint with a description gives that was used before; see registry-tokens.ts. */
+  repeatedDescription: 'new' | 'same' | 'same_stays_revoked'
+  /** The procedure's own sample of a token has two parts, without a signature. */
+  tokenParts: 2 | 3
+  /** The token API also requires the header `Account` with this value. */
+  account: string | undefined
+  /** The methods that the realm supports. */
+  realmMethods: ('GET' | 'POST')[]
+  /** Its answer to the other method. */
+  realmOtherStatus: 400 | 401 | 404 | 405
   /** icr.io answers 400 where a registry would answer 401 to wrong credentials. */
   icrMode: boolean
   /** JSON with line breaks and indentation, as the procedure of 2017 shows it. */
@@ -26,6 +36,11 @@ export function defaultSettings(): Settings {
     v2Disabled: false,
     iamPaths: ['/oidc/token', '/identity/token'],
     revokeStatus: 204,
+    repeatedDescription: 'new',
+    tokenParts: 3,
+    account: undefined,
+    realmMethods: ['GET', 'POST'],
+    realmOtherStatus: 405,
     icrMode: false,
     prettyPrint: false,
   }

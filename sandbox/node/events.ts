@@ -9,15 +9,15 @@ export function createEvents(
   core: CoreV1Api,
   nodeName: string,
 ): { say(pod: V1Pod): Say; settled(): Promise<unknown> } {
-  const told = new Set<string>()
+  const reported = new Set<string>()
   const underWay = new Set<Promise<unknown>>()
 
   function say({ metadata = {} }: V1Pod): Say {
     const { name = '', namespace = '', uid = '' } = metadata
     return (type, reason, message) => {
       const key = `${uid} ${reason} ${message}`
-      if (told.has(key)) return
-      told.add(key)
+      if (reported.has(key)) return
+      reported.add(key)
       const now = new Date()
       const body = {
         metadata: { name: `${name}.${randomUUID()}`, namespace },

@@ -49,7 +49,12 @@ export function acceptExec(options: { namespace: string; exec: Exec }) {
       refuse(socket, 404, `container ${container} of pod ${pod} does not run`)
       return
     }
-    webSockets.handleUpgrade(request, socket, head, webSocket => void tell(webSocket, running))
+    webSockets.handleUpgrade(
+      request,
+      socket,
+      head,
+      webSocket => void sendOutcome(webSocket, running),
+    )
   }
 }
 
@@ -67,7 +72,7 @@ function refuse(socket: Duplex, status: 404 | 501, words: string): void {
   socket.end(`HTTP/1.1 ${status} ${reason}\r\n${headers}\r\nconnection: close\r\n\r\n${words}`)
 }
 
-async function tell(webSocket: WebSocket, running: Promise<Ran>): Promise<void> {
+async function sendOutcome(webSocket: WebSocket, running: Promise<Ran>): Promise<void> {
   const send = (stream: number, text: string) =>
     webSocket.send(Buffer.concat([Buffer.of(stream), Buffer.from(text)]))
   // Whoever asked may have gone: nobody is left to be told then.

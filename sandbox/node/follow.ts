@@ -22,7 +22,7 @@ export async function follow<T extends KubernetesObject>(options: {
   const objects = new Map<string, T>()
   const listeners: ((object: T, gone: boolean) => void)[] = []
   const stopping = new AbortController()
-  const tell = (object: T, gone: boolean) => {
+  const report = (object: T, gone: boolean) => {
     for (const listener of listeners) listener(object, gone)
   }
 
@@ -39,7 +39,7 @@ export async function follow<T extends KubernetesObject>(options: {
   function change(object: T, gone: boolean): void {
     if (gone) objects.delete(keyOf(object))
     else objects.set(keyOf(object), object)
-    tell(object, gone)
+    report(object, gone)
   }
 
   async function watch(resourceVersion: string): Promise<void> {

@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises'
+import type { Component } from '../components.ts'
 import type { FaultProxy } from '../fault-proxy.ts'
-import type { Part } from '../parts.ts'
 import { type Pullpass, type PullpassOptions, startPullpass } from '../pullpass.ts'
 import type { Backend } from './balancer.ts'
 import type { ProcessClock } from './clock.ts'
@@ -31,7 +31,7 @@ export async function startReplica(
     proxy: FaultProxy | undefined
     clock: ProcessClock | undefined
   },
-): Promise<Replica & Part> {
+): Promise<Replica & Component> {
   const { name, proxy, clock, ports } = options
   const pullpass = await startPullpass(options)
   const replica = asReplica({ name, pullpass, proxy, clock, port: ports.webhook })
@@ -48,7 +48,7 @@ export async function startReplica(
   return { ...replica, stop }
 }
 
-function asReplica(parts: {
+function asReplica(components: {
   name: string
   pullpass: Pullpass
   proxy: FaultProxy | undefined
@@ -56,13 +56,13 @@ function asReplica(parts: {
   /** The port of its webhook. */
   port: number
 }): Replica {
-  const { pullpass } = parts
+  const { pullpass } = components
   let paused = false
   const answers = () => pullpass.process().running() && !paused
   // It can be paused during the request.
   const leads = () => pullpass.metric('pullpass_leader').catch(() => 0)
   return {
-    ...parts,
+    ...components,
     isReady: async () => answers() && (await pullpass.readyz()).ready,
     leads: async () => answers() && (await Promise.race([leads(), sleep(2000, 0)])) === 1,
     kill: () => pullpass.process().stop(0),

@@ -6,7 +6,7 @@ import { fileURLToPath } from 'node:url'
 import { makeFolder, run } from '../processes.ts'
 import { checkGo } from './go.ts'
 import { type Pins, readPins } from './pins.ts'
-import { tell } from './progress.ts'
+import { startProgress } from './progress.ts'
 import { ToolError } from './tool-error.ts'
 import { inTurn } from './turn.ts'
 
@@ -83,7 +83,7 @@ async function goBuild(
 ): Promise<void> {
   const { folder, flags, output, env } = job
   const path = source.path === undefined ? source.module : `${source.module}/${source.path}`
-  const progress = tell(`building ${title} (first time only, about ${source.takes})`)
+  const progress = startProgress(`building ${title} (first time only, about ${source.takes})`)
   const { code, stderr } = await run({
     command: 'go',
     args: ['build', '-mod=readonly', '-trimpath', '-ldflags', flags, '-o', output, path],

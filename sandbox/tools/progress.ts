@@ -1,5 +1,5 @@
 /** Prints `what` on stderr, at once and every ten seconds; `stop` returns the seconds that passed. */
-export function tell(what: string): { stop(): number } {
+export function startProgress(what: string): { stop(): number } {
   const begin = performance.now()
   const seconds = () => Math.round((performance.now() - begin) / 1000)
   console.error(`${what} ...`)

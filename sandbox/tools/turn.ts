@@ -1,7 +1,7 @@
 import { mkdir, rm, stat, utimes } from 'node:fs/promises'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { tellJanitor } from '../janitor.ts'
-import { tell } from './progress.ts'
+import { notifyReaper } from '../reaper.ts'
+import { startProgress } from './progress.ts'
 
 const BEAT_MS = 1000
 const SILENCE_MS = 10_000
@@ -18,7 +18,7 @@ export async function inTurn(
 ): Promise<void> {
   let waiting: { stop(): number } | undefined
   while (!(await take(lock))) {
-    waiting ??= tell(`waiting to build ${title}: another process is building`)
+    waiting ??= startProgress(`waiting to build ${title}: another process is building`)
     await sleep(BEAT_MS / 2)
   }
   waiting?.stop()
@@ -31,14 +31,14 @@ export async function inTurn(
   } finally {
     clearInterval(beat)
     await rm(lock, { recursive: true, force: true })
-    tellJanitor(`removed ${lock}`)
+    notifyReaper(`removed ${lock}`)
   }
 }
 
 async function take(lock: string): Promise<boolean> {
   try {
     await mkdir(lock)
-    tellJanitor(`folder ${lock}`)
+    notifyReaper(`folder ${lock}`)
     return true
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error

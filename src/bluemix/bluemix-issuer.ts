@@ -10,6 +10,7 @@ import { createTokenEndpoint } from './login/oauth.ts'
 import { createSession } from './login/session.ts'
 import { createOrganizations } from './organizations.ts'
 import { createRegistry } from './registry.ts'
+import { createAccepts } from './registry-login.ts'
 
 export interface BluemixSettings {
   /** `https://api.<domain>` */
@@ -21,6 +22,8 @@ export interface BluemixSettings {
   registryUrl: string
   /** `host[:port]`, as images name the registry. */
   registryHost: string
+  /** The header `Account` of the token API. */
+  account: string | undefined
   credentialsDirectory: string
   caFile: string | undefined
   /** For each request, from its start to the end of its answer. */
@@ -87,8 +90,13 @@ function connect(parts: Parts) {
   const tokenEndpoint = createTokenEndpoint({ ...parts, iam, discovery })
   const session = createSession({ ...parts, discovery, tokenEndpoint })
   const organizations = createOrganizations({ ...parts, api, session, discovery })
-  const { registryHost } = settings
-  const registry = createRegistry({ ...parts, registryUrl, registryHost, session, organizations })
+  const { request, logger, now } = parts
+  const { registryHost, account } = settings
+  const accepts = createAccepts({ request, now }, { registryUrl, registryHost })
+  const registry = createRegistry(
+    { session, organizations, accepts, request, logger, now },
+    { registryUrl, account },
+  )
   return { session, registry }
 }
 

@@ -22,6 +22,7 @@ export interface Organizations {
 interface Found {
   guid: string
   name: string
+  suspended: boolean
 }
 
 interface Page {
@@ -56,7 +57,7 @@ export function createOrganizations(options: Options): Organizations {
     perf: { now: options.now },
     fetchMethod: async (_key, _stale, { options: entry, context: name }) => {
       const hits = await search(name, options).catch(failedIn('organizations'))
-      if (hits.length !== 1) entry.ttl = rememberMissingMs
+      if (hits.length !== 1 || hits[0]?.suspended) entry.ttl = rememberMissingMs
       return { hits }
     },
   })
@@ -114,6 +115,7 @@ function readPage(json: unknown): Page | undefined {
   const found = resources.map(record).map(row => ({
     guid: text(record(row.metadata).guid) ?? text(row.guid) ?? '',
     name: text(record(row.entity).name) ?? text(row.name) ?? '',
+    suspended: record(row.entity).status === 'suspended' || row.suspended === true,
   }))
   return { found, next: text(next_url) ?? text(record(record(pagination).next).href) }
 }
@@ -134,6 +136,10 @@ function only(hits: Found[], organization: string): string {
   if (another !== undefined) {
     const message = `there is more than one organization "${organization}": give its GUID instead`
     throw organizationFailure('organization_ambiguous', message)
+  }
+  if (hit.suspended) {
+    const message = `organization "${organization}" is suspended: nobody can manage its tokens`
+    throw organizationFailure('organization_suspended', message)
   }
   // It becomes a header.
   if (/^[\w-]{1,100}$/.test(hit.guid)) return hit.guid

@@ -30,22 +30,10 @@ export function mintedToken(json: unknown): MintedToken | undefined {
 }
 
 /**
- * The rows of `{"tokens":[...]}`; undefined where the body is no such list. Fields may be missing
- * (bluemix-go registryv1/tokens.go): `_id`, `token`, `secondary_owner` (the description),
- * `readonly`, `revoked`, `expiry` (Unix seconds, 0 for never).
+ * A row of the list. Fields may be missing (bluemix-go registryv1/tokens.go): `_id`, `token`,
+ * `secondary_owner` (the description), `readonly`, `revoked`, `expiry` (Unix seconds, 0 for never).
  */
-export function listedTokens(json: unknown): ListedToken[] | undefined {
-  const { tokens } = record(json)
-  // Go writes an empty list as null.
-  if (tokens === null) return []
-  if (!Array.isArray(tokens)) return undefined
-  return tokens
-    .map(record)
-    .map(listedToken)
-    .filter(token => token.id !== '')
-}
-
-function listedToken(row: Record<string, unknown>): ListedToken {
+export function listedToken(row: Record<string, unknown>): ListedToken {
   const token = tokenText(row.token)
   const { jti, exp } = claims(token ?? '')
   return {

@@ -166,6 +166,11 @@ const controller = section({
     whole(SECONDS, 'Age at which a token is replaced. Never where left out.'),
   ),
   rotateGraceSeconds: whole([0, SECONDS[1]], 'How long a replaced token stays valid.', 3600),
+  listEverySeconds: whole(
+    [5, 86_400],
+    "Interval between two lists of an organization's tokens.",
+    60,
+  ),
   verifyEverySeconds: whole(
     SECONDS,
     'How often the registry is asked whether it takes a credential.',

@@ -5,7 +5,7 @@ import {
   ExponentialBackoff,
   handleWhen,
 } from 'cockatiel'
-import { type Issuer, TokenError } from './issuer.ts'
+import { changed, type Issuer, TokenError } from './issuer.ts'
 
 const minuteMs = 60_000
 const revokesPerMinute = 120
@@ -147,7 +147,7 @@ function createBreaker(request: TokenError['request']): Breaker {
     } catch (error) {
       if (opens(error)) {
         const pauseMs = Math.min(error.retryAfterMs ?? 0, longestPauseMs)
-        last = { error: unsent(error), until: performance.now() + pauseMs }
+        last = { error: changed(error, { sent: false }), until: performance.now() + pauseMs }
       }
       throw error
     }
@@ -162,17 +162,4 @@ function createBreaker(request: TokenError['request']): Breaker {
 
 function isOutage(error: unknown): error is TokenError {
   return error instanceof TokenError && error.kind === 'transient' && error.code !== 'aborted'
-}
-
-function unsent(error: TokenError): TokenError {
-  const { message, kind, scope, code, organization, retryAfterMs, request } = error
-  return new TokenError(message, {
-    kind,
-    scope,
-    code,
-    organization,
-    retryAfterMs,
-    request,
-    sent: false,
-  })
 }

@@ -79,6 +79,16 @@ export interface Issuer extends TokenRequests {
 export type TokenErrorKind = 'permanent' | 'locked' | 'transient'
 export type TokenErrorScope = 'environment' | 'organization'
 
+interface TokenErrorDetails {
+  kind: TokenErrorKind
+  scope: TokenErrorScope
+  code: string
+  organization?: string | undefined
+  retryAfterMs?: number | undefined
+  request?: 'login' | 'organizations' | undefined
+  sent?: boolean | undefined
+}
+
 /** The one error of an Issuer. `message` is fit for people and holds no secret. */
 export class TokenError extends Error {
   override readonly name = 'TokenError'
@@ -94,18 +104,7 @@ export class TokenError extends Error {
   /** False: the request asked for was not sent, so that nothing was done. True: that is not known. */
   readonly sent: boolean
 
-  constructor(
-    message: string,
-    details: {
-      kind: TokenErrorKind
-      scope: TokenErrorScope
-      code: string
-      organization?: string | undefined
-      retryAfterMs?: number | undefined
-      request?: 'login' | 'organizations' | undefined
-      sent?: boolean | undefined
-    },
-  ) {
+  constructor(message: string, details: TokenErrorDetails) {
     super(message)
     this.kind = details.kind
     this.scope = details.scope
@@ -117,11 +116,21 @@ export class TokenError extends Error {
   }
 }
 
+/** The same failure with other details. */
+export function changed(
+  error: TokenError,
+  change: Partial<TokenErrorDetails>,
+  message = error.message,
+): TokenError {
+  const { kind, scope, code, organization, retryAfterMs, request, sent } = error
+  const details = { kind, scope, code, organization, retryAfterMs, request, sent }
+  return new TokenError(message, { ...details, ...change })
+}
+
 /** The same passing failure, of a request on the way; for `catch`. Others are passed on as they are. */
 export function failedIn(request: 'login' | 'organizations'): (error: unknown) => never {
   return error => {
     if (!(error instanceof TokenError) || error.kind !== 'transient' || error.request) throw error
-    const { message, kind, scope, code, organization, retryAfterMs } = error
-    throw new TokenError(message, { kind, scope, code, organization, retryAfterMs, request })
+    throw changed(error, { request, sent: false })
   }
 }

@@ -37,10 +37,10 @@ interface FairQueue {
   add(address: string, run: () => void): boolean
 }
 
-/** Between two pauses, in which the event loop reads what arrived meanwhile: about a millisecond. */
-const mostAtATime = 16
+/** Then the event loop gets to read what arrived meanwhile. One body of the largest kind takes as long. */
+const longestTurnMs = 2
 
-/** Work on requests whose body is there: a few at a time, the addresses in turn. */
+/** Work on requests whose body is there: for a short time without a pause, the addresses in turn. */
 export function createFairQueue(most: { perAddress: number; inAll: number }): FairQueue {
   const waiting = createRoundRobin<() => void>()
   let isArranged = false
@@ -51,7 +51,9 @@ export function createFairQueue(most: { perAddress: number; inAll: number }): Fa
   }
   const work = () => {
     isArranged = false
-    for (let left = mostAtATime; left > 0; left--) waiting.shift()?.()
+    const until = performance.now() + longestTurnMs
+    do waiting.shift()?.()
+    while (waiting.size > 0 && performance.now() < until)
     arrange()
   }
   return {

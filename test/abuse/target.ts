@@ -2,10 +2,10 @@ import { readdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { V1Secret } from '@kubernetes/client-node'
 import { parse } from 'yaml'
+import { startComponents } from '../../sandbox/components.ts'
 import type { ControlPlane } from '../../sandbox/control-plane.ts'
 import { releaseNamespace } from '../../sandbox/install.ts'
 import { limitMemory, type MemoryLimit } from '../../sandbox/memory-limit.ts'
-import { startParts } from '../../sandbox/parts.ts'
 import type { Program } from '../../sandbox/processes.ts'
 import type { Pullpass } from '../../sandbox/pullpass.ts'
 import { onlyReplica, startTestbed } from '../../sandbox/testbed.ts'
@@ -30,10 +30,10 @@ const root = join(import.meta.dirname, '..', '..')
 
 /** Starts all of it; resolves when honest reviews are being sent. */
 export async function startTarget(): Promise<Target> {
-  return startParts(async parts => {
+  return startComponents(async components => {
     const memoryMiB = await readMemoryLimit()
-    const limit = await parts.begun(limitMemory(memoryMiB << 20))
-    const testbed = await parts.begun(
+    const limit = await components.begun(limitMemory(memoryMiB << 20))
+    const testbed = await components.begun(
       startTestbed({
         registry: false,
         controllerManager: false,
@@ -54,16 +54,16 @@ export async function startTarget(): Promise<Target> {
     const { pullpass, port } = onlyReplica(testbed)
     const { controlPlane } = testbed
     const cluster = reachCluster(controlPlane, () => {})
-    await parts.begun(Promise.resolve({ stop: cluster.close }))
+    await components.begun(Promise.resolve({ stop: cluster.close }))
     for (const name of KNOWN) await cluster.namespace(name)
     for (const name of KNOWN) await cluster.whenSecret(name)
     const url = `https://127.0.0.1:${port}/mutate`
-    const load = await parts.begun(
+    const load = await components.begun(
       Promise.resolve(startHonestLoad(cluster, { url, ca: await readCa(cluster) })),
     )
     const processFolder = () => `/proc/${pullpass.process().pid}`
     return {
-      ...{ pullpass, port, limit, controlPlane, load, stop: parts.stop },
+      ...{ pullpass, port, limit, controlPlane, load, stop: components.stop },
       rssMiB: async () => {
         const status = await readFile(`${processFolder()}/status`, 'utf8').catch(() => '')
         return Math.round(Number(/^VmRSS:\s+(\d+) kB/m.exec(status)?.[1] ?? 0) / 1024)

@@ -7,10 +7,10 @@ import t from 'tap'
 import { oddNames } from '../../sandbox/bluemix/residents.ts'
 import { createRequest } from '../../src/bluemix/http/request.ts'
 import { createOrganizations } from '../../src/bluemix/organizations.ts'
-import { live, startScene } from './issuer.ts'
+import { live, startFixture } from './issuer.ts'
 
 t.test('steps 1 to 4 of the procedure: a permanent token that only pulls', async t => {
-  const { environment, issuer, log, count } = await startScene(t)
+  const { environment, issuer, log, count } = await startFixture(t)
   const token = await issuer.mint(
     { organization: 'acme', description: 'pullpass/uid/shop', permanent: true },
     live,
@@ -38,7 +38,7 @@ t.test('steps 1 to 4 of the procedure: a permanent token that only pulls', async
 })
 
 t.test('what is known is not asked for again', async t => {
-  const { environment, mint } = await startScene(t)
+  const { environment, mint } = await startFixture(t)
   await Promise.all(['a', 'b', 'c', 'd'].map(name => mint(`pullpass/uid/${name}`)))
   await mint('pullpass/uid/e')
   const { ledger } = environment
@@ -50,7 +50,7 @@ t.test('what is known is not asked for again', async t => {
 
 t.test('organizations are found by name, whatever is in it, with v2 and with v3', async t => {
   for (const v2Disabled of [false, true]) {
-    const { environment, mint } = await startScene(t)
+    const { environment, mint } = await startFixture(t)
     environment.settings.v2Disabled = v2Disabled
     for (const name of [...oddNames, 'ACME', 'mixedcase']) await mint(`d/${name}`, name)
     t.strictSame(
@@ -63,16 +63,17 @@ t.test('organizations are found by name, whatever is in it, with v2 and with v3'
 })
 
 t.test('an organization given by its GUID is not looked up', async t => {
-  const { environment, mint } = await startScene(t)
+  const { environment, mint } = await startFixture(t)
   await mint('d', environment.organization('acme-shop').guid)
   t.match(environment.ledger.mints(), [{ organization: 'acme-shop' }])
   t.equal(environment.ledger.requests('organizations').length, 0)
 })
 
 t.test('an organization that the user does not see is refused, and found once it is', async t => {
-  const { environment, issuer, failure, advance, mint } = await startScene(t)
+  const { environment, issuer, failure, advance, mint } = await startFixture(t)
   const error = await failure(mint('d', 'hidden'))
   t.match(error, { code: 'organization_not_found', kind: 'permanent', scope: 'organization' })
+  t.equal(error.organization, 'hidden')
   t.match(error.message, /"hidden".*spelling.*member/)
   await failure(mint('d', 'hidden'))
   t.equal(environment.ledger.requests('organizations').length, 1, 'remembered for a moment')
@@ -84,15 +85,42 @@ t.test('an organization that the user does not see is refused, and found once it
 })
 
 t.test('two organizations whose names differ in case only are refused', async t => {
-  const { environment, failure, mint } = await startScene(t)
+  const { environment, failure, mint } = await startFixture(t)
   environment.addOrganization({ name: 'Acme', members: [environment.user], duplicate: true })
   t.match(await failure(mint()), { code: 'organization_ambiguous', scope: 'organization' })
   t.strictSame(environment.ledger.mints(), [])
 })
 
+t.test('a suspended organization is refused, and used once it is active again', async t => {
+  for (const v2Disabled of [false, true]) {
+    const { environment, failure, advance, mint } = await startFixture(t)
+    environment.settings.v2Disabled = v2Disabled
+    const acme = environment.organization('acme')
+    acme.suspended = true
+    const error = await failure(mint())
+    t.match(error, { code: 'organization_suspended', kind: 'permanent', organization: 'acme' })
+    acme.suspended = false
+    advance(11_000)
+    await mint()
+    acme.suspended = true
+    t.match(await failure(mint()), { code: 'not_authorized', message: /CRG0020E/ })
+  }
+})
+
+t.test('a cloud controller without its UAA is a failure of the environment', async t => {
+  for (const v2Disabled of [false, true]) {
+    const { environment, failure, mint } = await startFixture(t)
+    environment.settings.v2Disabled = v2Disabled
+    environment.faults.set('organizations', { fail: 'uaa_unavailable' })
+    const error = await failure(mint())
+    t.match(error, { code: 'unavailable', scope: 'environment', request: 'organizations' })
+    t.match(error.message, /CF-UaaUnavailable/)
+  }
+})
+
 t.test('all pages of a search are read', async t => {
   for (const v2Disabled of [false, true]) {
-    const { environment, failure, mint } = await startScene(t)
+    const { environment, failure, mint } = await startFixture(t)
     environment.settings.v2Disabled = v2Disabled
     for (let count = 0; count < 150; count++) {
       environment.addOrganization({ name: 'many', members: [environment.user], duplicate: true })
@@ -131,10 +159,10 @@ t.test('a next page elsewhere is not followed: the access token would go along',
 })
 
 t.test('an answer that is too large is not read to its end', async t => {
-  const { environment, failure } = await startScene(t)
-  const parts = { logger: pino({ level: 'silent' }), metrics: new Registry(), closing: live }
+  const { environment, failure } = await startFixture(t)
+  const dependencies = { logger: pino({ level: 'silent' }), metrics: new Registry(), closing: live }
   const { request, close } = createRequest({
-    ...parts,
+    ...dependencies,
     caFile: environment.caFile,
     timeoutMs: 5000,
   })
@@ -142,12 +170,12 @@ t.test('an answer that is too large is not read to its end', async t => {
   const url = `https://${environment.hosts.api}/v2/info`
   const ask = { operation: 'discovery', method: 'GET', url, sent: [] } as const
   t.match(await request(ask, live), { status: 200, json: { name: 'Bluemix' } })
-  const bounded = request({ ...ask, maxBytes: 100 }, live)
-  t.match(await failure(bounded), { code: 'answer_too_large', kind: 'transient' })
+  environment.faults.set('info', { paddingBytes: 1024 * 1024 })
+  t.match(await failure(request(ask, live)), { code: 'answer_too_large', kind: 'transient' })
 })
 
 t.test('an organization that was made anew is looked up again', async t => {
-  const { environment, mint } = await startScene(t)
+  const { environment, mint } = await startFixture(t)
   await mint('first')
   const former = environment.organization('acme')
   former.members.clear()
@@ -157,7 +185,7 @@ t.test('an organization that was made anew is looked up again', async t => {
 })
 
 t.test('a user who is no member is told so, with the request id', async t => {
-  const { environment, issuer, failure, mint } = await startScene(t)
+  const { environment, issuer, failure, mint } = await startFixture(t)
   const { guid } = environment.organization('hidden')
   const error = await failure(mint('d', guid))
   t.match(error, { code: 'not_a_member', kind: 'permanent', scope: 'organization' })
@@ -169,7 +197,7 @@ t.test('a user who is no member is told so, with the request id', async t => {
 })
 
 t.test('tokens are listed with all that is known of them', async t => {
-  const { environment, list, mint } = await startScene(t)
+  const { environment, list, mint } = await startFixture(t)
   t.strictSame(await list('acme'), [])
   const text = await mint('pullpass/uid/shop')
   const [row] = environment.ledger.mints()
@@ -186,7 +214,7 @@ t.test('tokens are listed with all that is known of them', async t => {
 })
 
 t.test('an environment that cannot list says so', async t => {
-  const { environment, list, failure } = await startScene(t)
+  const { environment, list, failure } = await startFixture(t)
   for (const status of [404, 501]) {
     environment.faults.set('list', { fail: 'unsupported', status })
     t.equal(await list('acme'), 'unsupported')
@@ -196,7 +224,7 @@ t.test('an environment that cannot list says so', async t => {
 })
 
 t.test('a token is revoked by its id, and one that is gone counts as revoked', async t => {
-  const { environment, issuer, failure, mint } = await startScene(t)
+  const { environment, issuer, failure, mint } = await startFixture(t)
   await mint('one')
   await mint('two')
   const [one] = environment.ledger.mints()
@@ -214,16 +242,14 @@ t.test('a token is revoked by its id, and one that is gone counts as revoked', a
 })
 
 t.test('the registry is asked whether it takes a token', async t => {
-  const { environment, issuer, failure, mint } = await startScene(t)
+  const { environment, issuer, failure, mint } = await startFixture(t)
   const text = await mint()
   t.equal(await issuer.accepts(text, live), true)
+  t.match(environment.ledger.requests('oauth'), [{ method: 'POST' }])
   t.equal(await issuer.accepts('something.else', live), false)
-  environment.settings.icrMode = true
-  t.equal(await issuer.accepts('something.else', live), false)
-  t.equal(await issuer.accepts(text, live), true)
   for (const fail of ['error_html', 'rate_limited', 'reset', 'unsupported'] as const) {
     environment.faults.set('oauth', { fail })
-    await failure(issuer.accepts(text, live))
+    t.match(await failure(issuer.accepts(text, live)), { scope: 'environment' })
   }
   environment.faults.clear()
   environment.faults.set('registry', { fail: 'unavailable' })
@@ -234,30 +260,136 @@ t.test('the registry is asked whether it takes a token', async t => {
   t.equal(await issuer.accepts(text, live), false)
 })
 
+t.test('a realm of one method hides no refused token, and a 400 refuses none', async t => {
+  const { environment, issuer, failure, mint } = await startFixture(t)
+  const { settings } = environment
+  const text = await mint()
+  const accepted = (token: string) => issuer.accepts(token, live)
+  for (const methods of [['GET'], ['POST'], ['GET', 'POST']] as const) {
+    for (const status of [401, 404, 405] as const) {
+      settings.realmMethods = [...methods]
+      settings.realmOtherStatus = status
+      t.equal(await accepted(text), true, `${methods} ${status}`)
+      t.equal(await accepted('something.else'), false, `${methods} ${status}`)
+    }
+    settings.realmOtherStatus = 400
+    t.equal(await accepted(text), true, `${methods} 400`)
+    if (methods.length === 1) await failure(accepted('something.else'))
+  }
+  settings.icrMode = true
+  t.equal(await accepted(text), true)
+  await failure(accepted('something.else'))
+})
+
+t.test('the text of one token is read by its id', async t => {
+  const { environment, issuer, failure, mint } = await startFixture(t)
+  const text = await mint()
+  const id = environment.ledger.mints()[0]?.id ?? ''
+  const read = () => issuer.text('acme', id, live)
+  t.equal(await read(), text)
+  for (const tokenText of ['absent', 'empty'] as const) {
+    environment.faults.set('get', { tokenText })
+    t.equal(await read(), undefined, tokenText)
+  }
+  for (const status of [404, 405, 501]) {
+    environment.faults.set('get', { fail: 'unsupported', status })
+    t.equal(await read(), undefined, `an environment without this request: ${status}`)
+  }
+  environment.faults.set('get', { fail: 'unavailable' })
+  t.match(await failure(read()), { code: 'unavailable', scope: 'organization' })
+  environment.faults.clear()
+  t.equal(await issuer.text('acme-shop', id, live), 'gone')
+  await issuer.revoke('acme', id, live)
+  t.equal(await read(), 'gone')
+  for (const odd of ['', '..', 'a/b']) {
+    const failed = failure(issuer.text('acme', odd, live))
+    t.match(await failed, { code: 'unusable_id', organization: 'acme' })
+  }
+})
+
+t.test('a token can be minted that expires by itself', async t => {
+  const { environment, issuer } = await startFixture(t)
+  const wish = { organization: 'acme', description: 'd', permanent: false }
+  const { expiresAt } = await issuer.mint(wish, live)
+  t.match(environment.ledger.mints(), [{ permanent: false, write: false }])
+  const ms = (expiresAt?.getTime() ?? 0) - Date.now()
+  t.ok(Math.abs(ms - 86_400_000) < 60_000, `${ms}`)
+})
+
+t.test('a token of two parts is minted, listed and checked as any other', async t => {
+  const { environment, issuer, list, mint } = await startFixture(t)
+  environment.settings.tokenParts = 2
+  const text = await mint()
+  t.equal(text.split('.').length, 2)
+  const id = environment.ledger.mints()[0]?.id ?? ''
+  t.match(await list(), [{ id, text }])
+  t.equal(await issuer.accepts(text, live), true)
+  await issuer.revoke('acme', id, live)
+  t.equal(await issuer.accepts(text, live), false)
+})
+
+t.test('the header Account is sent where it is set', async t => {
+  const account = '0123456789abcdef0123456789abcdef'
+  const without = await startFixture(t)
+  without.environment.settings.account = account
+  t.match(await without.failure(without.mint()), { code: 'not_a_member' })
+  const { environment, list, mint } = await startFixture(t, { account })
+  environment.settings.account = account
+  await mint()
+  t.equal((await list()).length, 1)
+})
+
+t.test('a list that is cut short or unreadable is a failure', async t => {
+  const { environment, failure, list, mint } = await startFixture(t)
+  await mint('one')
+  await mint('two')
+  const faults = [
+    [{ fail: 'truncated' }, 'network'],
+    [{ fail: 'cut' }, 'unexpected_answer'],
+    [{ mostRows: 1, nextUrl: true }, 'unexpected_answer'],
+  ] as const
+  for (const [fault, code] of faults) {
+    environment.faults.set('list', fault)
+    t.match(await failure(list()), { code, scope: 'organization', organization: 'acme' }, code)
+  }
+  environment.faults.set('list', { nextUrl: true })
+  t.equal((await list()).length, 2, 'the last page')
+})
+
+t.test('a list may take longer than the time limit, and may not be silent for as long', async t => {
+  const { environment, failure, list, mint } = await startFixture(t, { timeoutMs: 1500 })
+  await mint()
+  environment.faults.set('list', { pauses: { count: 5, ms: 500 } })
+  t.equal((await list()).length, 1)
+  environment.faults.set('list', { pauses: { count: 1, ms: 60_000 } })
+  t.match(await failure(list()), { code: 'timeout', scope: 'organization' })
+})
+
 t.test('a mint whose answer was lost fails, and is not repeated by itself', async t => {
-  const { environment, list, failure, mint } = await startScene(t)
+  const { environment, list, failure, mint } = await startFixture(t)
+  const lost = { kind: 'transient', scope: 'organization', organization: 'acme', sent: true }
   environment.faults.set('mint', { fail: 'reset', when: 'after', times: 1 })
-  t.match(await failure(mint('lost')), { kind: 'transient', scope: 'environment' })
+  t.match(await failure(mint('lost')), lost)
   t.equal(environment.ledger.mints().length, 1)
   environment.faults.set('mint', { fail: 'truncated', times: 1 })
-  t.match(await failure(mint('half')), { kind: 'transient', scope: 'environment' })
+  t.match(await failure(mint('half')), lost)
   t.equal(environment.ledger.mints().length, 2)
   t.match(await list('acme'), [{ description: 'lost' }, { description: 'half' }])
   const descriptions = [{ description: 'lost' }, { description: 'half' }]
   t.match(environment.ledger.liveTokens(), descriptions)
 })
 
+const outages = [
+  ['unavailable', 'unavailable'],
+  ['error_html', 'unavailable'],
+  ['error_text', 'unavailable'],
+  ['reset', 'network'],
+] as const
+
 t.test('failures of the environment are transient, and stand until something works', async t => {
-  const operations = ['info', 'login', 'organizations', 'mint'] as const
-  const table = [
-    ['unavailable', 'unavailable'],
-    ['error_html', 'unavailable'],
-    ['error_text', 'unavailable'],
-    ['reset', 'network'],
-  ] as const
-  for (const operation of operations) {
-    const { environment, issuer, failure, mint } = await startScene(t)
-    for (const [fail, code] of table) {
+  for (const operation of ['info', 'login', 'organizations', '*'] as const) {
+    const { environment, issuer, failure, mint } = await startFixture(t)
+    for (const [fail, code] of outages) {
       environment.faults.set(operation, { fail })
       const error = await failure(mint())
       t.match(error, { code, kind: 'transient', scope: 'environment' }, `${operation} ${fail}`)
@@ -269,14 +401,50 @@ t.test('failures of the environment are transient, and stand until something wor
   }
 })
 
+t.test("an outage of the token API is its organization's while the registry answers", async t => {
+  const { environment, issuer, failure, mint } = await startFixture(t)
+  await mint('before')
+  for (const [fail, code] of [...outages, ['rate_limited', 'rate_limited'] as const]) {
+    environment.faults.set('mint', { fail }, 'acme')
+    const error = await failure(mint('d', 'acme'))
+    t.match(error, { code, kind: 'transient', scope: 'organization', organization: 'acme' }, fail)
+    t.match(error.message, '"acme"')
+    await mint(fail, 'acme-shop')
+  }
+  t.equal(issuer.problem(), undefined)
+  environment.faults.clear()
+  for (const [fail, code] of outages) {
+    environment.faults.set('*', { fail })
+    t.match(await failure(mint('d', 'acme')), { code, scope: 'environment' }, fail)
+  }
+})
+
+t.test(
+  'an access token that the registry cannot check is a failure of the environment',
+  async t => {
+    const { environment, failure, mint } = await startFixture(t)
+    environment.faults.set('mint', { refuseTokens: 'cannot_authenticate' })
+    const code = 'registry_cannot_authenticate'
+    t.match(await failure(mint()), { code, kind: 'transient', scope: 'environment' })
+  },
+)
+
+t.test('a user without the right to manage tokens is named with the organization', async t => {
+  const { environment, failure, mint } = await startFixture(t)
+  environment.faults.set('mint', { refuseTokens: 'not_authorized' })
+  const error = await failure(mint())
+  t.match(error, { code: 'not_authorized', kind: 'permanent', organization: 'acme' })
+  t.match(error.message, /CRG0020E/)
+})
+
 t.test('an answer that does not come in time is a failure', async t => {
-  const { environment, failure, mint } = await startScene(t, { timeoutMs: 500 })
+  const { environment, failure, mint } = await startFixture(t, { timeoutMs: 500 })
   environment.faults.set('mint', { latencyMs: 60_000 })
-  t.match(await failure(mint()), { code: 'timeout', kind: 'transient', scope: 'environment' })
+  t.match(await failure(mint()), { code: 'timeout', kind: 'transient', scope: 'organization' })
 })
 
 t.test('a rate limit of the cloud controller says when to come back', async t => {
-  const { environment, failure, mint } = await startScene(t)
+  const { environment, failure, mint } = await startFixture(t)
   environment.faults.set('organizations', { fail: 'rate_limited', retryAfterSeconds: 30 })
   const error = await failure(mint())
   t.match(error, { code: 'rate_limited', kind: 'transient', scope: 'environment' })
@@ -284,13 +452,13 @@ t.test('a rate limit of the cloud controller says when to come back', async t =>
 })
 
 t.test('an environment that prints its JSON prettily is understood', async t => {
-  const { environment, issuer, mint } = await startScene(t)
+  const { environment, issuer, mint } = await startFixture(t)
   environment.settings.prettyPrint = true
   t.equal(await issuer.accepts(await mint(), live), true)
 })
 
 t.test('a caller who leaves is let go; what others share goes on', async t => {
-  const { environment, issuer, failure } = await startScene(t)
+  const { environment, issuer, failure } = await startFixture(t)
   const leaving = new AbortController()
   environment.on('login', () => leaving.abort())
   const left = failure(
@@ -310,7 +478,7 @@ t.test('a caller who leaves is let go; what others share goes on', async t => {
 })
 
 t.test('after close nothing is asked any more', async t => {
-  const { environment, issuer, failure, mint } = await startScene(t)
+  const { environment, issuer, failure, mint } = await startFixture(t)
   await mint()
   environment.faults.set('mint', { latencyMs: 60_000 })
   const under = failure(mint())
@@ -320,7 +488,7 @@ t.test('after close nothing is asked any more', async t => {
 })
 
 t.test('a private CA counts only where it is given, and is read again when it changes', async t => {
-  const without = await startScene(t, { caFile: undefined })
+  const without = await startFixture(t, { caFile: undefined })
   const error = await without.failure(without.mint())
   t.match(error, { code: 'network', kind: 'transient', message: /set bluemix\.caFile/ })
   t.strictSame(without.environment.ledger.requests(), [])
@@ -328,7 +496,7 @@ t.test('a private CA counts only where it is given, and is read again when it ch
   const folder = await mkdtemp(join(tmpdir(), 'pullpass-ca-'))
   t.teardown(() => rm(folder, { recursive: true }))
   const caFile = join(folder, 'ca.crt')
-  const { environment, failure, mint } = await startScene(t, { caFile })
+  const { environment, failure, mint } = await startFixture(t, { caFile })
   t.match(await failure(mint()), { code: 'ca_unusable', message: caFile })
   await writeFile(caFile, without.environment.ca)
   t.match(await failure(mint()), { code: 'network' })
@@ -338,13 +506,15 @@ t.test('a private CA counts only where it is given, and is read again when it ch
 })
 
 t.test('credentials are sent by https only', async t => {
-  const { environment, failure, mint } = await startScene(t, { registryUrl: 'http://127.0.0.1:1' })
+  const { environment, failure, mint } = await startFixture(t, {
+    registryUrl: 'http://127.0.0.1:1',
+  })
   t.match(await failure(mint()), { code: 'insecure_address', kind: 'permanent' })
   t.strictSame(environment.ledger.mints(), [])
 })
 
 t.test('a proxy that does not answer is a failure of the network', async t => {
-  const { environment, failure, mint } = await startScene(t)
+  const { environment, failure, mint } = await startFixture(t)
   process.env.HTTPS_PROXY = 'http://127.0.0.1:1'
   t.match(await failure(mint()), { code: 'network', kind: 'transient', message: /ECONNREFUSED/ })
   t.strictSame(environment.ledger.requests(), [])

@@ -11,7 +11,7 @@ import { type BluemixSettings, createBluemixIssuer } from '../../src/bluemix/blu
 import type { Note } from '../../src/bluemix/login/lockout-guard.ts'
 import { type Issuer, type ListedToken, TokenError } from '../../src/issuer/issuer.ts'
 
-export interface Scene {
+export interface Fixture {
   environment: BluemixEnvironment
   issuer: Issuer
   settings: BluemixSettings
@@ -41,7 +41,10 @@ interface Test {
  * trusting a private CA, with its API key in a file. At the end, every log line, metric and error
  * message of the test is searched for every secret that the environment ever gave or took.
  */
-export async function startScene(t: Test, change: Partial<BluemixSettings> = {}): Promise<Scene> {
+export async function startFixture(
+  t: Test,
+  change: Partial<BluemixSettings> = {},
+): Promise<Fixture> {
   const environment = await startBluemixEnvironment()
   process.env.HTTPS_PROXY = environment.gateway
   const { hosts } = environment
@@ -60,6 +63,7 @@ export async function startScene(t: Test, change: Partial<BluemixSettings> = {})
     iam: `https://${hosts.iam}`,
     registryUrl: `https://${hosts.registry}`,
     registryHost: hosts.registry,
+    account: undefined,
     credentialsDirectory: folder,
     caFile: environment.caFile,
     timeoutMs: 5000,

@@ -2,35 +2,35 @@ import { mkdir, mkdtemp, rename, rm, symlink, writeFile } from 'node:fs/promises
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import t from 'tap'
-import { live, type Scene, startScene } from './issuer.ts'
+import { type Fixture, live, startFixture } from './issuer.ts'
 
 const day = 86_400_000
 
-const loginsOf = ({ environment }: Scene) =>
+const loginsOf = ({ environment }: Fixture) =>
   environment.ledger.logins().map(({ kind, outcome }) => `${kind} ${outcome}`)
 
-function changed({ issuer }: Scene): Promise<void> {
+function changed({ issuer }: Fixture): Promise<void> {
   return new Promise(resolve => issuer.onCredentialChange(resolve))
 }
 
 t.test('a wrong key is tried once, and the right one as soon as it is there', async t => {
-  const scene = await startScene(t)
-  const { environment, issuer, failure, mint, count } = scene
-  await scene.credential('api-key', 'a-wrong-key')
+  const fixture = await startFixture(t)
+  const { environment, issuer, failure, mint, count } = fixture
+  await fixture.credential('api-key', 'a-wrong-key')
   issuer.start()
   const error = await failure(mint())
   t.match(error, { kind: 'locked', scope: 'environment', code: 'login_refused' })
   t.match(error.message, /not tried again before the credential files change/)
   for (let tries = 0; tries < 20; tries++) await failure(mint())
-  t.strictSame(loginsOf(scene), ['api_key unauthorized'])
+  t.strictSame(loginsOf(fixture), ['api_key unauthorized'])
   t.equal(issuer.problem(), error)
   t.equal(await count('pullpass_logins_total', { outcome: 'login_refused' }), 1)
-  const change = changed(scene)
-  await scene.credential('api-key', environment.apiKey)
+  const change = changed(fixture)
+  await fixture.credential('api-key', environment.apiKey)
   await change
   t.equal(issuer.problem(), undefined)
   await mint()
-  t.strictSame(loginsOf(scene), ['api_key unauthorized', 'api_key granted'])
+  t.strictSame(loginsOf(fixture), ['api_key unauthorized', 'api_key granted'])
 })
 
 t.test('every refusal of a login stands', async t => {
@@ -41,11 +41,11 @@ t.test('every refusal of a login stands', async t => {
     ['iam', 'federated', 'federated_user'],
   ] as const
   for (const [login, refuse, code] of table) {
-    const scene = await startScene(t, { login })
-    const { environment, failure, mint } = scene
-    await scene.credential('api-key', undefined)
-    await scene.credential('username', environment.user.name)
-    await scene.credential('password', environment.user.password)
+    const fixture = await startFixture(t, { login })
+    const { environment, failure, mint } = fixture
+    await fixture.credential('api-key', undefined)
+    await fixture.credential('username', environment.user.name)
+    await fixture.credential('password', environment.user.password)
     environment.faults.set('login', { refuse })
     t.match(await failure(mint()), { kind: 'locked', scope: 'environment', code })
     environment.faults.clear()
@@ -55,19 +55,19 @@ t.test('every refusal of a login stands', async t => {
 })
 
 t.test('an unknown key at IAM is tried once', async t => {
-  const scene = await startScene(t, { login: 'iam' })
-  const { failure, mint } = scene
-  await scene.credential('api-key', 'a-wrong-key')
+  const fixture = await startFixture(t, { login: 'iam' })
+  const { failure, mint } = fixture
+  await fixture.credential('api-key', 'a-wrong-key')
   const error = await failure(mint())
   t.match(error, { kind: 'locked', code: 'login_refused', message: /BXNIM0415E/ })
   await failure(mint())
-  t.strictSame(loginsOf(scene), ['iam_api_key BXNIM0415E'])
+  t.strictSame(loginsOf(fixture), ['iam_api_key BXNIM0415E'])
 })
 
 t.test('a login server too slow to refuse a wrong key does not get the account locked', async t => {
-  const scene = await startScene(t, { timeoutMs: 150 })
-  const { environment, failure, mint, advance } = scene
-  await scene.credential('api-key', 'a-wrong-key')
+  const fixture = await startFixture(t, { timeoutMs: 150 })
+  const { environment, failure, mint, advance } = fixture
+  await fixture.credential('api-key', 'a-wrong-key')
   environment.faults.set('login', { answerLatencyMs: 500 })
   for (let tries = 0; tries < 3; tries++) t.match(await failure(mint()), { code: 'timeout' })
   const paused = await failure(mint())
@@ -78,20 +78,20 @@ t.test('a login server too slow to refuse a wrong key does not get the account l
   t.match(await failure(mint()), { code: 'timeout' })
   t.match(await failure(mint()), { code: 'login_paused' })
   t.equal(environment.ledger.logins().length, 4)
-  await scene.credential('api-key', environment.apiKey)
+  await fixture.credential('api-key', environment.apiKey)
   environment.faults.clear()
   await mint()
 })
 
 t.test('IAM gives UAA tokens along, under its path of 2017 and of today', async t => {
   for (const path of ['/oidc/token', '/identity/token']) {
-    const scene = await startScene(t, { login: 'iam' })
-    const { environment, advance, mint } = scene
+    const fixture = await startFixture(t, { login: 'iam' })
+    const { environment, advance, mint } = fixture
     environment.settings.iamPaths = [path]
     await mint()
     advance(3_600_000)
     await mint()
-    t.strictSame(loginsOf(scene), ['iam_api_key granted', 'iam_refresh granted'], path)
+    t.strictSame(loginsOf(fixture), ['iam_api_key granted', 'iam_refresh granted'], path)
   }
 })
 
@@ -100,42 +100,42 @@ t.test('user name and password log in where there is no API key', async t => {
     ['uaa', 'password'],
     ['iam', 'iam_password'],
   ] as const) {
-    const scene = await startScene(t, { login })
-    const { environment, mint } = scene
-    await scene.credential('username', `${environment.user.name}\n`)
-    await scene.credential('password', `${environment.user.password}\r\n`)
+    const fixture = await startFixture(t, { login })
+    const { environment, mint } = fixture
+    await fixture.credential('username', `${environment.user.name}\n`)
+    await fixture.credential('password', `${environment.user.password}\r\n`)
     await mint()
-    t.match(loginsOf(scene), [/api_key granted/], 'the key comes first')
-    await scene.credential('api-key', undefined)
-    scene.advance(30 * day)
+    t.match(loginsOf(fixture), [/api_key granted/], 'the key comes first')
+    await fixture.credential('api-key', undefined)
+    fixture.advance(30 * day)
     await mint()
-    t.match(loginsOf(scene), [/api_key granted/, `${kind} granted`])
+    t.match(loginsOf(fixture), [/api_key granted/, `${kind} granted`])
   }
 })
 
 t.test('credentials that are missing are named, and used once they are there', async t => {
-  const scene = await startScene(t)
-  const { environment, issuer, settings, failure, mint } = scene
+  const fixture = await startFixture(t)
+  const { environment, issuer, settings, failure, mint } = fixture
   const file = (name: string) => join(settings.credentialsDirectory, name)
   const missing = async (name: string) => {
     const error = await failure(mint())
     t.match(error, { code: 'credentials_missing', kind: 'locked', scope: 'environment' })
     t.match(error.message, file(name))
   }
-  await scene.credential('api-key', undefined)
+  await fixture.credential('api-key', undefined)
   issuer.start()
   await missing('api-key')
   t.match(issuer.problem(), { code: 'credentials_missing' })
-  await scene.credential('api-key', '\n')
+  await fixture.credential('api-key', '\n')
   await missing('api-key')
-  await scene.credential('username', 'somebody')
+  await fixture.credential('username', 'somebody')
   await missing('password')
-  await scene.credential('username', undefined)
-  await scene.credential('password', 'something')
+  await fixture.credential('username', undefined)
+  await fixture.credential('password', 'something')
   await missing('username')
   t.strictSame(environment.ledger.logins(), [])
-  const change = changed(scene)
-  await scene.credential('api-key', environment.apiKey)
+  const change = changed(fixture)
+  await fixture.credential('api-key', environment.apiKey)
   await change
   await mint()
   t.equal(issuer.problem(), undefined)
@@ -152,32 +152,32 @@ t.test('a mounted Secret that changes by its symbolic link is seen', async t => 
   }
   await project('..1', 'a-wrong-key')
   await symlink('..data/api-key', join(mount, 'api-key'))
-  const scene = await startScene(t, { credentialsDirectory: mount })
-  scene.issuer.start()
-  await scene.failure(scene.mint())
-  const change = changed(scene)
-  await project('..2', scene.environment.apiKey)
+  const fixture = await startFixture(t, { credentialsDirectory: mount })
+  fixture.issuer.start()
+  await fixture.failure(fixture.mint())
+  const change = changed(fixture)
+  await project('..2', fixture.environment.apiKey)
   await change
-  await scene.mint()
-  t.equal(scene.environment.ledger.logins().length, 2)
+  await fixture.mint()
+  t.equal(fixture.environment.ledger.logins().length, 2)
 })
 
 t.test('other credentials in the files end the session of the former ones', async t => {
-  const scene = await startScene(t)
-  const { environment, mint } = scene
-  scene.issuer.start()
+  const fixture = await startFixture(t)
+  const { environment, mint } = fixture
+  fixture.issuer.start()
   await mint()
   environment.user.apiKeys = ['another-key']
-  const change = changed(scene)
-  await scene.credential('api-key', 'another-key')
+  const change = changed(fixture)
+  await fixture.credential('api-key', 'another-key')
   await change
   await mint()
-  t.strictSame(loginsOf(scene), ['api_key granted', 'api_key granted'])
+  t.strictSame(loginsOf(fixture), ['api_key granted', 'api_key granted'])
 })
 
 t.test('the session is renewed at 80 % of its life, once for all who ask', async t => {
-  const scene = await startScene(t)
-  const { environment, advance, mint } = scene
+  const fixture = await startFixture(t)
+  const { environment, advance, mint } = fixture
   environment.settings.accessTokenSeconds = 1000
   await mint()
   advance(790_000)
@@ -185,25 +185,25 @@ t.test('the session is renewed at 80 % of its life, once for all who ask', async
   t.equal(environment.ledger.logins().length, 1)
   advance(20_000)
   await Promise.all(['a', 'b', 'c', 'd', 'e'].map(name => mint(name)))
-  t.strictSame(loginsOf(scene), ['api_key granted', 'refresh granted'])
+  t.strictSame(loginsOf(fixture), ['api_key granted', 'refresh granted'])
   t.equal(environment.ledger.maxLoginsInFlight(), 1)
 })
 
 t.test('refresh tokens that are replaced at each use are followed', async t => {
-  const scene = await startScene(t)
-  const { environment, advance, mint } = scene
+  const fixture = await startFixture(t)
+  const { environment, advance, mint } = fixture
   environment.settings.rotateRefreshTokens = true
   for (let days = 0; days < 4; days++) {
     await mint()
     advance(14 * day)
   }
-  t.strictSame(loginsOf(scene), ['api_key granted', ...Array(3).fill('refresh granted')])
+  t.strictSame(loginsOf(fixture), ['api_key granted', ...Array(3).fill('refresh granted')])
 })
 
 t.test('a refresh token at its end means a login', async t => {
   for (const login of ['uaa', 'iam'] as const) {
-    const scene = await startScene(t, { login })
-    const { environment, advance, mint } = scene
+    const fixture = await startFixture(t, { login })
+    const { environment, advance, mint } = fixture
     await mint()
     if (login === 'uaa') environment.revokeRefreshTokens()
     else environment.clock.advance(60 * day)
@@ -215,8 +215,8 @@ t.test('a refresh token at its end means a login', async t => {
 })
 
 t.test('a session that cannot be renewed yet goes on while it lives', async t => {
-  const scene = await startScene(t)
-  const { environment, advance, failure, mint } = scene
+  const fixture = await startFixture(t)
+  const { environment, advance, failure, mint } = fixture
   environment.settings.accessTokenSeconds = 1000
   await mint()
   environment.faults.set('login', { fail: 'unavailable' })
@@ -234,17 +234,17 @@ t.test(
   'an access token that is refused is renewed once, and the request repeated once',
   async t => {
     for (const where of ['everywhere', 'registry'] as const) {
-      const scene = await startScene(t)
-      const { environment, issuer, mint } = scene
+      const fixture = await startFixture(t)
+      const { environment, issuer, mint } = fixture
       await mint()
       environment.expireAccessTokens(where)
       await Promise.all([mint('a'), mint('b'), mint('c', 'acme-shop')])
-      t.strictSame(loginsOf(scene), ['api_key granted', 'refresh granted'], where)
+      t.strictSame(loginsOf(fixture), ['api_key granted', 'refresh granted'], where)
       t.equal(environment.ledger.mints().length, 4)
-      scene.advance(60_000)
+      fixture.advance(60_000)
       environment.faults.set('mint', { accessTokens: 'expired' })
       const before = environment.ledger.requests('mint').length
-      await scene.failure(
+      await fixture.failure(
         issuer.mint({ organization: 'acme', description: 'd', permanent: true }, live),
       )
       t.equal(environment.ledger.requests('mint').length, before + 2)
@@ -253,11 +253,11 @@ t.test(
 )
 
 t.test('the environment down costs no login, and its return is used at once', async t => {
-  const scene = await startScene(t)
-  const { environment, failure, mint } = scene
+  const fixture = await startFixture(t)
+  const { environment, failure, mint } = fixture
   environment.faults.set('*', { down: true })
   for (let tries = 0; tries < 8; tries++) t.match(await failure(mint()), { code: 'network' })
   environment.faults.clear()
   await mint()
-  t.strictSame(loginsOf(scene), ['api_key granted'])
+  t.strictSame(loginsOf(fixture), ['api_key granted'])
 })

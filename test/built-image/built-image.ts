@@ -33,8 +33,8 @@ async function checkImage(): Promise<void> {
     const baseBytes = [...base.values()].reduce((sum, bytes) => sum + bytes, 0)
     const bytes = [...all.values()].reduce((sum, bytes) => sum + bytes, 0)
     t.comment(`image ${mb(bytes)}, compressed ${mb(image.downloadBytes)}`)
-    const parts = { base: baseBytes, node: all.get(NODE), bundle: all.get(PROGRAM) }
-    for (const [name, size = 0] of Object.entries(parts)) t.comment(`  ${name} ${mb(size)}`)
+    const components = { base: baseBytes, node: all.get(NODE), bundle: all.get(PROGRAM) }
+    for (const [name, size = 0] of Object.entries(components)) t.comment(`  ${name} ${mb(size)}`)
   })
 
   t.test('the image runs Node with the flags that the sandbox runs it with', async t => {

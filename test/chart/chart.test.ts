@@ -187,8 +187,8 @@ t.test('a wrong value is refused with its name and what was expected', async t =
   const { template } = await createHelm(t, 'helm')
   for (const [values, name, words] of REFUSED_BY_SCHEMA) {
     const { code, stderr } = await template(['--values', MINIMAL], values)
-    const told = stderr.split('\n').find(line => line.includes(name) && line.includes(words))
-    t.ok(code !== 0 && told, `${JSON.stringify(values)}: ${name} ${words}`, { stderr })
+    const shown = stderr.split('\n').find(line => line.includes(name) && line.includes(words))
+    t.ok(code !== 0 && shown, `${JSON.stringify(values)}: ${name} ${words}`, { stderr })
   }
 })
 
@@ -202,10 +202,10 @@ t.test('values that do not go together are refused with one sentence', async t =
   const { template } = await createHelm(t, 'helm')
   for (const [values, sentence] of REFUSED_TOGETHER) {
     const { code, stderr } = await template(['--values', MINIMAL], values)
-    const told = stderr.split('\n').filter(line => line.startsWith('  - '))
+    const shown = stderr.split('\n').filter(line => line.startsWith('  - '))
     t.not(code, 0, JSON.stringify(values))
-    t.equal(told.length, 1, stderr)
-    t.match(told[0], sentence)
+    t.equal(shown.length, 1, stderr)
+    t.match(shown[0], sentence)
   }
 })
 

@@ -61,18 +61,21 @@ t.test('what an answer says, without what it may hold', async t => {
 })
 
 t.test('what went wrong on the way', async t => {
-  const told = (error: unknown) => asKubernetesError('list pods', error)
+  const translated = (error: unknown) => asKubernetesError('list pods', error)
   const refused = Object.assign(new Error('hunter2'), { code: 'ECONNREFUSED' })
-  t.match(told(new TypeError('fetch failed', { cause: refused })), {
+  t.match(translated(new TypeError('fetch failed', { cause: refused })), {
     message: 'cannot list pods: ECONNREFUSED',
     reason: 'ECONNREFUSED',
     status: undefined,
   })
-  t.equal(told(new Error('hunter2')).message, 'cannot list pods: Error')
-  t.equal(told('hunter2').message, 'cannot list pods: unknown error')
-  t.equal(told(new DOMException('', 'TimeoutError')).message, 'cannot list pods: no answer in time')
+  t.equal(translated(new Error('hunter2')).message, 'cannot list pods: Error')
+  t.equal(translated('hunter2').message, 'cannot list pods: unknown error')
+  t.equal(
+    translated(new DOMException('', 'TimeoutError')).message,
+    'cannot list pods: no answer in time',
+  )
   const known = new KubernetesError('as it was')
-  t.equal(told(known), known)
+  t.equal(translated(known), known)
 })
 
 t.test('credentials come from where the kubeconfig says', async t => {
@@ -245,7 +248,7 @@ t.test('against a real API server', async t => {
     await client.core.createNamespace({ body: { metadata } })
     const inNamespace = { namespace: 'refused', name: 'refused' }
     await client.core.createNamespacedSecret({ namespace: 'refused', body: { metadata } })
-    const told = async (call: Promise<unknown>) => {
+    const translated = async (call: Promise<unknown>) => {
       try {
         await call
         return undefined
@@ -254,7 +257,9 @@ t.test('against a real API server', async t => {
       }
     }
     t.match(
-      await told(client.core.createNamespacedSecret({ namespace: 'refused', body: { metadata } })),
+      await translated(
+        client.core.createNamespacedSecret({ namespace: 'refused', body: { metadata } }),
+      ),
       {
         status: 409,
         reason: 'AlreadyExists',
@@ -270,27 +275,27 @@ t.test('against a real API server', async t => {
         setHeaderOptions('Content-Type', PatchStrategy.ServerSideApply),
       )
     await apply('one', 'hunter1')
-    const conflict = await told(apply('two', 'hunter2'))
+    const conflict = await translated(apply('two', 'hunter2'))
     t.match(conflict, { status: 409, reason: 'Conflict', causes: ['FieldManagerConflict'] })
     await client.core.deleteNamespace({ name: 'refused' })
     const late = client.core.createNamespacedSecret({
       namespace: 'refused',
       body: { metadata: { name: 'late' } },
     })
-    t.match(await told(late), { status: 403, causes: ['NamespaceTerminating'] })
-    t.match(await told(client.core.readNamespacedSecret({ ...inNamespace, name: 'none' })), {
+    t.match(await translated(late), { status: 403, causes: ['NamespaceTerminating'] })
+    t.match(await translated(client.core.readNamespacedSecret({ ...inNamespace, name: 'none' })), {
       status: 404,
       reason: 'NotFound',
     })
     proxy.fault(() => true, { status: 429, headers: { 'retry-after': '3' }, body: {} }, 1)
-    t.match(await told(client.core.listNamespace()), { status: 429, retryAfterMs: 3000 })
+    t.match(await translated(client.core.listNamespace()), { status: 429, retryAfterMs: 3000 })
     await client.core.createNamespacedServiceAccount({
       namespace: 'default',
       body: { metadata: { name: 'nobody' } },
     })
     const base = loadKubeConfig(await plane.kubeconfigFor('default', 'nobody'), {})
     const nobody = await connect(t, { base })
-    const denied = await told(nobody.client.core.readNamespacedSecret(inNamespace))
+    const denied = await translated(nobody.client.core.readNamespacedSecret(inNamespace))
     t.equal(
       denied?.message,
       'cannot do it: HTTP 403 Forbidden: User "system:serviceaccount:default:nobody" cannot get resource "secrets" in API group "" in the namespace "refused"; grant {apiGroups: [""], resources: ["secrets"], resourceNames: ["refused"], verbs: ["get"]}',

@@ -4,23 +4,23 @@ import { waitFor } from '../../sandbox/processes.ts'
 import { watchProblems } from '../../src/kubernetes/events.ts'
 
 t.test('a problem that lasts is told once, one that passes is not', async t => {
-  const told: string[] = []
+  const reported: string[] = []
   const seen = [['passing'], ['lasting'], ['lasting', 'late'], ['lasting', 'late']]
   let looks = 0
   const problems = () => seen[looks++] ?? ['lasting']
-  const end = watchProblems({ problems, tell: async note => void told.push(note), everyMs: 1 })
+  const end = watchProblems({ problems, tell: async note => void reported.push(note), everyMs: 1 })
   t.teardown(end)
   await waitFor(() => looks > 50, { withinMs: 5000, what: 'fifty looks' })
-  t.strictSame(told, ['lasting', 'late'])
+  t.strictSame(reported, ['lasting', 'late'])
 })
 
 t.test('it is told again while it lasts, since events end', async t => {
-  let told = 0
+  let reported = 0
   mock.timers.enable({ apis: ['setInterval'] })
   t.teardown(() => mock.timers.reset())
-  t.teardown(watchProblems({ problems: () => ['lasting'], tell: async () => void told++ }))
+  t.teardown(watchProblems({ problems: () => ['lasting'], tell: async () => void reported++ }))
   mock.timers.tick(60_000)
-  t.equal(told, 1)
+  t.equal(reported, 1)
   mock.timers.tick(3_600_000)
-  t.equal(told, 7)
+  t.equal(reported, 7)
 })

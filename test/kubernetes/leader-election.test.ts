@@ -84,8 +84,8 @@ t.test('against a real API server', async t => {
       now: () => performance.now() + clock.ahead,
       ...timing,
     })
-    const told: boolean[] = []
-    leader.onChange(leading => told.push(leading))
+    const changes: boolean[] = []
+    leader.onChange(leading => changes.push(leading))
     t.teardown(async () => {
       await leader.release()
       await client.close()
@@ -95,7 +95,7 @@ t.test('against a real API server', async t => {
       waitFor(leader.leading, { withinMs, what: `${identity} to lead` })
     const leadsNot = () =>
       waitFor(() => !leader.leading(), { withinMs: 10_000, what: `${identity} not to lead` })
-    return { proxy, leader, metrics, log, clock, told, leads, leadsNot }
+    return { proxy, leader, metrics, log, clock, changes, leads, leadsNot }
   }
 
   t.test('one of two leads; the other takes over at once when it is released', async t => {
@@ -120,7 +120,7 @@ t.test('against a real API server', async t => {
     await released
     await b.leads(1_000)
     t.match((await lease('two')).spec, { holderIdentity: 'b', leaseTransitions: 1 })
-    t.same([a.told, b.told], [[true, false], [true]])
+    t.same([a.changes, b.changes], [[true, false], [true]])
   })
 
   t.test('a holder that is gone is followed after its lease, and never doubted before', async t => {
@@ -139,10 +139,10 @@ t.test('against a real API server', async t => {
     await b.leads()
     const tookMs = performance.now() - began
     t.ok(tookMs > 2_400 && tookMs < 5_000, `${Math.round(tookMs)} ms`)
-    t.same(a.told, [true, false], 'told by the clock alone')
+    t.same(a.changes, [true, false], 'told by the clock alone')
     await a.proxy.up()
     await sleep(1_500)
-    t.same(a.told, [true, false])
+    t.same(a.changes, [true, false])
     const complaints = a.log.flatMap(line => line.error ?? [])
     t.ok(complaints.length > 0)
     t.equal(new Set(complaints).size, complaints.length, 'each lastError once')
@@ -155,7 +155,7 @@ t.test('against a real API server', async t => {
     a.clock.ahead += 60_000
     t.equal(a.leader.leading(), false, 'at once')
     await a.leads()
-    t.same(a.told, [true, false, true], 'nobody else took it, but the gap is told')
+    t.same(a.changes, [true, false, true], 'nobody else took it, but the gap is told')
 
     const b = await candidate(t, 'stopped', 'b')
     b.leader.start()
@@ -190,7 +190,7 @@ t.test('against a real API server', async t => {
         ),
       { withinMs: 3_000, what: 'the lease to be made again' },
     )
-    t.same(a.told, [true])
+    t.same(a.changes, [true])
     t.match((await lease('touched')).spec, { holderIdentity: 'a' })
   })
 
@@ -202,7 +202,7 @@ t.test('against a real API server', async t => {
     const stolen = await plane.kubectl('patch', 'lease', 'stolen', '--type=merge', '-p', patch)
     t.equal(stolen.code, 0)
     await a.leadsNot()
-    t.same(a.told, [true, false])
+    t.same(a.changes, [true, false])
     await a.leader.release()
     t.match((await lease('stolen')).spec, { holderIdentity: 'thief' }, 'not ours to give back')
   })
@@ -217,7 +217,7 @@ t.test('against a real API server', async t => {
     })
     await sleep(200)
     t.equal(a.leader.leading(), false)
-    t.same(a.told, [])
+    t.same(a.changes, [])
   })
 
   t.test('of many candidates that start together one leads', async t => {

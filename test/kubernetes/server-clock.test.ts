@@ -15,7 +15,7 @@ const DAY = 24 * HOUR
 const START = Date.parse('2030-01-01T00:00:00Z')
 
 /** The clock of a replica that is `aheadMs` ahead of an API server; the test says when time passes. */
-function scene() {
+function setup() {
   const log: { msg: string }[] = []
   const metrics = new Registry()
   let elapsed = 0
@@ -52,7 +52,7 @@ function scene() {
 }
 
 t.test('a clock that agrees is used as it is, and one answer shows that it does', async t => {
-  const { clock, answer, error, setAhead, metric } = scene()
+  const { clock, answer, error, setAhead, metric } = setup()
   t.notOk(clock.isMeasured())
   setAhead(3 * SECOND)
   answer()
@@ -65,7 +65,7 @@ t.test('a clock that agrees is used as it is, and one answer shows that it does'
 t.test('a clock that is wrong is corrected, to within seconds', async t => {
   for (const aheadMs of [HOUR, -HOUR, DAY, -DAY, 400 * DAY, -400 * DAY]) {
     for (const takesMs of [10, 4000]) {
-      const { clock, answer, pass, error, setAhead } = scene()
+      const { clock, answer, pass, error, setAhead } = setup()
       setAhead(aheadMs)
       for (const wait of [0, 333, 777]) {
         pass(wait)
@@ -79,7 +79,7 @@ t.test('a clock that is wrong is corrected, to within seconds', async t => {
 })
 
 t.test('a wrong clock is believed until three answers contradict it', async t => {
-  const { clock, answer, error, setAhead, log } = scene()
+  const { clock, answer, error, setAhead, log } = setup()
   setAhead(DAY)
   answer()
   answer()
@@ -93,7 +93,7 @@ t.test('a wrong clock is believed until three answers contradict it', async t =>
 })
 
 t.test('single odd answers, slow ones and those without a date change nothing', async t => {
-  const { clock, answer, error } = scene()
+  const { clock, answer, error } = setup()
   answer()
   for (const odd of [400 * DAY, -HOUR]) {
     answer(odd)
@@ -108,7 +108,7 @@ t.test('single odd answers, slow ones and those without a date change nothing', 
 })
 
 t.test('one of three API servers that is wrong is outvoted', async t => {
-  const { clock, answer, error } = scene()
+  const { clock, answer, error } = setup()
   for (let round = 0; round < 20; round++) {
     answer()
     answer(400 * DAY)
@@ -119,7 +119,7 @@ t.test('one of three API servers that is wrong is outvoted', async t => {
 })
 
 t.test('a clock that is set while the program runs is noticed without another answer', async t => {
-  const { clock, answer, error, setAhead, metric } = scene()
+  const { clock, answer, error, setAhead, metric } = setup()
   answer()
   setAhead(-400 * DAY)
   t.ok(Math.abs(error()) < SECOND)
@@ -131,7 +131,7 @@ t.test('a clock that is set while the program runs is noticed without another an
 })
 
 t.test('a difference above a minute is reported once per change, in plain words', async t => {
-  const { clock, answer, setAhead, log } = scene()
+  const { clock, answer, setAhead, log } = setup()
   const rows: [aheadMs: number, problem: string | undefined][] = [
     [50 * SECOND, undefined],
     [100 * SECOND, "this replica's clock is 2 min ahead of the API server's"],

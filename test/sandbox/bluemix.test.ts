@@ -567,11 +567,11 @@ t.test('faults strike where, when and as often as they are told', async t => {
     await t.rejects(mint())
     t.equal(ledger.mints().length, 0)
     faults.set('mint', { fail: 'reset', when: 'after' })
-    const told: (number | undefined)[] = []
-    const stop = environment.on('mint', ({ status }) => void told.push(status))
+    const observed: (number | undefined)[] = []
+    const stop = environment.on('mint', ({ status }) => void observed.push(status))
     await t.rejects(mint())
     stop()
-    t.same(told, [200], 'listeners hear of the work all the same')
+    t.same(observed, [200], 'listeners hear of the work all the same')
     t.equal(ledger.mints().length, 1)
     faults.set('mint', { fail: 'truncated' })
     await t.rejects(mint())

@@ -2,7 +2,7 @@ import { readdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import { startBluemixEnvironment } from '../../sandbox/bluemix/environment.ts'
-import { startParts } from '../../sandbox/parts.ts'
+import { startComponents } from '../../sandbox/components.ts'
 import { makeFolder, type Program, run, waitFor } from '../../sandbox/processes.ts'
 import { startPullpass } from '../../sandbox/pullpass.ts'
 import { startTestbed, type TestbedPullpass } from '../../sandbox/testbed.ts'
@@ -25,13 +25,13 @@ const two: TestbedPullpass = {
 }
 
 t.test('a testbed leaves nothing, whichever of its parts cannot be started', async t => {
-  const parts: string[] = []
+  const components: string[] = []
   for (let failing = 0, complete = false; !complete; failing++) {
     let started = 0
-    const progress = (part: string) => {
+    const progress = (component: string) => {
       if (started++ < failing) return
-      parts.push(part)
-      throw new Error(`cannot start ${part}`)
+      components.push(component)
+      throw new Error(`cannot start ${component}`)
     }
     const testbed = await startTestbed({
       registry: true,
@@ -43,9 +43,9 @@ t.test('a testbed leaves nothing, whichever of its parts cannot be started', asy
     })
     complete = testbed !== undefined
     await testbed?.stop()
-    await nothingIsLeft(t, complete ? 'a complete start' : (parts.at(-1) as string))
+    await nothingIsLeft(t, complete ? 'a complete start' : (components.at(-1) as string))
   }
-  t.match(parts, [
+  t.match(components, [
     /environment/,
     /registry/,
     /control plane/,
@@ -92,15 +92,15 @@ t.test('a Bluemix environment that cannot write its files leaves no port open', 
 
 t.test('parts are stopped in reverse order, each once, also where one cannot stop', async t => {
   const stopped: number[] = []
-  const part = (number: number) => ({
+  const component = (number: number) => ({
     stop: async () => {
       stopped.push(number)
       if (number === 2) throw new Error('2 cannot stop')
     },
   })
-  const { stop } = await startParts(async parts => {
-    for (const number of [1, 2, 3]) await parts.begun(Promise.resolve(part(number)))
-    return parts
+  const { stop } = await startComponents(async components => {
+    for (const number of [1, 2, 3]) await components.begun(Promise.resolve(component(number)))
+    return components
   })
   await t.rejects(Promise.all([stop(), stop()]), /2 cannot stop/)
   t.same(stopped, [3, 2, 1])
@@ -108,7 +108,7 @@ t.test('parts are stopped in reverse order, each once, also where one cannot sto
 
 t.test('a part that starts after the others were stopped is stopped too', async t => {
   const stopped: string[] = []
-  const { begun, stop } = await startParts(async parts => parts)
+  const { begun, stop } = await startComponents(async components => components)
   const late = Promise.withResolvers<{ stop(): Promise<void> }>()
   const starting = begun(late.promise)
   await stop()
@@ -119,7 +119,7 @@ t.test('a part that starts after the others were stopped is stopped too', async 
 
 t.test('a start that fails says why, also where a part cannot stop', async t => {
   const broken = { stop: () => Promise.reject(new Error('cannot stop')) }
-  const starting = startParts(async ({ begun }) => {
+  const starting = startComponents(async ({ begun }) => {
     await begun(Promise.resolve(broken))
     throw new Error('cannot start')
   })

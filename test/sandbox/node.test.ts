@@ -371,9 +371,9 @@ t.test('a node that runs pods as processes', async t => {
     await create('ill', {}, { livenessProbe, startupProbe })
     await asker(await until('ill', 'to be ready', isReady))('/unready')
     await until('ill', 'to be started again', pod => restarts(pod) === 1)
-    const told = (await events('ill')).join('\n')
-    t.match(told, /Unhealthy: Liveness probe failed: HTTP probe failed with statuscode: 503/)
-    t.match(told, /Killing: Container main failed liveness probe, will be restarted/)
+    const reported = (await events('ill')).join('\n')
+    t.match(reported, /Unhealthy: Liveness probe failed: HTTP probe failed with statuscode: 503/)
+    t.match(reported, /Killing: Container main failed liveness probe, will be restarted/)
   })
 
   await t.test('what the node does not understand it refuses in words', async t => {

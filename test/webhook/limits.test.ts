@@ -265,7 +265,7 @@ t.test('a connection whose review is being answered does not give way', async t 
 t.test('below the second bound only what has waited for a while gives way', async t => {
   const { open, count } = await setup(t, { limits: { connections: 2, connectionsAtMost: 20 } })
   const sockets = await Promise.all(Array.from({ length: 10 }, () => open()))
-  t.equal(await count('connections_closed', 'too_many_connections'), 0, 'a crowd is let in')
+  t.equal(await count('connections_closed', 'too_many_connections'), 0, 'many are let in')
   t.strictSame(await Promise.all(sockets.map(socket => ask(socket))), Array(10).fill(200))
 })
 
@@ -336,6 +336,22 @@ t.test('the addresses are served in turn, and each has a bounded queue', async t
   await until(() => order.length === 150)
   t.strictSame(order.slice(0, 2), ['many', 'few'])
   t.ok(order.lastIndexOf('few') < 60, 'nobody waits for all of the others')
+})
+
+t.test('requests that take long to work on do not keep the event loop from others', async t => {
+  const order: string[] = []
+  const queue = createFairQueue({ perAddress: 100, inAll: 150 })
+  const workOn = (name: string) => {
+    const until = performance.now() + 5
+    while (performance.now() < until);
+    order.push(name)
+  }
+  for (const name of ['first', 'second', 'third']) queue.add('address', () => workOn(name))
+  const others = setInterval(() => order.push('other'), 1)
+  t.teardown(() => clearInterval(others))
+  await until(() => order.includes('third'))
+  t.ok(order.slice(0, order.indexOf('second')).includes('other'))
+  t.ok(order.slice(order.indexOf('second'), order.indexOf('third')).includes('other'))
 })
 
 t.test('a request beyond the queue is asked to come again', async t => {

@@ -10,28 +10,28 @@ import { waitFor } from '../../sandbox/processes.ts'
 import { pullImage, pushTestImage } from '../../sandbox/registry.ts'
 import { startSandbox } from '../../sandbox/sandbox.ts'
 import { optedIn } from './cluster.ts'
+import { startFixture, testInvariants } from './fixture.ts'
 import { elsewhere, image, pod, reference, references, reviewOf } from './pods.ts'
-import { closeScene, startScene } from './scene.ts'
 
-const scene = await startScene(t, startSandbox())
-const { environment, controlPlane, pullpass, webhook } = scene
+const fixture = await startFixture(t, startSandbox())
+const { environment, controlPlane, pullpass, webhook } = fixture
 const patch = [{ op: 'add', path: '/spec/imagePullSecrets', value: [reference] }]
 
 /** What a dry run or a creation by kubectl makes of the pod. */
 async function created(command: string, object: V1Pod): Promise<{ pod: V1Pod; warnings: string }> {
-  const { code, stdout, stderr } = await scene.kubectl(`${command} -f FILE -o json`, object)
+  const { code, stdout, stderr } = await fixture.kubectl(`${command} -f FILE -o json`, object)
   if (code !== 0) throw new Error(stderr)
   return { pod: JSON.parse(stdout), warnings: stderr.trim() }
 }
 
-await scene.namespace('shop')
-await scene.namespace('quiet', {})
+await fixture.namespace('shop')
+await fixture.namespace('quiet', {})
 
 t.test('the first pod of a namespace gets the reference, and the namespace its Secret', async t => {
   const { pod: made, warnings } = await created('create -n shop', pod('mypod'))
   t.same(made.spec?.imagePullSecrets, [reference])
   t.equal(warnings, '')
-  const secret = await scene.whenSecret('shop')
+  const secret = await fixture.whenSecret('shop')
   t.match(secret, {
     type: 'kubernetes.io/dockerconfigjson',
     metadata: {
@@ -42,12 +42,12 @@ t.test('the first pod of a namespace gets the reference, and the namespace its S
 })
 
 t.test('the Secret is what step 6 of the procedure makes by hand', async t => {
-  const { data } = await scene.whenSecret('shop')
+  const { data } = await fixture.whenSecret('shop')
   const { code, stdout } = await controlPlane.kubectl(
     ...['create', 'secret', 'docker-registry', 'by-hand', '--dry-run=client', '-o', 'json'],
     `--docker-server=${environment.hosts.registry}`,
     '--docker-username=token',
-    `--docker-password=${scene.liveTokens('shop')[0]?.text}`,
+    `--docker-password=${fixture.liveTokens('shop')[0]?.text}`,
   )
   t.equal(code, 0)
   t.same(data, JSON.parse(stdout).data)
@@ -56,7 +56,7 @@ t.test('the Secret is what step 6 of the procedure makes by hand', async t => {
 t.test('with it the image can be pulled, and without it not', async t => {
   const credential = { username: 'bearer', password: await logIn(environment) }
   const digest = await pushTestImage(image, credential, environment)
-  const { data } = await scene.whenSecret('shop')
+  const { data } = await fixture.whenSecret('shop')
   const config = Buffer.from(data?.['.dockerconfigjson'] ?? '', 'base64').toString()
   t.match(await pullImage(image, config, environment), { ok: true, digest })
   t.match(await pullImage(image, undefined, environment), { ok: false })
@@ -102,7 +102,7 @@ const table: [pod: V1Pod, references: (string | undefined)[], where?: string][] 
 
 t.test('each pod gets the reference that it lacks, and nothing else of it changes', async t => {
   const account = { metadata: { name: 'builder' }, imagePullSecrets: [{ name: 'theirs' }] }
-  const { status } = await scene.ask('POST', '/api/v1/namespaces/shop/serviceaccounts', account)
+  const { status } = await fixture.ask('POST', '/api/v1/namespaces/shop/serviceaccounts', account)
   t.equal(status, 201)
   for (const [written, expected, namespace = 'shop'] of table) {
     const { pod: made, warnings } = await created(`create -n ${namespace}`, written)
@@ -162,7 +162,7 @@ t.test('a pod as large as the API server takes is injected', async t => {
     value: 'x'.repeat(100_000),
   }))
   const large = pod('large', { containers: [{ ...container(image), env }] })
-  const { status, body } = await scene.create('shop', large)
+  const { status, body } = await fixture.create('shop', large)
   t.same([status, references(body)], [201, ['pullpass-registry']])
 })
 
@@ -172,7 +172,7 @@ t.test('a pod whose texts the API server writes six times as long is injected', 
     value: '<'.repeat(16_000),
   }))
   const large = pod('escaped', { containers: [{ ...container(image), env }] })
-  const { status, body } = await scene.create('shop', large)
+  const { status, body } = await fixture.create('shop', large)
   t.same([status, references(body)], [201, ['pullpass-registry']])
 })
 
@@ -185,9 +185,9 @@ t.test('kube-system is not served, whatever label it has', async t => {
 t.test('a ServiceAccount that enforces its mountable secrets: left alone, and said', async t => {
   const annotations = { 'kubernetes.io/enforce-mountable-secrets': 'true' }
   const account = { metadata: { name: 'strict', annotations } }
-  await scene.ask('POST', '/api/v1/namespaces/shop/serviceaccounts', account)
+  await fixture.ask('POST', '/api/v1/namespaces/shop/serviceaccounts', account)
   const strict = pod('strict', { serviceAccountName: 'strict' })
-  const isKnown = async () => (await scene.create('shop', strict, '?dryRun=All')).status === 201
+  const isKnown = async () => (await fixture.create('shop', strict, '?dryRun=All')).status === 201
   await waitFor(isKnown, { withinMs: 10_000, what: 'the watch to tell of the ServiceAccount' })
   const { pod: made, warnings } = await created('create -n shop', strict)
   t.same(references(made), [])
@@ -197,44 +197,44 @@ t.test('a ServiceAccount that enforces its mountable secrets: left alone, and sa
 t.test('a Secret that is late is told of in the output of kubectl, and comes', async t => {
   environment.faults.set('mint', { latencyMs: 4000 })
   t.teardown(() => environment.faults.clear())
-  await scene.namespace('late')
+  await fixture.namespace('late')
   const { pod: made, warnings } = await created('create -n late', pod('mypod'))
   t.same(references(made), ['pullpass-registry'])
   t.equal(warnings, 'Warning: pull secret pullpass-registry: it does not exist yet')
-  await scene.whenSecret('late')
+  await fixture.whenSecret('late')
 })
 
 t.test('a pod that names the Secret by itself waits for it too', async t => {
-  await scene.namespace('named')
-  const { status, warnings } = await scene.create(
+  await fixture.namespace('named')
+  const { status, warnings } = await fixture.create(
     'named',
     pod('mypod', { imagePullSecrets: [reference] }),
   )
   t.same([status, warnings], [201, []])
-  t.ok(await scene.secret('named'))
+  t.ok(await fixture.secret('named'))
 })
 
 t.test('a dry run shows the same pod, waits for nothing and leaves nothing', async t => {
   environment.faults.set('mint', { latencyMs: 3000, fail: 'unavailable' })
   t.teardown(() => environment.faults.clear())
-  await scene.namespace('rehearsal')
+  await fixture.namespace('rehearsal')
   const started = performance.now()
-  const { status, body, warnings } = await scene.create('rehearsal', pod('mypod'), '?dryRun=All')
+  const { status, body, warnings } = await fixture.create('rehearsal', pod('mypod'), '?dryRun=All')
   t.ok(performance.now() - started < 1500, 'it did not wait')
   t.same([status, references(body)], [201, ['pullpass-registry']])
   t.match(warnings[0], /^pull secret pullpass-registry: /)
   const shown = await created('create -n rehearsal --dry-run=server', pod('mypod'))
   t.same(references(shown.pod), ['pullpass-registry'])
-  const pods = await scene.kubectl('get pods -n rehearsal -o name')
-  t.same([pods.stdout, await scene.secret('rehearsal')], ['', undefined])
-  t.same(scene.mints('rehearsal'), [])
+  const pods = await fixture.kubectl('get pods -n rehearsal -o name')
+  t.same([pods.stdout, await fixture.secret('rehearsal')], ['', undefined])
+  t.same(fixture.mints('rehearsal'), [])
 })
 
 t.test('where a later webhook changes the pod, ours is asked again and adds nothing', async t => {
   await startLaterWebhook(t)
   const asked = () => pullpass.lines('review').filter(line => line.pod === 'twice').length
   const isAskedTwice = async () => {
-    const { body } = await scene.create('shop', pod('twice'), '?dryRun=All')
+    const { body } = await fixture.create('shop', pod('twice'), '?dryRun=All')
     t.same(references(body), ['pullpass-registry'])
     return body.metadata?.labels?.later === 'yes'
   }
@@ -294,14 +294,17 @@ t.test('what is no review of a pod is refused with one plain sentence', async t 
 
 t.test('what was decided can be seen in metrics and in the audit log', async t => {
   for (const outcome of ['injected', 'named_already', 'mountable_secrets_enforced', 'too_large']) {
-    t.ok((await scene.count(`pullpass_admission_reviews_total{outcome="${outcome}"}`)) > 0, outcome)
+    t.ok(
+      (await fixture.count(`pullpass_admission_reviews_total{outcome="${outcome}"}`)) > 0,
+      outcome,
+    )
   }
   const audit = await controlPlane.audit()
   const decisions = audit.map(({ annotations }) => annotations?.['inject.pullpass.io/decision'])
   t.ok(decisions.includes('inject') && decisions.includes('leave'))
 })
 
-closeScene(t, scene)
+testInvariants(t, fixture)
 
 /** A webhook of somebody else that sorts after ours and labels each pod. */
 async function startLaterWebhook(t: Test): Promise<void> {
@@ -331,7 +334,7 @@ async function startLaterWebhook(t: Test): Promise<void> {
   await once(server, 'listening')
   const path = '/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations'
   const { port } = server.address() as AddressInfo
-  const { status } = await scene.ask('POST', path, {
+  const { status } = await fixture.ask('POST', path, {
     metadata: { name: 'zz-later' },
     webhooks: [
       {
@@ -351,7 +354,7 @@ async function startLaterWebhook(t: Test): Promise<void> {
   })
   t.equal(status, 201)
   t.teardown(async () => {
-    await scene.ask('DELETE', `${path}/zz-later`)
+    await fixture.ask('DELETE', `${path}/zz-later`)
     server.closeAllConnections()
     server.close()
   })

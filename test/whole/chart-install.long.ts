@@ -1,9 +1,9 @@
 import t from 'tap'
 import { Agent, fetch } from 'undici'
 import type { AuditEvent } from '../../sandbox/control-plane.ts'
-import { startCrowd } from '../../sandbox/crowd.ts'
 import { type HelmSandbox, startHelmSandbox } from '../../sandbox/helm.ts'
 import { kubectl, releaseNamespace } from '../../sandbox/install.ts'
+import { startLoadGenerator } from '../../sandbox/load-generator.ts'
 import { obstacleToExec } from '../../sandbox/node/exec.ts'
 import { waitFor } from '../../sandbox/processes.ts'
 import { image } from './pods.ts'
@@ -37,8 +37,8 @@ for (const version of [4, 3] as const) {
     })
 
     await label(sandbox, 'shop')
-    const crowd = startCrowd({ controlPlane, namespace: 'shop', image, perSecond: 5 })
-    t.teardown(crowd.stop)
+    const load = startLoadGenerator({ controlPlane, namespace: 'shop', image, perSecond: 5 })
+    t.teardown(load.stop)
 
     await t.test('helm test passes', async t => {
       const { code, stdout, stderr } = await sandbox.helm(['test', 'pullpass'])
@@ -113,8 +113,8 @@ for (const version of [4, 3] as const) {
       t.equal(code, 0, stderr)
       const gone = async () => (await remaining(sandbox, ['pods'])) === ''
       await waitFor(gone, { withinMs: 30_000, what: 'the pods to end' })
-      await crowd.stop()
-      const { created, refused } = await crowd.count()
+      await load.stop()
+      const { created, refused } = await load.count()
       t.same(refused, [], `of ${created} pods none was refused`)
       t.equal(await remaining(sandbox, kinds), '')
       const left = await kubectl(controlPlane, 'get', 'secrets,leases', '-A', '-o', 'name')

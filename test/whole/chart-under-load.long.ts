@@ -1,9 +1,9 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { AdmissionregistrationV1Api } from '@kubernetes/client-node'
 import t from 'tap'
-import { startCrowd } from '../../sandbox/crowd.ts'
 import { startHelmSandbox } from '../../sandbox/helm.ts'
 import { kubectl, releaseNamespace } from '../../sandbox/install.ts'
+import { startLoadGenerator } from '../../sandbox/load-generator.ts'
 import { waitFor } from '../../sandbox/processes.ts'
 import { splitCertificates } from '../../src/certificate/ca.ts'
 import { image } from './pods.ts'
@@ -33,8 +33,8 @@ const begun = performance.now()
 t.test('no pod is refused or missed, whatever happens to the release', async t => {
   const caBefore = await trusted()
   await look()
-  const crowd = startCrowd({ controlPlane, namespace: 'shop', image, perSecond })
-  t.teardown(crowd.stop)
+  const load = startLoadGenerator({ controlPlane, namespace: 'shop', image, perSecond })
+  t.teardown(load.stop)
   await sleep(2000)
   await restart()
   await deleteLeader()
@@ -48,10 +48,10 @@ t.test('no pod is refused or missed, whatever happens to the release', async t =
   })
   happened.push(`${seconds()} CA rotated`)
   await sleep(Math.max(0, loadMs - (performance.now() - begun)))
-  await crowd.stop()
+  await load.stop()
   await look()
   for (const line of happened) t.comment(line)
-  const { created, refused, withoutReference, slowestMs } = await crowd.count()
+  const { created, refused, withoutReference, slowestMs } = await load.count()
   t.comment(`${created} pods created, the slowest in ${slowestMs} ms`)
   t.same(refused, [], '0 creates failed')
   t.same(withoutReference, [], '0 pods without the reference')

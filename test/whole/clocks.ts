@@ -6,7 +6,7 @@ import t, { type Test } from 'tap'
 import { Agent, fetch } from 'undici'
 import { waitFor } from '../../sandbox/processes.ts'
 import { type Replica, type Replicas, startReplicas } from '../../sandbox/replicas.ts'
-import { type Estate, reachEstate } from './estate.ts'
+import { type CheckedCluster, reachCheckedCluster } from './checked-cluster.ts'
 import { pod, references, reviewOf } from './pods.ts'
 
 /** How wrong the clock of one replica is, for a minute. */
@@ -17,9 +17,9 @@ export interface Skew {
   restarted: boolean
 }
 
-interface Scene {
+interface Fixture {
   replicas: Replicas
-  estate: Estate
+  cluster: CheckedCluster
 }
 
 /** What the API server said to the pods of a minute. */
@@ -37,39 +37,39 @@ const configurationPath =
   '/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/pullpass'
 
 /** Three replicas; the clock of one of them is wrong for a minute, once for each of `skews`. */
-export async function playSkews(skews: Skew[]): Promise<void> {
+export async function simulateSkews(skews: Skew[]): Promise<void> {
   const replicas = await startReplicas({ count: 3, clocks: true })
   t.teardown(replicas.stop)
-  const scene = { replicas, estate: await reachEstate(t, replicas) }
-  await whenHealed(scene, 'before')
+  const fixture = { replicas, cluster: await reachCheckedCluster(t, replicas) }
+  await whenHealed(fixture, 'before')
   for (const [index, skew] of skews.entries()) {
     await t.test(`a replica's clock is ${skew.name} for a minute`, t =>
-      playSkew(t, scene, { ...skew, index }),
+      simulateSkew(t, fixture, { ...skew, index }),
     )
   }
 }
 
-async function playSkew(
+async function simulateSkew(
   t: Test,
-  scene: Scene,
+  fixture: Fixture,
   { name, offsetMs, restarted, index }: Skew & { index: number },
 ): Promise<void> {
-  const { replicas, estate } = scene
+  const { replicas, cluster } = fixture
   // The first one is the leader; afterwards it may be any.
   const odd = index === 0 ? await replicas.whenLed() : (replicas.all[index % 3] as Replica)
   const namespace = `skewed-${index}`
   const during = `${namespace}-during`
-  await estate.namespace(namespace)
-  await estate.whenRight(namespace)
+  await cluster.namespace(namespace)
+  await cluster.whenRight(namespace)
   await odd.clock?.set(offsetMs)
   const until = performance.now() + minuteMs
-  const traffic = createSteadily(scene, namespace, until)
+  const traffic = createSteadily(fixture, namespace, until)
   const metric = () => odd.pullpass.metric('pullpass_clock_offset_seconds')
   const isReported = async () => Math.abs((await metric()) - offsetMs / 1000) < 10
   await waitFor(isReported, { withinMs: 25_000, what: 'the difference as a metric' })
   const warnings = async () => (await odd.pullpass.readyz()).warnings.join()
   t.match(await warnings(), /^this replica's clock is .* (ahead of|behind) the API server's/m)
-  await waitFor(async () => (await eventsOfClock(estate)) > index, {
+  await waitFor(async () => (await eventsOfClock(cluster)) > index, {
     withinMs: 20_000,
     what: 'an event of the difference',
   })
@@ -77,12 +77,12 @@ async function playSkew(
     await odd.kill()
     await odd.restart()
   }
-  await estate.namespace(during)
-  await estate.whenRight(during)
+  await cluster.namespace(during)
+  await cluster.whenRight(during)
   const { created, failures, longestFailureMs, untrusted } = await traffic
   await odd.clock?.set(0)
   const healing = performance.now()
-  await whenHealed(scene, `${namespace}-after`)
+  await whenHealed(fixture, `${namespace}-after`)
   const healedMs = Math.round(performance.now() - healing)
   t.comment(
     `${name} | created ${created} | failed ${failures.length} | longest failure ${longestFailureMs} ms` +
@@ -92,8 +92,8 @@ async function playSkew(
   t.ok(created > 50, 'pods were created')
   t.ok(longestFailureMs < minuteMs, 'no admission fails for a minute on end')
   t.equal(untrusted, 0, 'a replica that says it is ready is trusted')
-  for (const each of [namespace, during, `${namespace}-after`]) await estate.whenRight(each)
-  t.same([estate.mints(namespace), estate.mints(during)], [1, 1], 'no token is minted twice')
+  for (const each of [namespace, during, `${namespace}-after`]) await cluster.whenRight(each)
+  t.same([cluster.mints(namespace), cluster.mints(during)], [1, 1], 'no token is minted twice')
   await waitFor(async () => !(await warnings()).includes('clock'), {
     withinMs: 20_000,
     what: 'the end of the note',
@@ -101,12 +101,16 @@ async function playSkew(
 }
 
 /** Two pods a second, each on its own, whatever becomes of those before. */
-async function createSteadily(scene: Scene, namespace: string, until: number): Promise<Traffic> {
+async function createSteadily(
+  fixture: Fixture,
+  namespace: string,
+  until: number,
+): Promise<Traffic> {
   const answers: ReturnType<typeof create>[] = []
   let untrusted = 0
   for (let count = 0; performance.now() < until; count++) {
-    answers.push(create(scene, namespace, `pod-${count}`))
-    if (count % 4 === 0) untrusted += (await untrustedOf(scene)).length
+    answers.push(create(fixture, namespace, `pod-${count}`))
+    if (count % 4 === 0) untrusted += (await untrustedOf(fixture)).length
     await sleep(500)
   }
   const all = await Promise.all(answers)
@@ -115,8 +119,8 @@ async function createSteadily(scene: Scene, namespace: string, until: number): P
   return { created: all.length - failures.length, failures, longestFailureMs, untrusted }
 }
 
-async function create({ estate }: Scene, namespace: string, name: string) {
-  const { status, body } = await estate.create(namespace, pod(name))
+async function create({ cluster }: Fixture, namespace: string, name: string) {
+  const { status, body } = await cluster.create(namespace, pod(name))
   const right = status === 201 && references(body).includes('pullpass-registry')
   return { at: performance.now(), right, said: `${name}: HTTP ${status} ${body.message ?? ''}` }
 }
@@ -133,16 +137,16 @@ function longestFailure(answers: { at: number; right: boolean }[]): number {
 }
 
 /** The ready ones whose certificate the caBundle does not trust, by the machine's own clock. */
-async function untrustedOf({ replicas, estate }: Scene): Promise<Replica[]> {
+async function untrustedOf({ replicas, cluster }: Fixture): Promise<Replica[]> {
   const ready = await Promise.all(replicas.all.map(each => each.isReady().catch(() => false)))
   const asked = replicas.all.filter((_, index) => ready[index])
-  const ca = await bundle(estate)
+  const ca = await bundle(cluster)
   const trusted = await Promise.all(asked.map(replica => isTrusted(replica, ca)))
   const doubted = asked.filter((_, index) => !trusted[index])
   // Bundle, certificate and readiness change one after the other: what counts is what stays.
   if (doubted.length === 0) return []
   await sleep(2000)
-  const again = await bundle(estate)
+  const again = await bundle(cluster)
   const still = await Promise.all(
     doubted.map(
       async each => (await each.isReady().catch(() => false)) && !(await isTrusted(each, again)),
@@ -152,15 +156,15 @@ async function untrustedOf({ replicas, estate }: Scene): Promise<Replica[]> {
 }
 
 /** The number of different events about a clock. */
-async function eventsOfClock(estate: Estate): Promise<number> {
+async function eventsOfClock(cluster: CheckedCluster): Promise<number> {
   const path = '/apis/events.k8s.io/v1/namespaces/pullpass/events'
-  const { body } = await estate.ask<{ items: { note?: string }[] }>('GET', path)
+  const { body } = await cluster.ask<{ items: { note?: string }[] }>('GET', path)
   const warnings = body.items.map(({ note = '' }) => note)
   return new Set(warnings.filter(note => note.startsWith("this replica's clock is "))).size
 }
 
-async function bundle(estate: Estate): Promise<string> {
-  const { body } = await estate.ask<V1MutatingWebhookConfiguration>('GET', configurationPath)
+async function bundle(cluster: CheckedCluster): Promise<string> {
+  const { body } = await cluster.ask<V1MutatingWebhookConfiguration>('GET', configurationPath)
   return Buffer.from(body.webhooks?.[0]?.clientConfig.caBundle ?? '', 'base64').toString()
 }
 
@@ -177,21 +181,21 @@ async function isTrusted({ port }: Replica, ca: string): Promise<boolean> {
 }
 
 /** All are ready and trusted and give references, one leads, and the environment is served. */
-async function whenHealed(scene: Scene, namespace: string): Promise<void> {
-  const { replicas, estate } = scene
+async function whenHealed(fixture: Fixture, namespace: string): Promise<void> {
+  const { replicas, cluster } = fixture
   const isWell = async () => {
     const ready = await Promise.all(replicas.all.map(each => each.isReady().catch(() => false)))
     if (ready.includes(false)) return false
-    const ca = await bundle(estate)
+    const ca = await bundle(cluster)
     const trusted = await Promise.all(replicas.all.map(each => isTrusted(each, ca)))
     if (trusted.includes(false)) return false
     const leading = await Promise.all(replicas.all.map(each => each.leads()))
     return leading.filter(Boolean).length === 1
   }
   await waitFor(isWell, { withinMs: 60_000, what: 'three trusted replicas with one leader' })
-  await estate.namespace(namespace)
-  await estate.whenRight(namespace)
-  const ca = await bundle(estate)
+  await cluster.namespace(namespace)
+  await cluster.whenRight(namespace)
+  const ca = await bundle(cluster)
   for (const replica of replicas.all) await givesReference(replica, ca, namespace)
 }
 

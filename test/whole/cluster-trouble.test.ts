@@ -2,15 +2,15 @@ import t from 'tap'
 import type { ProxiedRequest } from '../../sandbox/fault-proxy.ts'
 import { waitFor } from '../../sandbox/processes.ts'
 import { notManaged } from '../../src/controller/failures.ts'
+import { startFixture, testInvariants } from './fixture.ts'
 import { elsewhere, pod, reference, references, reviewOf } from './pods.ts'
 import { startProxiedSandbox } from './proxied-sandbox.ts'
-import { closeScene, startScene } from './scene.ts'
 
 const shutdown = { drainMs: 2000 }
 const sandbox = await startProxiedSandbox({ settings: { shutdown } })
-const scene = await startScene(t, Promise.resolve(sandbox))
+const fixture = await startFixture(t, Promise.resolve(sandbox))
 const { proxy } = sandbox
-const { environment, pullpass, webhook } = scene
+const { environment, pullpass, webhook } = fixture
 const patch = [{ op: 'add', path: '/spec/imagePullSecrets', value: [reference] }]
 
 /** Requests that a review could cause: watches, lease and certificate are looked after all the time. */
@@ -18,17 +18,19 @@ const caused = ({ path }: ProxiedRequest) => !/watch=true|\/leases|pullpass-ca|w
 const asked = () => proxy.requests.filter(caused).map(({ method, path }) => `${method} ${path}`)
 const about = (namespace: string) => asked().filter(path => path.includes(`/${namespace}`))
 
-await scene.namespace('warm')
-await scene.namespace('quiet', {})
-await scene.whenSecret('warm')
+await fixture.namespace('warm')
+await fixture.namespace('quiet', {})
+await fixture.whenSecret('warm')
 
 t.test('on the warm path no request leaves the process for a review', async t => {
-  await scene.create('warm', pod('before'))
+  await fixture.create('warm', pod('before'))
   const before = [asked(), environment.ledger.requests().length]
   const reviews = Array.from({ length: 200 }, (_, index) =>
     webhook.post(reviewOf('warm', pod(`pod-${index}`))),
   )
-  const pods = Array.from({ length: 20 }, (_, index) => scene.create('warm', pod(`real-${index}`)))
+  const pods = Array.from({ length: 20 }, (_, index) =>
+    fixture.create('warm', pod(`real-${index}`)),
+  )
   t.ok((await Promise.all(pods)).every(({ body }) => references(body).length === 1))
   t.same(
     (await Promise.all(reviews)).map(({ response }) => response?.patch),
@@ -53,9 +55,9 @@ t.test('a forged review for a namespace without the label causes no write and no
     }
   }
   // What a review causes is done by the time that the same was done for another namespace.
-  await scene.namespace('honest')
-  await scene.whenSecret('honest')
-  t.same([await scene.secret('quiet'), scene.mints('quiet')], [undefined, []])
+  await fixture.namespace('honest')
+  await fixture.whenSecret('honest')
+  t.same([await fixture.secret('quiet'), fixture.mints('quiet')], [undefined, []])
   const reads = [...about('quiet'), ...about('no-such-namespace')]
   t.same(new Set(reads.map(path => path.split(' ')[0])), new Set(['GET']))
   t.ok(reads.length <= 4, `${reads.length} reads: a second's answers are remembered`)
@@ -71,15 +73,15 @@ t.test('a namespace whose Secret cannot be written is tried again with back-off'
   proxy.hooks.before = noted
   const heal = proxy.fault(isWrite, { status: 500, body: { kind: 'Status', code: 500 } })
   t.teardown(heal)
-  await scene.namespace('failing')
-  const { warnings } = await scene.create('failing', pod('mypod'))
+  await fixture.namespace('failing')
+  const { warnings } = await fixture.create('failing', pod('mypod'))
   t.match(warnings, [/^pull secret pullpass-registry: cannot apply Secret failing\/pullpass-reg/])
   await waitFor(() => tries.length >= 4, { withinMs: 60_000, what: 'four tries' })
   const tookMs = (tries.at(-1) ?? 0) - (tries[0] ?? 0)
   t.ok(tookMs / (tries.length - 1) > 200, `${tries.length} tries in ${Math.round(tookMs)} ms`)
   heal()
-  await scene.whenSecret('failing', undefined, 40_000)
-  t.same([scene.mints('failing').length, scene.liveTokens('failing').length], [1, 1])
+  await fixture.whenSecret('failing', undefined, 40_000)
+  t.same([fixture.mints('failing').length, fixture.liveTokens('failing').length], [1, 1])
   t.equal((await pullpass.readyz()).ready, true)
 })
 
@@ -88,9 +90,9 @@ t.test('an API server that refuses for its load is asked again when it says so',
     method === 'PATCH' && path.includes('/limited/secrets/')
   const answer = { status: 429, headers: { 'retry-after': '1' }, body: { kind: 'Status' } }
   proxy.fault(isWrite, answer, 2)
-  await scene.namespace('limited')
-  await scene.whenSecret('limited')
-  t.equal(scene.mints('limited').length, 1)
+  await fixture.namespace('limited')
+  await fixture.whenSecret('limited')
+  t.equal(fixture.mints('limited').length, 1)
 })
 
 t.test('a write whose answer is lost is neither repeated blindly nor minted for again', async t => {
@@ -99,33 +101,33 @@ t.test('a write whose answer is lost is neither repeated blindly nor minted for 
   proxy.hooks.after = request => {
     if (isWrite(request)) proxy.reset()
   }
-  await scene.namespace('unheard')
-  await scene.whenSecret('unheard')
+  await fixture.namespace('unheard')
+  await fixture.whenSecret('unheard')
   delete proxy.hooks.after
-  await scene.namespace('after-unheard')
-  await scene.whenSecret('after-unheard')
-  t.same([scene.mints('unheard').length, scene.liveTokens('unheard').length], [1, 1])
+  await fixture.namespace('after-unheard')
+  await fixture.whenSecret('after-unheard')
+  t.same([fixture.mints('unheard').length, fixture.liveTokens('unheard').length], [1, 1])
 })
 
 t.test('a Secret of somebody else that no watch told of is not overwritten either', async t => {
   const isWatch = ({ path }: ProxiedRequest) => path.startsWith('/api/v1/secrets?')
   t.teardown(proxy.fault(isWatch, 'reset'))
   proxy.reset()
-  await scene.namespace('theirs', {})
+  await fixture.namespace('theirs', {})
   const theirs = {
     metadata: { name: 'pullpass-registry' },
     type: 'kubernetes.io/dockerconfigjson',
     data: { '.dockerconfigjson': Buffer.from('{"auths":{}}').toString('base64') },
   }
-  const { body } = await scene.ask('POST', '/api/v1/namespaces/theirs/secrets', theirs)
-  await scene.label('theirs', 'enabled')
+  const { body } = await fixture.ask('POST', '/api/v1/namespaces/theirs/secrets', theirs)
+  await fixture.label('theirs', 'enabled')
   const sentence = `no pull secret: ${notManaged.message}`
-  const isTold = () => pullpass.lines(sentence).some(line => line.namespace === 'theirs')
-  await waitFor(isTold, { withinMs: 20_000, what: 'the conflict to be told of' })
-  const { warnings } = await scene.create('theirs', pod('mypod'))
+  const isReported = () => pullpass.lines(sentence).some(line => line.namespace === 'theirs')
+  await waitFor(isReported, { withinMs: 20_000, what: 'the conflict to be told of' })
+  const { warnings } = await fixture.create('theirs', pod('mypod'))
   t.same(warnings, [`pull secret pullpass-registry: ${notManaged.message}`])
-  t.same(await scene.secret('theirs'), body, 'byte for byte')
-  t.same(scene.mints('theirs'), [], 'no token is minted that could not be stored')
+  t.same(await fixture.secret('theirs'), body, 'byte for byte')
+  t.same(fixture.mints('theirs'), [], 'no token is minted that could not be stored')
 })
 
 t.test('watches that are cut, or come to nothing, begin anew and miss nothing', async t => {
@@ -139,18 +141,18 @@ t.test('watches that are cut, or come to nothing, begin anew and miss nothing', 
   ]
   for (const [name, trouble] of troubles) {
     await trouble()
-    await scene.namespace(`after-${name}`)
-    const { status, body } = await scene.create(`after-${name}`, pod('mypod'))
+    await fixture.namespace(`after-${name}`)
+    const { status, body } = await fixture.create(`after-${name}`, pod('mypod'))
     t.same([status, references(body)], [201, ['pullpass-registry']], name)
-    await scene.whenSecret(`after-${name}`)
+    await fixture.whenSecret(`after-${name}`)
   }
 })
 
 t.test('the API server restarted: a new namespace is served as before', async t => {
   await sandbox.controlPlane.restart()
-  await scene.namespace('after-restart')
-  await scene.whenSecret('after-restart', undefined, 40_000)
-  const isSent = async () => (await scene.create('after-restart', pod('mypod'))).status === 201
+  await fixture.namespace('after-restart')
+  await fixture.whenSecret('after-restart', undefined, 40_000)
+  const isSent = async () => (await fixture.create('after-restart', pod('mypod'))).status === 201
   await waitFor(isSent, { withinMs: 20_000, what: 'pods to be created again' })
   t.equal((await pullpass.readyz()).ready, true)
   t.ok(pullpass.process().running())
@@ -158,24 +160,24 @@ t.test('the API server restarted: a new namespace is served as before', async t 
 
 t.test('pods are injected while pullpass cannot reach the API server', async t => {
   await proxy.down()
-  const warm = await scene.create('warm', pod('while-away'))
-  await scene.namespace('while-away')
-  const cold = await scene.create('while-away', pod('while-away'))
+  const warm = await fixture.create('warm', pod('while-away'))
+  await fixture.namespace('while-away')
+  const cold = await fixture.create('while-away', pod('while-away'))
   t.same([warm.status, references(warm.body), warm.warnings], [201, ['pullpass-registry'], []])
   t.same([cold.status, references(cold.body)], [201, ['pullpass-registry']])
   t.equal(cold.warnings.length, 1)
   await proxy.up()
-  await scene.whenSecret('while-away', undefined, 60_000)
+  await fixture.whenSecret('while-away', undefined, 60_000)
 })
 
 t.test('told to end under load, it cuts no admission call', async t => {
   environment.faults.set('mint', { latencyMs: 20_000 })
-  await scene.namespace('waiting')
+  await fixture.namespace('waiting')
   let loading = true
   const results: [number, string | undefined][] = []
   const load = async (worker: number) => {
     for (let index = 0; loading; index++) {
-      const { status, body } = await scene.create('warm', pod(`load-${worker}-${index}`))
+      const { status, body } = await fixture.create('warm', pod(`load-${worker}-${index}`))
       results.push([status, body.message ?? references(body)[0]])
     }
   }
@@ -223,10 +225,10 @@ t.test('while it starts it is not ready, and tells the API server to ask again',
   t.same([ready, problems], [503, ['the first lists are not there yet']])
   heal()
   await restarted
-  const { body } = await scene.create('warm', pod('on-time'))
+  const { body } = await fixture.create('warm', pod('on-time'))
   t.same(references(body), ['pullpass-registry'])
-  await scene.whenSecret('waiting')
-  t.equal(scene.liveTokens('waiting').length, 1)
+  await fixture.whenSecret('waiting')
+  t.equal(fixture.liveTokens('waiting').length, 1)
 })
 
-closeScene(t, scene, ['theirs'])
+testInvariants(t, fixture, ['theirs'])

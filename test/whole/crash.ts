@@ -1,28 +1,28 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { waitFor } from '../../sandbox/processes.ts'
 import type { Replica, Replicas } from '../../sandbox/replicas.ts'
-import { type Deed, deedSettings } from './deeds.ts'
-import type { Estate } from './estate.ts'
+import { type Action, actionSettings } from './actions.ts'
+import type { CheckedCluster } from './checked-cluster.ts'
 import { listenToAll, type Moment, type Requests, renewal } from './requests.ts'
 
-/** A request that the leader makes while it does a deed: the first of its name, the second, ... */
+/** A request that the leader makes while it does an action: the first of its name, the second, ... */
 export interface Point {
   request: string
   nth: number
   moment: Moment
 }
 
-/** A point of a deed that is done for this namespace. */
+/** A point of an action that is done for this namespace. */
 export interface Moving {
   point: Point
-  deed: Deed
+  action: Action
   namespace: string
 }
 
-export interface Stage {
-  /** All points of a deed, in order; of the renewals of the lease only the first. */
-  record(deed: Deed, namespace: string): Promise<Point[]>
-  /** Kills the leader at this point. Resolves when the deed is done: false where it came to no such point. */
+export interface CrashRun {
+  /** All points of an action, in order; of the renewals of the lease only the first. */
+  record(action: Action, namespace: string): Promise<Point[]>
+  /** Kills the leader at this point. Resolves when the action is done: false where it came to no such point. */
   killAt(moving: Moving): Promise<boolean>
   /** Brings each to its point, then kills the leader. */
   killAll(moving: Moving[]): Promise<void>
@@ -32,12 +32,12 @@ export interface Stage {
    */
   stopAll(moving: Moving[]): Promise<void>
   /** Another replica begins to lead, and the first thing that it finds is a namespace to mint for. */
-  readonly succession: Deed
+  readonly succession: Action
 }
 
 interface State {
   replicas: Replicas
-  estate: Estate
+  cluster: CheckedCluster
   requests: Requests
   /** Whose requests count; absent: whoever takes the lease. */
   actor: Replica | undefined
@@ -49,18 +49,18 @@ interface State {
 const leasePath = '/apis/coordination.k8s.io/v1/namespaces/pullpass/leases/pullpass'
 
 /** For three replicas: one leads, one waits, one may still be starting again. */
-export function createStage(replicas: Replicas, estate: Estate): Stage {
+export function createCrashRun(replicas: Replicas, cluster: CheckedCluster): CrashRun {
   const requests = listenToAll(replicas, () => state.actor)
   const state: State = {
     replicas,
-    estate,
+    cluster,
     requests,
     actor: undefined,
     restarts: [],
     isQuiet: false,
   }
   return {
-    record: (deed, namespace) => record(state, deed, namespace),
+    record: (action, namespace) => record(state, action, namespace),
     killAt: moving => killAt(state, moving),
     killAll: moving => killAll(state, moving),
     stopAll: moving => stopAll(state, moving),
@@ -72,35 +72,35 @@ export function createStage(replicas: Replicas, estate: Estate): Stage {
         await killActor(state)
       },
       begin: async namespace => {
-        await estate.namespace(namespace)
+        await cluster.namespace(namespace)
         await giveLeaseBack(state)
       },
-      whenDone: estate.whenRight,
+      whenDone: cluster.whenRight,
     },
   }
 }
 
-async function record(state: State, deed: Deed, namespace: string): Promise<Point[]> {
+async function record(state: State, action: Action, namespace: string): Promise<Point[]> {
   const made: Point[] = []
   const hold = holdUntilRenewed()
   await quiet(state)
-  await setScene(state, deed)
+  await whenLeaderIsReady(state, action)
   follow(state, async point => {
     const isNew = point.moment === 'before' && (point.request !== renewal || point.nth === 1)
     if (isNew) made.push(point, { ...point, moment: 'after' })
     await hold(point)
     return undefined
   })
-  await deed.begin(namespace)
-  await deed.whenDone(namespace)
+  await action.begin(namespace)
+  await action.whenDone(namespace)
   state.requests.hear(undefined)
   return made
 }
 
-async function killAt(state: State, { point, deed, namespace }: Moving): Promise<boolean> {
+async function killAt(state: State, { point, action, namespace }: Moving): Promise<boolean> {
   const sprung = Promise.withResolvers<boolean>()
   const hold = point.request === renewal ? holdUntilRenewed() : async () => {}
-  await setScene(state, deed)
+  await whenLeaderIsReady(state, action)
   follow(state, async met => {
     if (!isSame(met, point)) {
       await Promise.race([hold(met), sprung.promise])
@@ -112,8 +112,8 @@ async function killAt(state: State, { point, deed, namespace }: Moving): Promise
     sprung.resolve(true)
     return 'drop'
   })
-  await deed.begin(namespace)
-  const done = deed.whenDone(namespace)
+  await action.begin(namespace)
+  const done = action.whenDone(namespace)
   const killed = await Promise.race([sprung.promise, done.then(() => sleep(1000, false))])
   state.requests.hear(undefined)
   await done
@@ -136,7 +136,7 @@ async function stopAll(state: State, moving: Moving[]): Promise<void> {
   // What is done by now is answered to a process that does not read it.
   if (moving[0]?.point.moment === 'after') gate.resolve(undefined)
   await state.replicas.whenLed([leader])
-  await Promise.all(moving.map(({ deed, namespace }) => deed.whenDone(namespace)))
+  await Promise.all(moving.map(({ action, namespace }) => action.whenDone(namespace)))
   gate.resolve(undefined)
   await sleep(300)
   leader.resume()
@@ -149,38 +149,38 @@ async function bringToPoints(
   gate: Promise<'drop' | undefined>,
 ): Promise<Replica> {
   await quiet(state)
-  const leader = await setScene(state)
-  for (const { point, deed, namespace } of moving) {
+  const leader = await whenLeaderIsReady(state)
+  for (const { point, action, namespace } of moving) {
     let isThere = false
     follow(state, async met => {
       if (isThere || !isSame(met, point)) return undefined
       isThere = true
       return gate
     })
-    await deed.begin(namespace)
+    await action.begin(namespace)
     await waitFor(() => isThere, {
       withinMs: 60_000,
-      what: `${deed.name}: ${point.moment} ${point.request} ${point.nth}`,
+      what: `${action.name}: ${point.moment} ${point.request} ${point.nth}`,
     })
   }
   state.requests.hear(undefined)
   return leader
 }
 
-/** A new leader looks through all tokens at once, and again after a lease: then only a deed is heard. */
+/** A new leader looks through all tokens at once, and again after a lease: then only an action is heard. */
 async function quiet(state: State): Promise<void> {
   if (state.isQuiet) return
   await state.replicas.whenLed()
-  await sleep(deedSettings.leader.leaseSeconds * 1000 + 500)
+  await sleep(actionSettings.leader.leaseSeconds * 1000 + 500)
   state.isQuiet = true
 }
 
 /** The leader, with another replica that is ready to take over. */
-async function setScene(state: State, deed?: Deed): Promise<Replica> {
+async function whenLeaderIsReady(state: State, action?: Action): Promise<Replica> {
   await Promise.all(state.restarts.slice(0, -1))
   const leader = await state.replicas.whenLed()
   state.actor = leader
-  await deed?.ready?.()
+  await action?.ready?.()
   return leader
 }
 
@@ -201,7 +201,7 @@ function isSame(met: Point, point: Point): boolean {
   return met.request === point.request && met.moment === point.moment && met.nth === point.nth
 }
 
-/** Keeps a deed from being over before the lease comes to be renewed. */
+/** Keeps an action from being over before the lease comes to be renewed. */
 function holdUntilRenewed(): (point: Point) => Promise<void> {
   const renewed = Promise.withResolvers<void>()
   return async ({ request, moment }) => {
@@ -219,7 +219,7 @@ async function killActor(state: State): Promise<void> {
 }
 
 /** Plays the time that passes until the lease of a dead process has run out. */
-async function giveLeaseBack({ estate }: State): Promise<void> {
+async function giveLeaseBack({ cluster }: State): Promise<void> {
   const spec = { holderIdentity: '', leaseDurationSeconds: 1 }
-  await estate.ask('PATCH', leasePath, { spec })
+  await cluster.ask('PATCH', leasePath, { spec })
 }

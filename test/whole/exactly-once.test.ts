@@ -1,26 +1,26 @@
 import t from 'tap'
 import { startSandbox } from '../../sandbox/sandbox.ts'
+import { startFixture, testInvariants } from './fixture.ts'
 import { pod, references } from './pods.ts'
-import { closeScene, startScene } from './scene.ts'
 
 // A leader that was killed gives way after its lease.
 const leader = { leaseSeconds: 4, renewSeconds: 1 }
-const scene = await startScene(t, startSandbox({ settings: { leader } }))
-const { environment, pullpass } = scene
+const fixture = await startFixture(t, startSandbox({ settings: { leader } }))
+const { environment, pullpass } = fixture
 
 const names = (prefix: string) => Array.from({ length: 20 }, (_, index) => `${prefix}-${index}`)
 
 /** The live tokens of each namespace, and how often one was minted for it. */
 const tokensOf = (namespaces: string[]) =>
-  namespaces.map(name => [scene.liveTokens(name).length, scene.mints(name).length])
+  namespaces.map(name => [fixture.liveTokens(name).length, fixture.mints(name).length])
 
 /** 20 namespaces are labelled, and in each of them 5 pods are created right after, all at once. */
 async function rush(prefix: string) {
   const namespaces = names(prefix)
   const created = await Promise.all(
     namespaces.map(async name => {
-      await scene.namespace(name)
-      return Promise.all([1, 2, 3, 4, 5].map(index => scene.create(name, pod(`pod-${index}`))))
+      await fixture.namespace(name)
+      return Promise.all([1, 2, 3, 4, 5].map(index => fixture.create(name, pod(`pod-${index}`))))
     }),
   )
   return { namespaces, created: created.flat() }
@@ -33,7 +33,7 @@ const summary = ({ created }: Awaited<ReturnType<typeof rush>>) =>
 t.test('100 pods at once in 20 new namespaces share 20 tokens', async t => {
   const rushed = await rush('rush')
   t.same(summary(rushed), injected)
-  for (const name of rushed.namespaces) await scene.whenSecret(name)
+  for (const name of rushed.namespaces) await fixture.whenSecret(name)
   t.same(tokensOf(rushed.namespaces), Array(20).fill([1, 1]))
 })
 
@@ -46,7 +46,7 @@ t.test('and also where the environment answers each mint after 3 s', async t => 
   t.ok(performance.now() - started < 12_000, 'no pod waited for the last mint')
   const warnings = new Set(rushed.created.flatMap(each => each.warnings))
   t.same([...warnings], ['pull secret pullpass-registry: it does not exist yet'])
-  for (const name of rushed.namespaces) await scene.whenSecret(name, undefined, 40_000)
+  for (const name of rushed.namespaces) await fixture.whenSecret(name, undefined, 40_000)
   t.same(tokensOf(rushed.namespaces), Array(20).fill([1, 1]))
 })
 
@@ -60,19 +60,19 @@ t.test('killed between mint and write and started again: still 20', async t => {
     minted.resolve()
   })
   const namespaces = names('killed')
-  await Promise.all(namespaces.map(name => scene.namespace(name)))
+  await Promise.all(namespaces.map(name => fixture.namespace(name)))
   await minted.promise
   await pullpass.process().ended
   forget()
-  const written = await Promise.all(namespaces.map(name => scene.secret(name)))
+  const written = await Promise.all(namespaces.map(name => fixture.secret(name)))
   const before = environment.ledger.mints().length
-  const minted1 = namespaces.filter(name => scene.mints(name).length > 0)
+  const minted1 = namespaces.filter(name => fixture.mints(name).length > 0)
   t.ok(
     written.filter(Boolean).length < minted1.length,
     'a token was minted that no Secret holds: the kill was between the two',
   )
   await pullpass.restart()
-  for (const name of namespaces) await scene.whenSecret(name, undefined, 40_000)
+  for (const name of namespaces) await fixture.whenSecret(name, undefined, 40_000)
   t.same(tokensOf(namespaces), Array(20).fill([1, 1]))
   t.equal(environment.ledger.mints().length - before, 20 - minted1.length, 'no token was lost')
   t.ok(pullpass.lines('pull secret written with a token found').length > 0, 'one was found again')
@@ -80,8 +80,8 @@ t.test('killed between mint and write and started again: still 20', async t => {
 
 t.test('the Secret of each namespace holds the token that was minted for it', async t => {
   for (const name of [...names('rush'), ...names('killed')]) {
-    const secret = await scene.secret(name)
-    const [token] = scene.liveTokens(name)
+    const secret = await fixture.secret(name)
+    const [token] = fixture.liveTokens(name)
     const data = Buffer.from(secret?.data?.['.dockerconfigjson'] ?? '', 'base64').toString()
     t.ok(
       token !== undefined &&
@@ -92,4 +92,4 @@ t.test('the Secret of each namespace holds the token that was minted for it', as
   }
 })
 
-closeScene(t, scene)
+testInvariants(t, fixture)

@@ -4,6 +4,7 @@ import { type ControlPlane, startControlPlane } from '../../sandbox/control-plan
 import { installBeside, kubectl, releaseNamespace } from '../../sandbox/install.ts'
 import { waitFor } from '../../sandbox/processes.ts'
 import { startSandbox } from '../../sandbox/sandbox.ts'
+import { startFixture } from './fixture.ts'
 import {
   accountToken,
   core,
@@ -16,7 +17,6 @@ import {
   type Verdict,
   ways,
 } from './intruder-ways.ts'
-import { startScene } from './scene.ts'
 
 interface Sent {
   method: string
@@ -144,14 +144,14 @@ t.test("an intruder with pullpass's token gets no further than the table says", 
 })
 
 t.test('pullpass itself repairs a Secret that somebody edited, with the policy on', async t => {
-  const scene = await startScene(t, startSandbox())
-  await scene.namespace('edited')
-  const { data: before } = await scene.whenSecret('edited')
+  const fixture = await startFixture(t, startSandbox())
+  await fixture.namespace('edited')
+  const { data: before } = await fixture.whenSecret('edited')
   const data = { more: 'eA==', '.dockerconfigjson': Buffer.from('{}').toString('base64') }
   const edit = { metadata: { labels: { team: 'shop' } }, data }
   const path = core('edited', `secrets/${secretName}`)
-  t.match(await scene.ask('PATCH', path, edit), { status: 200 })
-  const repaired = await scene.whenSecret(
+  t.match(await fixture.ask('PATCH', path, edit), { status: 200 })
+  const repaired = await fixture.whenSecret(
     'edited',
     secret => secret.data?.['.dockerconfigjson'] === before?.['.dockerconfigjson'],
   )

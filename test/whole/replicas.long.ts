@@ -2,7 +2,7 @@ import t from 'tap'
 import type { Answer, FaultProxy, Match } from '../../sandbox/fault-proxy.ts'
 import { waitFor } from '../../sandbox/processes.ts'
 import { startReplicas } from '../../sandbox/replicas.ts'
-import { reachEstate } from './estate.ts'
+import { reachCheckedCluster } from './checked-cluster.ts'
 import { pod, references } from './pods.ts'
 
 const graceSeconds = 8
@@ -18,7 +18,7 @@ const replicas = await startReplicas({
 t.teardown(replicas.stop)
 const { environment, all } = replicas
 const { faults, ledger } = environment
-const estate = await reachEstate(t, replicas)
+const cluster = await reachCheckedCluster(t, replicas)
 
 const named = (prefix: string, length: number) =>
   Array.from({ length }, (_, index) => `${prefix}-${index}`)
@@ -42,16 +42,16 @@ t.test(
     const namespaces = named('rush', 50)
     const created = await Promise.all(
       namespaces.map(async name => {
-        await estate.namespace(name)
-        return Promise.all([1, 2, 3, 4, 5].map(index => estate.create(name, pod(`pod-${index}`))))
+        await cluster.namespace(name)
+        return Promise.all([1, 2, 3, 4, 5].map(index => cluster.create(name, pod(`pod-${index}`))))
       }),
     )
     t.same(
       created.flat().map(({ status, body }) => [status, references(body)]),
       Array(250).fill([201, ['pullpass-registry']]),
     )
-    for (const name of namespaces) await estate.whenRight(name, 90_000)
-    t.same(namespaces.map(estate.mints), Array(50).fill(1), 'none was minted twice')
+    for (const name of namespaces) await cluster.whenRight(name, 90_000)
+    t.same(namespaces.map(cluster.mints), Array(50).fill(1), 'none was minted twice')
     t.equal(ledger.liveTokens().length, 50)
     t.equal(ledger.maxLoginsInFlight(), 1)
     const lost = ledger.requests('mint').filter(({ status }) => status === undefined)
@@ -62,40 +62,40 @@ t.test(
 t.test('a leader that is told to end hands over at once, and no token is minted twice', async t => {
   const leader = await replicas.whenLed()
   const namespaces = named('handed-over', 20)
-  const labelled = Promise.all(namespaces.map(name => estate.namespace(name)))
+  const labelled = Promise.all(namespaces.map(name => cluster.namespace(name)))
   await waitFor(() => ledger.mints().length >= 55, { withinMs: 20_000, what: 'five mints' })
   leader.pullpass.process().signal('SIGTERM')
-  const told = performance.now()
+  const signalledAt = performance.now()
   await replicas.whenLed([leader])
-  const ms = Math.round(performance.now() - told)
+  const ms = Math.round(performance.now() - signalledAt)
   t.comment(`another led after ${ms} ms`)
   t.ok(ms < 5000, 'long before the lease of 15 s was over')
   await labelled
-  for (const name of namespaces) await estate.whenRight(name)
-  t.same(namespaces.map(estate.mints), Array(20).fill(1))
+  for (const name of namespaces) await cluster.whenRight(name)
+  t.same(namespaces.map(cluster.mints), Array(20).fill(1))
   await leader.pullpass.process().ended
   await leader.restart()
 })
 
 t.test('a namespace is deleted: its token is revoked within 30 s', async t => {
   const started = performance.now()
-  await estate.ask('DELETE', '/api/v1/namespaces/rush-0')
-  await estate.whenNothingIsLeft('rush-0', 30_000)
+  await cluster.ask('DELETE', '/api/v1/namespaces/rush-0')
+  await cluster.whenNothingIsLeft('rush-0', 30_000)
   t.comment(`revoked after ${Math.round(performance.now() - started)} ms`)
 })
 
 t.test('a namespace is un-labelled: Secret and token stay for the grace, then go', async t => {
   const started = performance.now()
-  await estate.label('rush-1', null)
+  await cluster.label('rush-1', null)
   const note = 'pullpass.io/revoke-at'
-  const marked = await estate.whenSecret(
+  const marked = await cluster.whenSecret(
     'rush-1',
     ({ metadata }) => metadata?.annotations?.[note] !== undefined,
   )
   const stays = Date.parse(marked.metadata?.annotations?.[note] ?? '') - Date.now()
   t.ok(stays > 0 && stays <= graceSeconds * 1000, 'it is noted when it goes')
-  t.equal(await estate.wrong('rush-1'), undefined, 'until then the credential works')
-  await estate.whenNothingIsLeft('rush-1', 40_000)
+  t.equal(await cluster.wrong('rush-1'), undefined, 'until then the credential works')
+  await cluster.whenNothingIsLeft('rush-1', 40_000)
   t.ok(performance.now() - started > graceSeconds * 1000)
 })
 
@@ -108,8 +108,8 @@ t.test('a list that says that there is no namespace takes nothing away', async t
   })
   const undo = proxies.map(proxy => proxy.fault(isList, empty))
   const revoked = ledger.revokes().length
-  const { body } = await estate.ask<{ items: object[] }>('GET', '/api/v1/namespaces')
-  for (const proxy of proxies) tellDeleted(proxy, body.items)
+  const { body } = await cluster.ask<{ items: object[] }>('GET', '/api/v1/namespaces')
+  for (const proxy of proxies) sendDeleted(proxy, body.items)
   await waitFor(() => lines('synced again').filter(({ items }) => items === 0).length >= 3, {
     withinMs: 20_000,
     what: 'each replica to believe in an empty list',
@@ -125,9 +125,9 @@ t.test('a list that says that there is no namespace takes nothing away', async t
   await replicas.whenLed([leader])
   await waitFor(() => looks() > before, { withinMs: 20_000, what: 'the next one to do so' })
   t.equal(ledger.revokes().length, revoked, 'nothing was revoked')
-  const wrong = await Promise.all(named('rush', 50).slice(2).map(estate.wrong))
+  const wrong = await Promise.all(named('rush', 50).slice(2).map(cluster.wrong))
   t.same(wrong, Array(48).fill(undefined), 'each Secret holds the live token of its namespace')
-  const secret = await estate.secret('rush-9')
+  const secret = await cluster.secret('rush-9')
   t.notOk(secret?.metadata?.annotations?.['pullpass.io/revoke-at'], 'nothing is about to go')
   for (const stop of undo) stop()
   await leader.restart()
@@ -137,17 +137,17 @@ t.test('an environment that cannot list is told of once, and served all the same
   faults.set('list', { fail: 'unsupported' })
   t.teardown(() => faults.clear())
   const namespaces = named('unlisted', 3)
-  for (const name of namespaces) await estate.namespace(name)
-  for (const name of namespaces) await estate.whenRight(name)
-  await estate.ask('DELETE', '/api/v1/namespaces/unlisted-0')
-  await estate.whenNothingIsLeft('unlisted-0')
+  for (const name of namespaces) await cluster.namespace(name)
+  for (const name of namespaces) await cluster.whenRight(name)
+  await cluster.ask('DELETE', '/api/v1/namespaces/unlisted-0')
+  await cluster.whenNothingIsLeft('unlisted-0')
   const { pullpass } = await replicas.whenLed()
   t.equal(await pullpass.metric('pullpass_environment_cannot_list'), 1)
   t.equal(lines('the environment cannot list tokens: lost ones are not found again').length, 1)
 })
 
 /** The watch of namespaces says that each is deleted, then that it has to begin anew. */
-function tellDeleted(proxy: FaultProxy, namespaces: object[]): void {
+function sendDeleted(proxy: FaultProxy, namespaces: object[]): void {
   const isWatch: Match = ({ path }) =>
     path.startsWith('/api/v1/namespaces?') && path.includes('watch=')
   for (const object of namespaces) proxy.inject(isWatch, { type: 'DELETED', object })

@@ -24,19 +24,22 @@ export interface Requests {
  */
 export function listenToAll(replicas: Replicas, asks: () => Replica | undefined): Requests {
   let current: Listener | undefined
-  const tellEnvironment = (moment: Moment) => async (event: RequestEvent) => {
+  const listenToEnvironment = (moment: Moment) => async (event: RequestEvent) => {
     const replica = asks()
     return replica && (await current?.(nameOfAsked(event), moment, replica))
   }
-  replicas.environment.on('beforeRequest', tellEnvironment('before'))
-  replicas.environment.on('afterRequest', tellEnvironment('after'))
+  replicas.environment.on('beforeRequest', listenToEnvironment('before'))
+  replicas.environment.on('afterRequest', listenToEnvironment('after'))
   for (const replica of replicas.all) {
-    const tell = (moment: Moment) => async (request: ProxiedRequest) => {
+    const listenToProxy = (moment: Moment) => async (request: ProxiedRequest) => {
       const verdict = await current?.(nameOf(request), moment, replica)
       // What is thrown keeps the proxy from passing it on.
       if (verdict === 'drop') throw new Error('dropped')
     }
-    Object.assign(replica.proxy?.hooks ?? {}, { before: tell('before'), after: tell('after') })
+    Object.assign(replica.proxy?.hooks ?? {}, {
+      before: listenToProxy('before'),
+      after: listenToProxy('after'),
+    })
   }
   return {
     hear: listener => {

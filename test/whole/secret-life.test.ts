@@ -4,14 +4,14 @@ import { waitFor } from '../../sandbox/processes.ts'
 import { startSandbox } from '../../sandbox/sandbox.ts'
 import { notManaged } from '../../src/controller/failures.ts'
 import { optedIn } from './cluster.ts'
+import { startFixture, testInvariants } from './fixture.ts'
 import { pod, references } from './pods.ts'
-import { closeScene, startScene } from './scene.ts'
 
-const scene = await startScene(
+const fixture = await startFixture(
   t,
   startSandbox({ settings: { controller: { revokeGraceSeconds: 3 } } }),
 )
-const { environment, pullpass } = scene
+const { environment, pullpass } = fixture
 const secrets = (namespace: string) => `/api/v1/namespaces/${namespace}/secrets`
 const tokenId = ({ metadata }: V1Secret) => metadata?.annotations?.['pullpass.io/token-id']
 const isMarked = ({ metadata }: V1Secret) =>
@@ -19,27 +19,28 @@ const isMarked = ({ metadata }: V1Secret) =>
 
 /** A namespace with its pull secret. */
 async function settled(namespace: string): Promise<V1Secret> {
-  await scene.namespace(namespace)
-  return scene.whenSecret(namespace)
+  await fixture.namespace(namespace)
+  return fixture.whenSecret(namespace)
 }
 
 // They take the longest to go: begun first, looked at last.
 await settled('leaving')
 await settled('doomed')
-await scene.label('leaving', null)
-await scene.ask('DELETE', '/api/v1/namespaces/doomed')
+await fixture.label('leaving', null)
+await fixture.ask('DELETE', '/api/v1/namespaces/doomed')
 
 t.test('a Secret of our name that somebody else made is left as it is, and told of', async t => {
   const data = { '.dockerconfigjson': Buffer.from('{"auths":{}}').toString('base64') }
   const type = 'kubernetes.io/dockerconfigjson'
   const metadata = { name: 'pullpass-registry' }
-  await scene.namespace('theirs', {})
-  await scene.ask('POST', secrets('theirs'), { metadata, type, data })
-  const before = await scene.secret('theirs')
-  await scene.label('theirs', 'enabled')
-  const isTold = async () => (await scene.count('pullpass_namespaces{state="not_managed"}')) === 1
-  await waitFor(isTold, { withinMs: 10_000, what: 'the metric to tell of it' })
-  const { status, body, warnings } = await scene.create('theirs', pod('mypod'))
+  await fixture.namespace('theirs', {})
+  await fixture.ask('POST', secrets('theirs'), { metadata, type, data })
+  const before = await fixture.secret('theirs')
+  await fixture.label('theirs', 'enabled')
+  const isReported = async () =>
+    (await fixture.count('pullpass_namespaces{state="not_managed"}')) === 1
+  await waitFor(isReported, { withinMs: 10_000, what: 'the metric to tell of it' })
+  const { status, body, warnings } = await fixture.create('theirs', pod('mypod'))
   t.same([status, references(body)], [201, ['pullpass-registry']])
   t.same(warnings, ['pull secret pullpass-registry: it is not one that pullpass made'])
   const lines = pullpass.lines(`no pull secret: ${notManaged.message}`)
@@ -48,21 +49,21 @@ t.test('a Secret of our name that somebody else made is left as it is, and told 
     ['theirs'],
   )
   const isShown = async () => {
-    const { stdout } = await scene.kubectl('get events -n theirs')
+    const { stdout } = await fixture.kubectl('get events -n theirs')
     return stdout.includes(notManaged.message)
   }
   await waitFor(isShown, { withinMs: 10_000, what: 'the event in the namespace' })
-  await scene.label('theirs', null)
-  await scene.label('theirs', 'enabled')
+  await fixture.label('theirs', null)
+  await fixture.label('theirs', 'enabled')
   await settled('after-theirs')
-  t.same(await scene.secret('theirs'), before, 'byte for byte')
-  t.same(scene.mints('theirs'), [])
+  t.same(await fixture.secret('theirs'), before, 'byte for byte')
+  t.same(fixture.mints('theirs'), [])
 })
 
 t.test('where they take it away, ours comes', async t => {
-  await scene.ask('DELETE', `${secrets('theirs')}/pullpass-registry`)
-  await scene.whenSecret('theirs')
-  t.equal(scene.liveTokens('theirs').length, 1)
+  await fixture.ask('DELETE', `${secrets('theirs')}/pullpass-registry`)
+  await fixture.whenSecret('theirs')
+  t.equal(fixture.liveTokens('theirs').length, 1)
 })
 
 t.test('a Secret of ours that was edited by hand is put right, its labels kept', async t => {
@@ -70,72 +71,73 @@ t.test('a Secret of ours that was edited by hand is put right, its labels kept',
   const data = { '.dockerconfigjson': Buffer.from('{"auths":{}}').toString('base64') }
   const labels = { team: 'a' }
   const edit = { data, metadata: { labels, annotations: { note: 'mine' } } }
-  await scene.ask('PATCH', `${secrets('edited')}/pullpass-registry`, edit)
+  await fixture.ask('PATCH', `${secrets('edited')}/pullpass-registry`, edit)
   const isRight = (secret: V1Secret) =>
     secret.data?.['.dockerconfigjson'] === before.data?.['.dockerconfigjson']
-  const after = await scene.whenSecret('edited', isRight)
+  const after = await fixture.whenSecret('edited', isRight)
   t.match(after.metadata, { labels: { ...before.metadata?.labels, ...labels } })
   t.match(after.metadata?.annotations, { note: 'mine', 'pullpass.io/token-id': tokenId(before) })
   t.equal(after.metadata?.uid, before.metadata?.uid, 'in place')
-  t.equal(scene.mints('edited').length, 1)
+  t.equal(fixture.mints('edited').length, 1)
 })
 
 t.test('a Secret of ours that was deleted comes back with the same token', async t => {
   const before = await settled('deleted')
-  await scene.ask('DELETE', `${secrets('deleted')}/pullpass-registry`)
-  const after = await scene.whenSecret(
+  await fixture.ask('DELETE', `${secrets('deleted')}/pullpass-registry`)
+  const after = await fixture.whenSecret(
     'deleted',
     ({ metadata }) => metadata?.uid !== before.metadata?.uid,
   )
   t.equal(tokenId(after), tokenId(before))
-  t.same([scene.mints('deleted').length, scene.liveTokens('deleted').length], [1, 1])
+  t.same([fixture.mints('deleted').length, fixture.liveTokens('deleted').length], [1, 1])
 })
 
 t.test('a Secret of ours that lost our label is not ours any more', async t => {
   await settled('disowned')
   const path = `${secrets('disowned')}/pullpass-registry`
   const metadata = { labels: { 'app.kubernetes.io/managed-by': null } }
-  const { body } = await scene.ask<V1Secret>('PATCH', path, { metadata })
-  const isTold = async () => (await scene.count('pullpass_namespaces{state="not_managed"}')) === 1
-  await waitFor(isTold, { withinMs: 10_000, what: 'the metric to tell of it' })
+  const { body } = await fixture.ask<V1Secret>('PATCH', path, { metadata })
+  const isReported = async () =>
+    (await fixture.count('pullpass_namespaces{state="not_managed"}')) === 1
+  await waitFor(isReported, { withinMs: 10_000, what: 'the metric to tell of it' })
   await settled('after-disowned')
-  t.same(await scene.secret('disowned'), body)
+  t.same(await fixture.secret('disowned'), body)
 })
 
 t.test('a namespace that is labelled again in time keeps Secret and token', async t => {
   const before = await settled('back')
-  await scene.label('back', null)
-  await scene.whenSecret('back', isMarked)
-  await scene.label('back', 'enabled')
-  const after = await scene.whenSecret('back', secret => !isMarked(secret))
+  await fixture.label('back', null)
+  await fixture.whenSecret('back', isMarked)
+  await fixture.label('back', 'enabled')
+  const after = await fixture.whenSecret('back', secret => !isMarked(secret))
   t.equal(tokenId(after), tokenId(before))
-  t.same([scene.mints('back').length, scene.liveTokens('back').length], [1, 1])
+  t.same([fixture.mints('back').length, fixture.liveTokens('back').length], [1, 1])
 })
 
 t.test(
   'a namespace that is not opted in any more loses Secret and token after a grace',
   async t => {
-    await scene.whenNoSecret('leaving')
-    const revoked = () => scene.liveTokens('leaving').length === 0
+    await fixture.whenNoSecret('leaving')
+    const revoked = () => fixture.liveTokens('leaving').length === 0
     await waitFor(revoked, { withinMs: 30_000, what: 'its token to be revoked' })
-    t.equal(scene.mints('leaving').length, 1)
-    const { body, warnings } = await scene.create('leaving', pod('mypod'))
+    t.equal(fixture.mints('leaving').length, 1)
+    const { body, warnings } = await fixture.create('leaving', pod('mypod'))
     t.same([references(body), warnings], [[], []])
   },
 )
 
 t.test('the token of a namespace that was deleted is revoked', async t => {
-  const revoked = () => scene.liveTokens('doomed').length === 0
+  const revoked = () => fixture.liveTokens('doomed').length === 0
   await waitFor(revoked, { withinMs: 30_000, what: 'its token to be revoked' })
-  t.equal(scene.mints('doomed').length, 1)
+  t.equal(fixture.mints('doomed').length, 1)
 })
 
 t.test('and one of the same name that comes later gets a token of its own', async t => {
-  const isGone = async () => (await scene.ask('GET', '/api/v1/namespaces/doomed')).status === 404
+  const isGone = async () => (await fixture.ask('GET', '/api/v1/namespaces/doomed')).status === 404
   await waitFor(isGone, { withinMs: 60_000, what: 'the namespace to go' })
-  await scene.namespace('doomed', optedIn)
-  await scene.whenSecret('doomed')
-  t.same([scene.mints('doomed').length, scene.liveTokens('doomed').length], [2, 1])
+  await fixture.namespace('doomed', optedIn)
+  await fixture.whenSecret('doomed')
+  t.same([fixture.mints('doomed').length, fixture.liveTokens('doomed').length], [2, 1])
 })
 
 t.test('nobody else lost a token', async t => {
@@ -144,4 +146,4 @@ t.test('nobody else lost a token', async t => {
   t.same(left, [])
 })
 
-closeScene(t, scene, ['theirs', 'disowned'])
+testInvariants(t, fixture, ['theirs', 'disowned'])

@@ -27,7 +27,7 @@ t.test('every problem of an unusable configuration is told at once, with exit co
   )
   t.equal(code, 2)
   t.equal(stdout, '')
-  const told = [
+  const reported = [
     'domain',
     'admision',
     'admission.port',
@@ -36,7 +36,7 @@ t.test('every problem of an unusable configuration is told at once, with exit co
     'organiz',
   ]
   t.same(
-    told.filter(name => !stderr.includes(name)),
+    reported.filter(name => !stderr.includes(name)),
     [],
     stderr,
   )

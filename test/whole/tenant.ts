@@ -2,7 +2,7 @@ import { KubeConfig } from '@kubernetes/client-node'
 import type { Test } from 'tap'
 import { waitFor } from '../../sandbox/processes.ts'
 import { type Cluster, reachCluster } from './cluster.ts'
-import type { Scene } from './scene.ts'
+import type { Fixture } from './fixture.ts'
 
 /** A user of two namespaces with the built-in role `edit` there, and no other right. */
 export interface Tenant extends Cluster {
@@ -12,28 +12,28 @@ export interface Tenant extends Cluster {
 }
 
 /** Resolves when the rights are in effect. Both namespaces have no label yet. */
-export async function createTenant(t: Test, scene: Scene, name: string): Promise<Tenant> {
+export async function createTenant(t: Test, fixture: Fixture, name: string): Promise<Tenant> {
   const [open, plain] = [`${name}-open`, `${name}-plain`]
-  await scene.namespace(open, {})
-  await scene.namespace(plain, {})
-  await scene.ask('POST', `/api/v1/namespaces/${open}/serviceaccounts`, {
+  await fixture.namespace(open, {})
+  await fixture.namespace(plain, {})
+  await fixture.ask('POST', `/api/v1/namespaces/${open}/serviceaccounts`, {
     metadata: { name: 'tenant' },
   })
   for (const namespace of [open, plain]) {
     const bindings = `/apis/rbac.authorization.k8s.io/v1/namespaces/${namespace}/rolebindings`
-    await scene.ask('POST', bindings, {
+    await fixture.ask('POST', bindings, {
       metadata: { name: 'tenant' },
       roleRef: { apiGroup: 'rbac.authorization.k8s.io', kind: 'ClusterRole', name: 'edit' },
       subjects: [{ kind: 'ServiceAccount', name: 'tenant', namespace: open }],
     })
   }
-  const file = await scene.controlPlane.kubeconfigFor(open, 'tenant')
+  const file = await fixture.controlPlane.kubeconfigFor(open, 'tenant')
   const kubeConfig = () => {
     const config = new KubeConfig()
     config.loadFromFile(file)
     return config
   }
-  const cluster = reachCluster({ ...scene.controlPlane, kubeConfig }, scene.hear)
+  const cluster = reachCluster({ ...fixture.controlPlane, kubeConfig }, fixture.hear)
   t.teardown(() => cluster.close())
   const mayAct = async () => {
     const answers = [open, plain].map(each => cluster.ask('GET', secretsOf(each)))
@@ -61,9 +61,9 @@ export function damaged(annotations: Record<string, string> = {}, change: object
 }
 
 /** The warnings of the events that pullpass wrote in a namespace. */
-export async function notesIn(scene: Scene, namespace: string): Promise<string[]> {
+export async function notesIn(fixture: Fixture, namespace: string): Promise<string[]> {
   const path = `/apis/events.k8s.io/v1/namespaces/${namespace}/events`
-  const { body } = await scene.ask<{ items: { note?: string; reportingController?: string }[] }>(
+  const { body } = await fixture.ask<{ items: { note?: string; reportingController?: string }[] }>(
     'GET',
     path,
   )
@@ -89,26 +89,26 @@ const floorMs = 3000
 const mostActs = 2000
 
 /** Other tenants, each with a namespace that is labelled while something else goes on. */
-export async function createNeighbours(scene: Scene): Promise<Neighbours> {
+export async function createNeighbours(fixture: Fixture): Promise<Neighbours> {
   let count = 0
   const measure = async () => {
     const name = `neighbour-${count++}`
-    await scene.namespace(name, {})
+    await fixture.namespace(name, {})
     const started = performance.now()
-    await scene.label(name, 'enabled')
+    await fixture.label(name, 'enabled')
     const container = { name: 'main', image: 'registry.dedicated.example.com/acme/hello:1' }
     const pod = { metadata: { name: 'first' }, spec: { containers: [container] } }
-    const { status, body } = await scene.create(name, pod)
+    const { status, body } = await fixture.create(name, pod)
     const podMs = performance.now() - started
     if (status !== 201 || !body.spec?.imagePullSecrets) throw new Error(`the pod of ${name}`)
-    await scene.whenSecret(name, undefined, 120_000)
+    await fixture.whenSecret(name, undefined, 120_000)
     return { secretMs: performance.now() - started, podMs }
   }
   const quiet = [await measure(), await measure(), await measure()]
   const limit = (key: 'secretMs' | 'podMs') =>
     Math.max(floorMs, 2 * Math.max(...quiet.map(each => each[key])))
   const besides: Neighbours['besides'] = async (t, act, acts = 150) => {
-    const { pid } = scene.pullpass.process()
+    const { pid } = fixture.pullpass.process()
     let measuring = true
     let rounds = 0
     const begun = Promise.withResolvers<void>()
@@ -126,8 +126,8 @@ export async function createNeighbours(scene: Scene): Promise<Neighbours> {
     }
     measuring = false
     await acting
-    t.equal(scene.pullpass.process().pid, pid)
-    t.ok(scene.pullpass.process().running(), 'the process goes on')
+    t.equal(fixture.pullpass.process().pid, pid)
+    t.ok(fixture.pullpass.process().running(), 'the process goes on')
   }
   return { measure, count: () => count, besides }
 }

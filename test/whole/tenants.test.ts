@@ -1,8 +1,8 @@
 import t from 'tap'
 import { waitFor } from '../../sandbox/processes.ts'
 import { startSandbox } from '../../sandbox/sandbox.ts'
+import { startFixture, testInvariants } from './fixture.ts'
 import { pod } from './pods.ts'
-import { closeScene, startScene } from './scene.ts'
 import {
   createNeighbours,
   createTenant,
@@ -13,16 +13,16 @@ import {
   type Tenant,
 } from './tenant.ts'
 
-const scene = await startScene(t, startSandbox())
-const { environment, pullpass } = scene
+const fixture = await startFixture(t, startSandbox())
+const { environment, pullpass } = fixture
 const { ledger, faults } = environment
-const neighbours = await createNeighbours(scene)
+const neighbours = await createNeighbours(fixture)
 
 /** A tenant whose labelled namespace has its pull secret. */
 async function settled(name: string): Promise<Tenant> {
-  const tenant = await createTenant(t, scene, name)
-  await scene.label(tenant.open, 'enabled')
-  await scene.whenSecret(tenant.open)
+  const tenant = await createTenant(t, fixture, name)
+  await fixture.label(tenant.open, 'enabled')
+  await fixture.whenSecret(tenant.open)
   return tenant
 }
 
@@ -45,12 +45,12 @@ function countLists() {
 }
 
 async function whenNoted(namespace: string, text: RegExp): Promise<void> {
-  const isNoted = async () => (await notesIn(scene, namespace)).some(note => text.test(note))
+  const isNoted = async () => (await notesIn(fixture, namespace)).some(note => text.test(note))
   await waitFor(isNoted, { withinMs: 20_000, what: `an event in ${namespace} with ${text}` })
 }
 
 t.test('an organization that a tenant makes up is never looked up', async t => {
-  const tenant = await createTenant(t, scene, 'made-up')
+  const tenant = await createTenant(t, fixture, 'made-up')
   faults.set('organizations', { fail: 'rate_limited', retryAfterSeconds: 40 })
   t.teardown(() => faults.clear())
   const before = ledger.requests('organizations').length
@@ -71,7 +71,7 @@ t.test('an immutable Secret with annotations that change costs no token', async 
   await neighbours.besides(t, async round => {
     await annotate(tenant, tenant.open, { round: `${round}` })
   })
-  t.ok(scene.mints(tenant.open).length <= 2, `${scene.mints(tenant.open).length} mints`)
+  t.ok(fixture.mints(tenant.open).length <= 2, `${fixture.mints(tenant.open).length} mints`)
   t.ok(lists() <= 6, `${lists()} lists beside those of the neighbours`)
   await whenNoted(tenant.open, /immutable/)
   const { warnings } = await tenant.create(tenant.open, pod('mypod'))
@@ -85,7 +85,7 @@ t.test('an immutable Secret that is planted and removed in a loop costs three to
     await tenant.ask('DELETE', secretOf(tenant.open))
     await tenant.ask('POST', secretsOf(tenant.open), damaged({}, { immutable: true }))
   })
-  t.ok(scene.mints(tenant.open).length <= 3, `${scene.mints(tenant.open).length} mints`)
+  t.ok(fixture.mints(tenant.open).length <= 3, `${fixture.mints(tenant.open).length} mints`)
 })
 
 t.test('a Secret that is too large to be written costs no token', async t => {
@@ -96,7 +96,7 @@ t.test('a Secret that is too large to be written costs no token', async t => {
   await neighbours.besides(t, async round => {
     await annotate(tenant, tenant.open, { r: `${round}` })
   })
-  t.ok(scene.mints(tenant.open).length <= 2, `${scene.mints(tenant.open).length} mints`)
+  t.ok(fixture.mints(tenant.open).length <= 2, `${fixture.mints(tenant.open).length} mints`)
   t.ok(lists() <= 6, `${lists()} lists beside those of the neighbours`)
   t.same((await pullpass.readyz()).warnings, [])
 })
@@ -106,7 +106,7 @@ t.test('a Secret that is deleted in a loop costs few lists and no token', async 
   const lists = countLists()
   await neighbours.besides(t, () => tenant.ask('DELETE', secretOf(tenant.open)))
   t.ok(lists() <= 6, `${lists()} lists beside those of the neighbours`)
-  t.equal(scene.mints(tenant.open).length, 1)
+  t.equal(fixture.mints(tenant.open).length, 1)
   await whenNoted(tenant.open, /^the pull secret is changed too often; next try at /)
 })
 
@@ -115,22 +115,22 @@ t.test('where tokens cannot be listed, three tokens are minted at most', async t
   t.teardown(() => faults.clear())
   const tenant = await settled('unlisted')
   await neighbours.besides(t, () => tenant.ask('DELETE', secretOf(tenant.open)))
-  t.ok(scene.mints(tenant.open).length <= 3, `${scene.mints(tenant.open).length} mints`)
-  t.ok(scene.liveTokens(tenant.open).length <= 3)
+  t.ok(fixture.mints(tenant.open).length <= 3, `${fixture.mints(tenant.open).length} mints`)
+  t.ok(fixture.liveTokens(tenant.open).length <= 3)
 })
 
 t.test('the token of another namespace is not revoked for an annotation', async t => {
   faults.set('list', { fail: 'unsupported' })
   t.teardown(() => faults.clear())
   const victim = await settled('victim')
-  const [token] = scene.liveTokens(victim.open)
+  const [token] = fixture.liveTokens(victim.open)
   const tenant = await settled('thief')
   const annotations = {
     'pullpass.io/previous-token-id': token?.id ?? '',
     'pullpass.io/minted-at': '2020-01-01T00:00:00Z',
   }
   await neighbours.besides(t, () => annotate(tenant, tenant.open, annotations), 30)
-  const isTaken = () => scene.liveTokens(victim.open).length === 0
+  const isTaken = () => fixture.liveTokens(victim.open).length === 0
   await annotate(tenant, tenant.open, { 'pullpass.io/token-id': token?.id ?? '' })
   await tenant.ask('DELETE', secretOf(tenant.open))
   await neighbours.measure()
@@ -157,21 +157,21 @@ t.test('a long annotation makes no long log line, and many make few events', asy
     .map(line => line.length)
   t.ok(Math.max(...lengths) < 2000, `the longest line has ${Math.max(...lengths)} characters`)
   for (const namespace of [tenant.open, tenant.plain]) {
-    const warnings = await notesIn(scene, namespace)
+    const warnings = await notesIn(fixture, namespace)
     t.ok(new Set(warnings).size <= 5, `${warnings.length} events in ${namespace}`)
   }
 })
 
 t.test('a Secret that a finalizer holds is removed once', async t => {
-  const tenant = await createTenant(t, scene, 'finalizer')
+  const tenant = await createTenant(t, fixture, 'finalizer')
   const secret = damaged({ 'pullpass.io/organization': 'acme' })
   const metadata = { ...secret.metadata, finalizers: ['example.com/hold'] }
   await tenant.ask('POST', secretsOf(tenant.plain), { ...secret, metadata })
   const isEnding = async () =>
-    (await scene.secret(tenant.plain))?.metadata?.deletionTimestamp !== undefined
+    (await fixture.secret(tenant.plain))?.metadata?.deletionTimestamp !== undefined
   await waitFor(isEnding, { withinMs: 20_000, what: 'the Secret to be deleted' })
   await neighbours.besides(t, round => annotate(tenant, tenant.plain, { round: `${round}` }))
-  const removals = (await scene.controlPlane.audit()).filter(
+  const removals = (await fixture.controlPlane.audit()).filter(
     ({ verb, user, objectRef }) =>
       verb === 'delete' &&
       user.username === 'system:serviceaccount:pullpass:pullpass' &&
@@ -179,35 +179,35 @@ t.test('a Secret that a finalizer holds is removed once', async t => {
   )
   t.ok(removals.length <= 2, `${removals.length} removals`)
   await tenant.ask('PATCH', secretOf(tenant.plain), { metadata: { finalizers: null } })
-  await scene.whenNoSecret(tenant.plain)
+  await fixture.whenNoSecret(tenant.plain)
 })
 
 t.test('a quota that refuses the Secret is shown before a token is minted', async t => {
-  const tenant = await createTenant(t, scene, 'quota')
-  await scene.ask('POST', `/api/v1/namespaces/${tenant.open}/resourcequotas`, {
+  const tenant = await createTenant(t, fixture, 'quota')
+  await fixture.ask('POST', `/api/v1/namespaces/${tenant.open}/resourcequotas`, {
     metadata: { name: 'few-secrets' },
     spec: { hard: { 'count/secrets': '0' } },
   })
   const isCounted = async () => {
     const path = `/api/v1/namespaces/${tenant.open}/resourcequotas/few-secrets`
-    const { body } = await scene.ask<{ status?: { used?: object } }>('GET', path)
+    const { body } = await fixture.ask<{ status?: { used?: object } }>('GET', path)
     return body.status?.used !== undefined
   }
   await waitFor(isCounted, { withinMs: 20_000, what: 'the quota to be counted' })
-  await scene.label(tenant.open, 'enabled')
+  await fixture.label(tenant.open, 'enabled')
   await whenNoted(tenant.open, /exceeded quota: few-secrets/)
   const { warnings } = await tenant.create(tenant.open, pod('mypod'))
   t.match(warnings, [/^pull secret pullpass-registry: .*exceeded quota: few-secrets/])
-  t.same(scene.mints(tenant.open), [])
+  t.same(fixture.mints(tenant.open), [])
 })
 
 t.test('the words of a policy that refuses the Secret are shown', async t => {
-  const tenant = await createTenant(t, scene, 'policy')
+  const tenant = await createTenant(t, fixture, 'policy')
   const policies = '/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies'
   const resources = [
     { apiGroups: [''], apiVersions: ['v1'], operations: ['CREATE'], resources: ['secrets'] },
   ]
-  await scene.ask('POST', policies, {
+  await fixture.ask('POST', policies, {
     metadata: { name: 'team-label' },
     spec: {
       failurePolicy: 'Fail',
@@ -220,7 +220,7 @@ t.test('the words of a policy that refuses the Secret are shown', async t => {
       ],
     },
   })
-  await scene.ask('POST', `${policies.replace('policies', 'policybindings')}`, {
+  await fixture.ask('POST', `${policies.replace('policies', 'policybindings')}`, {
     metadata: { name: 'team-label' },
     spec: {
       policyName: 'team-label',
@@ -235,14 +235,14 @@ t.test('the words of a policy that refuses the Secret are shown', async t => {
     return (await tenant.ask('POST', `${secretsOf(tenant.open)}?dryRun=All`, other)).status === 422
   }
   await waitFor(isInForce, { withinMs: 20_000, what: 'the policy to be in force' })
-  await scene.label(tenant.open, 'enabled')
+  await fixture.label(tenant.open, 'enabled')
   await whenNoted(tenant.open, /every Secret needs the label team/)
-  t.same(scene.mints(tenant.open), [])
+  t.same(fixture.mints(tenant.open), [])
 })
 
 t.test('the organizations in use are kept on the Lease for the next leader', async t => {
   const path = '/apis/coordination.k8s.io/v1/namespaces/pullpass/leases/pullpass'
-  const { body } = await scene.ask<{ metadata: { annotations: Record<string, string> } }>(
+  const { body } = await fixture.ask<{ metadata: { annotations: Record<string, string> } }>(
     'GET',
     path,
   )
@@ -250,7 +250,7 @@ t.test('the organizations in use are kept on the Lease for the next leader', asy
 })
 
 t.test('after all of that neither /readyz nor /metrics names a namespace', async t => {
-  const { body } = await scene.ask<{ items: { metadata: { name: string } }[] }>(
+  const { body } = await fixture.ask<{ items: { metadata: { name: string } }[] }>(
     'GET',
     '/api/v1/namespaces',
   )
@@ -262,7 +262,7 @@ t.test('after all of that neither /readyz nor /metrics names a namespace', async
     theirs.filter(name => said.includes(name)),
     [],
   )
-  t.ok((await scene.count('pullpass_namespace_failures')) > 0, 'they are counted')
+  t.ok((await fixture.count('pullpass_namespace_failures')) > 0, 'they are counted')
 })
 
-closeScene(t, scene)
+testInvariants(t, fixture)

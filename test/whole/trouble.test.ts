@@ -1,22 +1,22 @@
 import t from 'tap'
 import { waitFor } from '../../sandbox/processes.ts'
 import { startSandbox } from '../../sandbox/sandbox.ts'
+import { startFixture, testInvariants } from './fixture.ts'
 import { pod, references } from './pods.ts'
-import { closeScene, startScene } from './scene.ts'
 
 const wrongKey = 'wrong-Kq7vZ2mB9xL4'
-const scene = await startScene(t, startSandbox({ apiKey: wrongKey }))
-const { environment, pullpass } = scene
-scene.confide(wrongKey)
+const fixture = await startFixture(t, startSandbox({ apiKey: wrongKey }))
+const { environment, pullpass } = fixture
+fixture.confide(wrongKey)
 const names = (prefix: string, count: number) =>
   Array.from({ length: count }, (_, index) => `${prefix}-${index}`)
-const requests = () => scene.count('pullpass_bluemix_requests_total')
+const requests = () => fixture.count('pullpass_bluemix_requests_total')
 
 /** A pod in a namespace that was labelled a moment ago, and how long its creation took. */
 async function newPod(namespace: string) {
-  await scene.namespace(namespace)
+  await fixture.namespace(namespace)
   const started = performance.now()
-  const { status, body, warnings } = await scene.create(namespace, pod('mypod'))
+  const { status, body, warnings } = await fixture.create(namespace, pod('mypod'))
   return { outcome: [status, references(body)], warnings, tookMs: performance.now() - started }
 }
 const injected = [201, ['pullpass-registry']]
@@ -27,28 +27,28 @@ t.test('a wrong API key: pods are admitted with a warning that says what is wron
     t.same(outcome, injected)
     t.match(warnings, [/^pull secret pullpass-registry: .*(API key|login|credential)/i])
   }
-  const { stderr } = await scene.kubectl('create -n wrong-0 -f FILE', pod('shown'))
+  const { stderr } = await fixture.kubectl('create -n wrong-0 -f FILE', pod('shown'))
   t.match(stderr, /^Warning: pull secret pullpass-registry: /)
 })
 
 t.test('it is tried once, whatever is created, and stays ready with a note', async t => {
   const begun = await requests()
-  for (const name of names('wrong', 3)) await scene.create(name, pod('another'))
+  for (const name of names('wrong', 3)) await fixture.create(name, pod('another'))
   t.equal(environment.ledger.logins().length, 1)
   t.same(environment.ledger.mints(), [])
   const { status, ready, warnings } = await pullpass.readyz()
   t.same([status, ready], [200, true])
   t.match(warnings.join(), /refuse|wrong|log in/i)
   t.ok((await requests()) - begun <= 1, 'nothing more is asked of the environment')
-  t.equal(await scene.count('pullpass_environment_problem'), 1)
-  t.equal(await scene.count('pullpass_logins_total'), 1)
-  t.equal(await scene.count('pullpass_namespaces{state="refused"}'), 4)
+  t.equal(await fixture.count('pullpass_environment_problem'), 1)
+  t.equal(await fixture.count('pullpass_logins_total'), 1)
+  t.equal(await fixture.count('pullpass_namespaces{state="refused"}'), 4)
 })
 
 t.test('the key file corrected: the Secrets appear without a restart', async t => {
   const { pid } = pullpass.process()
   await pullpass.writeApiKey(environment.apiKey)
-  for (const name of names('wrong', 3)) await scene.whenSecret(name, undefined, 10_000)
+  for (const name of names('wrong', 3)) await fixture.whenSecret(name, undefined, 10_000)
   t.same(
     environment.ledger.logins().map(({ outcome }) => outcome === 'granted'),
     [false, true],
@@ -56,8 +56,8 @@ t.test('the key file corrected: the Secrets appear without a restart', async t =
   t.equal(pullpass.process().pid, pid)
   const isWell = async () => (await pullpass.readyz()).warnings.length === 0
   await waitFor(isWell, { withinMs: 5000, what: 'the note to go' })
-  t.equal(await scene.count('pullpass_environment_problem'), 0)
-  const { warnings } = await scene.create('wrong-0', pod('after'))
+  t.equal(await fixture.count('pullpass_environment_problem'), 0)
+  const { warnings } = await fixture.create('wrong-0', pod('after'))
   t.same(warnings, [])
 })
 
@@ -72,8 +72,8 @@ t.test('with the environment down pods are admitted and injected in time', async
 })
 
 t.test('while it is down it is asked seldom, however many namespaces wait', async t => {
-  await Promise.all(names('crowd', 20).map(name => scene.namespace(name)))
-  const refused = async () => (await scene.count('pullpass_namespaces{state="refused"}')) >= 23
+  await Promise.all(names('many', 20).map(name => fixture.namespace(name)))
+  const refused = async () => (await fixture.count('pullpass_namespaces{state="refused"}')) >= 23
   await waitFor(refused, { withinMs: 20_000, what: 'all of them to be refused' })
   const [begun, started] = [await requests(), performance.now()]
   const isAskedAgain = async () => (await requests()) >= begun + 3
@@ -84,13 +84,13 @@ t.test('while it is down it is asked seldom, however many namespaces wait', asyn
 })
 
 t.test('nothing is written while there is no token', async t => {
-  const audit = await scene.controlPlane.audit()
+  const audit = await fixture.controlPlane.audit()
   const written = audit.filter(
     ({ verb, objectRef, requestURI }) =>
       objectRef?.resource === 'secrets' &&
       verb === 'patch' &&
       !requestURI.includes('dryRun') &&
-      /^(down|crowd)-/.test(objectRef.namespace ?? ''),
+      /^(down|many)-/.test(objectRef.namespace ?? ''),
   )
   t.same(written, [])
 })
@@ -98,12 +98,12 @@ t.test('nothing is written while there is no token', async t => {
 t.test('within 10 s of its return all Secrets are there', async t => {
   environment.faults.clear()
   const returned = performance.now()
-  const namespaces = [...names('down', 3), ...names('crowd', 20)]
-  await Promise.all(namespaces.map(name => scene.whenSecret(name)))
+  const namespaces = [...names('down', 3), ...names('many', 20)]
+  await Promise.all(namespaces.map(name => fixture.whenSecret(name)))
   const tookMs = performance.now() - returned
   t.ok(tookMs < 10_000, `it took ${Math.round(tookMs)} ms`)
   t.same(
-    namespaces.map(name => [scene.liveTokens(name).length, scene.mints(name).length]),
+    namespaces.map(name => [fixture.liveTokens(name).length, fixture.mints(name).length]),
     Array(namespaces.length).fill([1, 1]),
   )
   t.equal((await pullpass.readyz()).warnings.length, 0)
@@ -120,9 +120,9 @@ t.test(
     ] as const
     for (const [index, fault] of faults.entries()) {
       environment.faults.set('mint', fault)
-      await scene.namespace(`flaky-${index}`)
-      await scene.whenSecret(`flaky-${index}`, undefined, 30_000)
-      t.equal(scene.liveTokens(`flaky-${index}`).length, 1, fault.fail)
+      await fixture.namespace(`flaky-${index}`)
+      await fixture.whenSecret(`flaky-${index}`, undefined, 30_000)
+      t.equal(fixture.liveTokens(`flaky-${index}`).length, 1, fault.fail)
     }
   },
 )
@@ -130,14 +130,14 @@ t.test(
 t.test('another key while all is well is taken up, and nothing is minted for it', async t => {
   const before = environment.ledger.mints().length
   const key = 'next-Jw5tR8nH3cY6'
-  scene.confide(key)
+  fixture.confide(key)
   environment.user.apiKeys.push(key)
   await pullpass.writeApiKey(key)
   const logins = environment.ledger.logins().length
-  await scene.namespace('after-the-change')
-  await scene.whenSecret('after-the-change')
+  await fixture.namespace('after-the-change')
+  await fixture.whenSecret('after-the-change')
   t.ok(environment.ledger.logins().length <= logins + 1)
   t.equal(environment.ledger.mints().length, before + 1)
 })
 
-closeScene(t, scene)
+testInvariants(t, fixture)

@@ -1,7 +1,7 @@
 import t from 'tap'
 import { waitFor } from '../../sandbox/processes.ts'
 import { startReplicas } from '../../sandbox/replicas.ts'
-import { reachEstate } from './estate.ts'
+import { reachCheckedCluster } from './checked-cluster.ts'
 
 /** UAA locks the account at this many failures within 1200 s (cloudfoundry/uaa oauth-endpoints.xml). */
 const lockOut = 5
@@ -14,19 +14,19 @@ const replicas = await startReplicas({
 })
 t.teardown(replicas.stop)
 const { environment, all } = replicas
-const estate = await reachEstate(t, replicas)
+const cluster = await reachCheckedCluster(t, replicas)
 const failures = () => environment.ledger.logins().filter(({ outcome }) => outcome !== 'granted')
 
 t.test('three replicas with a wrong key, restarted ten times, do not lock the account', async t => {
-  await estate.namespace('shop')
+  await cluster.namespace('shop')
   await waitFor(() => failures().length > 0, { withinMs: 20_000, what: 'the first login' })
   for (let round = 0; round < 10; round++) {
     await Promise.all(all.map(replica => replica.kill()))
     await Promise.all(all.map(replica => replica.restart()))
     const leader = await replicas.whenLed()
-    const isTold = async () =>
+    const isReported = async () =>
       (await leader.pullpass.readyz()).warnings.some(note => note.includes('login was refused'))
-    await waitFor(isTold, { withinMs: 20_000, what: 'the refusal to be told of' })
+    await waitFor(isReported, { withinMs: 20_000, what: 'the refusal to be told of' })
   }
   t.comment(`${failures().length} failed logins in 30 starts after the first`)
   t.ok(failures().length < lockOut, `${failures().length} of ${lockOut} failures that lock`)
@@ -34,6 +34,6 @@ t.test('three replicas with a wrong key, restarted ten times, do not lock the ac
 
 t.test('the right key is tried at once, by whoever leads', async t => {
   await Promise.all(all.map(({ pullpass }) => pullpass.writeApiKey(environment.apiKey)))
-  await estate.whenRight('shop', 20_000)
+  await cluster.whenRight('shop', 20_000)
   t.equal(environment.ledger.liveTokens().length, 1)
 })

@@ -35,7 +35,7 @@ export interface Sessions {
 }
 
 /** UAA's tokens: JWTs, signed with a key of its own (claims: UaaTokenServices.java, 4.8.0). */
-export function createSessions(parts: {
+export function createSessions(dependencies: {
   issuer: string
   settings: Settings
   secrets: SecretBook
@@ -48,12 +48,15 @@ export function createSessions(parts: {
   const refreshTokens = new Set<string>()
   const sign = (claims: Claims) => {
     const token = signHs256(claims, key, header)
-    parts.secrets.addJwt(token)
+    dependencies.secrets.addJwt(token)
     return token
   }
   const refreshTokenFor = (user: User, jti: string, now: number) => {
-    const life = { iat: seconds(now), exp: seconds(now) + parts.settings.refreshTokenSeconds }
-    const token = sign(refreshClaims(user, `${jti}-r`, { ...life, iss: parts.issuer }))
+    const life = {
+      iat: seconds(now),
+      exp: seconds(now) + dependencies.settings.refreshTokenSeconds,
+    }
+    const token = sign(refreshClaims(user, `${jti}-r`, { ...life, iss: dependencies.issuer }))
     refreshTokens.add(token)
     return token
   }
@@ -61,24 +64,27 @@ export function createSessions(parts: {
     open: (user, now, wish) => {
       const jti = randomUUID().replaceAll('-', '')
       const scope = wish.scope || userScopes
-      const life = { iat: seconds(now), exp: seconds(now) + parts.settings.accessTokenSeconds }
-      const access = sign(accessClaims(user, jti, { scope, ...life, iss: parts.issuer }))
+      const life = {
+        iat: seconds(now),
+        exp: seconds(now) + dependencies.settings.accessTokenSeconds,
+      }
+      const access = sign(accessClaims(user, jti, { scope, ...life, iss: dependencies.issuer }))
       accessTokens.push(jti)
       return {
         access_token: access,
         token_type: 'bearer',
         refresh_token: wish.refreshToken ?? refreshTokenFor(user, jti, now),
-        expires_in: parts.settings.accessTokenSeconds,
+        expires_in: dependencies.settings.accessTokenSeconds,
         scope,
         jti,
       }
     },
     refresh: (token, now) => {
       const claims = verifyHs256(token, key)
-      const user = parts.directory.userById(claims?.user_id)
+      const user = dependencies.directory.userById(claims?.user_id)
       const refused = refusal(token, { claims, user, known: refreshTokens.has(token), now })
       if (refused || !user) return { refused: refused ?? `Invalid refresh token: ${token}` }
-      if (!parts.settings.rotateRefreshTokens) return { user, refreshToken: token }
+      if (!dependencies.settings.rotateRefreshTokens) return { user, refreshToken: token }
       refreshTokens.delete(token)
       return { user, refreshToken: undefined }
     },

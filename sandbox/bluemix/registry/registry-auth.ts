@@ -41,17 +41,21 @@ const formNames = [
  */
 export function createRegistryAuth(
   world: World,
-  parts: { tokens: RegistryTokens; signer: { key: string; cert: string } },
+  dependencies: { tokens: RegistryTokens; signer: { key: string; cert: string } },
 ): Handler {
   return received => {
+    const { realmMethods, realmOtherStatus } = world.settings
+    if (!realmMethods.some(method => method === received.method)) {
+      return json(realmOtherStatus, { errors: [{ code: 'UNSUPPORTED', message: 'not supported' }] })
+    }
     const request = received.method === 'POST' ? readForm(received) : readQuery(received)
     if (typeof request === 'string') return malformed(request)
     const access = parseScopes(request.scopes)
     if (!access) return malformed('invalid scope')
-    const holder = identify(world, parts.tokens, { received, ...request })
+    const holder = identify(world, dependencies.tokens, { received, ...request })
     if (!holder) return unauthorized(world)
     world.secrets.add(request.password)
-    const token = sign(world, parts.signer, { ...holder, access: grantable(access, holder) })
+    const token = sign(world, dependencies.signer, { ...holder, access: grantable(access, holder) })
     const issuedAt = new Date().toISOString()
     return json(200, { token, access_token: token, expires_in: bearerSeconds, issued_at: issuedAt })
   }

@@ -1,5 +1,5 @@
 import { seconds } from '../clock.ts'
-import { rateLimitExceeded } from '../cloud-controller/cloud-error.ts'
+import { rateLimitExceeded, refuse, uaaUnavailable } from '../cloud-controller/cloud-error.ts'
 import type { Failure } from '../faults.ts'
 import type { Hosts } from '../world.ts'
 import { type Answer, html, type Received, text } from './exchange.ts'
@@ -13,7 +13,10 @@ export function failureAnswer(
   switch (failure) {
     case 'reset':
     case 'truncated':
+    case 'cut':
       return undefined
+    case 'uaa_unavailable':
+      return refuse(received.path.startsWith('/v3'), uaaUnavailable)
     case 'rate_limited':
       return rateLimited(received, hosts)
     case 'unavailable':

@@ -3,10 +3,10 @@ import type { IncomingMessage, ServerResponse } from 'node:http'
 import { createServer } from 'node:https'
 import type { AddressInfo } from 'node:net'
 import { setTimeout as delay } from 'node:timers/promises'
-import type { Faults } from '../faults.ts'
+import type { Failure, Faults } from '../faults.ts'
 import type { Hooks, RequestEvent } from '../hooks.ts'
 import type { World } from '../world.ts'
-import { addressOf, bodyLimit, newEvent, readBody, receive } from './arrival.ts'
+import { addressOf, bodyLimit, newEvent, organizationOf, readBody, receive } from './arrival.ts'
 import { type Answer, type Handler, type Received, text } from './exchange.ts'
 import { failureAnswer } from './failures.ts'
 import { findRoute, type Handlers } from './routes.ts'
@@ -74,18 +74,18 @@ async function serve(door: Door, connection: Connection): Promise<void> {
   const entry = door.world.ledger.request({ ...event, at: door.world.clock.now() })
   if (route?.operation === 'login') response.once('close', door.world.ledger.enterLogin())
   const body = route?.operation === 'registry' ? '' : await readBody(request)
-  const told = await door.hooks.tell('beforeRequest', event)
+  const verdictBefore = await door.hooks.emit('beforeRequest', event)
   const received = receive(request, {
     url,
     event,
     body,
-    fault: door.faults.draw(event.operation),
+    fault: door.faults.draw(event.operation, organizationOf(request, door.world)),
     clock: door.world.clock.now(),
   })
-  if (told === 'drop' || received.fault.down) return reset(door, request)
+  if (verdictBefore === 'drop' || received.fault.down) return reset(door, request)
   await pause(received.fault.latencyMs, connection)
   const { done, answer } = await work(door, received, route && door.handlers[route.handler])
-  const verdict = done && (await tellDone(door, { ...event, status: done.status }, received))
+  const verdict = done && (await emitDone(door, { ...event, status: done.status }, received))
   await pause(received.fault.answerLatencyMs, connection)
   if (verdict === 'drop' || !answer) return reset(door, request)
   entry.status = answer.status
@@ -103,7 +103,9 @@ function reply(
 ): Promise<void> {
   const pretty = fault.prettyPrint ?? world.settings.prettyPrint
   const write = fault.fail === 'truncated' ? sendHalf : send
-  return write(response, answer, { pretty, date: new Date(now) })
+  const { paddingBytes = 0, pauses } = fault
+  const isCut = fault.fail === 'cut'
+  return write(response, answer, { pretty, paddingBytes, pauses, isCut, date: new Date(now) })
 }
 
 /**
@@ -116,11 +118,16 @@ async function work(
   handle: Handler | undefined,
 ): Promise<{ done?: Answer; answer: Answer | undefined }> {
   const { fail, when } = received.fault
-  const fails = fail !== undefined && fail !== 'truncated'
+  const fails = fail !== undefined && !isOfBody(fail)
   const failed = fails ? failureAnswer(fail, received, door.world.hosts) : undefined
   if (fails && when !== 'after') return { answer: failed }
   const done = await handled(received, handle)
   return { done, answer: fails ? failed : done }
+}
+
+/** The work is done, and only the body of the answer is damaged. */
+function isOfBody(fail: Failure): boolean {
+  return fail === 'truncated' || fail === 'cut'
 }
 
 function handled(received: Received, handle: Handler | undefined): Answer | Promise<Answer> {
@@ -128,10 +135,10 @@ function handled(received: Received, handle: Handler | undefined): Answer | Prom
   return handle ? handle(received) : text(404, '404 page not found\n')
 }
 
-async function tellDone(door: Door, event: RequestEvent, { operation }: Received) {
+async function emitDone(door: Door, event: RequestEvent, { operation }: Received) {
   const succeeded = operation && event.status !== undefined && event.status < 300
-  const first = succeeded ? await door.hooks.tell(operation, event) : undefined
-  return (await door.hooks.tell('afterRequest', event)) ?? first
+  const first = succeeded ? await door.hooks.emit(operation, event) : undefined
+  return (await door.hooks.emit('afterRequest', event)) ?? first
 }
 
 function reset(door: Door, request: IncomingMessage): void {

@@ -13,10 +13,13 @@ export function restarts(policy: 'Always' | 'OnFailure' | 'Never', exitCode: num
  */
 export function outcome({ code, signal }: Ending, program: RunningProcess, container: V1Container) {
   const exitCode = code ?? 128 + (signal ? constants.signals[signal] : 0)
-  const tells = container.terminationMessagePolicy === 'FallbackToLogsOnError' && exitCode !== 0
+  const withMessage =
+    container.terminationMessagePolicy === 'FallbackToLogsOnError' && exitCode !== 0
   return {
     exitCode,
     reason: exitCode === 0 ? 'Completed' : 'Error',
-    ...(tells && { message: program.output().split('\n').slice(-80).join('\n').slice(-2048) }),
+    ...(withMessage && {
+      message: program.output().split('\n').slice(-80).join('\n').slice(-2048),
+    }),
   }
 }

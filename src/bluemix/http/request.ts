@@ -16,9 +16,14 @@ export interface Ask {
   form?: Record<string, string>
   /** Everything in headers and form that must never be seen again. */
   sent: readonly string[]
-  /** Default 1 MiB. */
-  maxBytes?: number
+  /**
+   * Receives the body of a 2xx answer as it arrives, of any length, for as long as it returns true;
+   * the time limit is on silence then. Absent: the body is read whole, up to 1 MiB.
+   */
+  body?: (chunk: Uint8Array) => boolean
 }
+
+const mostBytes = 1024 * 1024
 
 /** Resolves with any HTTP answer; rejects with a TokenError where there was none. */
 export type Request = (ask: Ask, signal: AbortSignal) => Promise<Answer>
@@ -46,10 +51,11 @@ export function createRequest(options: {
     const dispatcher = await connections.current()
     if (!mayLogIn()) throw aborted()
     const left = AbortSignal.any([signal, options.closing])
-    const timeout = AbortSignal.timeout(options.timeoutMs)
+    // The connections have the same limit on silence.
+    const limits = ask.body === undefined ? [AbortSignal.timeout(options.timeoutMs)] : []
     const end = observe(ask.operation)
     try {
-      const answer = await exchange(dispatcher, ask, AbortSignal.any([left, timeout]))
+      const answer = await exchange(dispatcher, ask, AbortSignal.any([left, ...limits]))
       end(String(answer.status))
       options.logger.debug({ operation: ask.operation, status: answer.status }, 'asked')
       return answer
@@ -91,16 +97,21 @@ async function exchange(dispatcher: Dispatcher, ask: Ask, signal: AbortSignal): 
     body: form ?? null,
     signal,
   })
-  const json = parse(await readBounded(body, ask.maxBytes ?? 1024 * 1024))
+  const isStreamed = ask.body !== undefined && statusCode < 300
+  const json = isStreamed ? await passOn(body, ask.body) : parse(await readBounded(body))
   return { origin: url.origin, status: statusCode, headers, json, sent: ask.sent }
 }
 
-async function readBounded(body: AsyncIterable<Buffer>, maxBytes: number): Promise<string> {
+async function passOn(body: AsyncIterable<Buffer>, receive: Ask['body']): Promise<undefined> {
+  for await (const chunk of body) if (!receive?.(chunk)) return
+}
+
+async function readBounded(body: AsyncIterable<Buffer>): Promise<string> {
   const chunks: Buffer[] = []
   let bytes = 0
   for await (const chunk of body) {
     bytes += chunk.length
-    if (bytes > maxBytes) throw new RangeError('answer too large')
+    if (bytes > mostBytes) throw new RangeError('answer too large')
     chunks.push(chunk)
   }
   return Buffer.concat(chunks).toString()

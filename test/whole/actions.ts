@@ -1,10 +1,10 @@
 import { waitFor } from '../../sandbox/processes.ts'
-import type { Estate } from './estate.ts'
+import type { CheckedCluster } from './checked-cluster.ts'
 
 /** Something that pullpass does for a namespace, step by step. */
-export interface Deed {
+export interface Action {
   name: string
-  /** Brings the namespace to where the deed can begin. */
+  /** Brings the namespace to where the action can begin. */
   prepare(namespace: string): Promise<void>
   /** Called when a leader is there, right before the beginning. */
   ready?(): Promise<void>
@@ -14,8 +14,8 @@ export interface Deed {
   whenDone(namespace: string): Promise<void>
 }
 
-/** The settings with which nothing but its own beginning makes a deed wait. */
-export const deedSettings = {
+/** The settings with which nothing but its own beginning makes an action wait. */
+export const actionSettings = {
   leader: { leaseSeconds: 3, renewSeconds: 1 },
   controller: {
     concurrency: 64,
@@ -28,33 +28,33 @@ export const deedSettings = {
   kubernetes: { timeoutMs: 120_000 },
 }
 
-export function createDeeds(estate: Estate): Deed[] {
+export function createActions(cluster: CheckedCluster): Action[] {
   const holding = async (namespace: string) => {
-    await estate.namespace(namespace)
-    await estate.whenRight(namespace)
+    await cluster.namespace(namespace)
+    await cluster.whenRight(namespace)
   }
   return [
     {
       name: 'mint',
       prepare: async () => {},
-      begin: estate.namespace,
-      whenDone: estate.whenRight,
+      begin: cluster.namespace,
+      whenDone: cluster.whenRight,
     },
-    rotation(estate, holding),
-    deletion(estate, holding),
+    rotation(cluster, holding),
+    deletion(cluster, holding),
     {
       name: 'revoke: namespace un-labelled',
       prepare: holding,
-      begin: namespace => estate.label(namespace, null),
-      whenDone: estate.whenNothingIsLeft,
+      begin: namespace => cluster.label(namespace, null),
+      whenDone: cluster.whenNothingIsLeft,
     },
   ]
 }
 
 /** Plays the passing of time: the Secret says that its token is older than it is. */
-function rotation(estate: Estate, prepare: Deed['prepare']): Deed {
+function rotation(cluster: CheckedCluster, prepare: Action['prepare']): Action {
   const former = new Map<string, string | undefined>()
-  const holds = (namespace: string) => estate.liveTokens(namespace)[0]?.id
+  const holds = (namespace: string) => cluster.liveTokens(namespace)[0]?.id
   return {
     name: 'rotate',
     prepare,
@@ -62,22 +62,22 @@ function rotation(estate: Estate, prepare: Deed['prepare']): Deed {
       former.set(namespace, holds(namespace))
       const annotations = { 'pullpass.io/minted-at': '2020-01-01T00:00:00.000Z' }
       const path = `/api/v1/namespaces/${namespace}/secrets/pullpass-registry`
-      await estate.ask('PATCH', path, { metadata: { annotations } })
+      await cluster.ask('PATCH', path, { metadata: { annotations } })
     },
     whenDone: async namespace => {
       await waitFor(() => holds(namespace) !== former.get(namespace), {
         withinMs: 30_000,
         what: `the token of ${namespace} to be another`,
       })
-      await estate.whenRight(namespace)
+      await cluster.whenRight(namespace)
     },
   }
 }
 
 /** The namespace goes on ending until all is over, so that it makes no difference how quick it is. */
-function deletion(estate: Estate, prepare: Deed['prepare']): Deed {
+function deletion(cluster: CheckedCluster, prepare: Action['prepare']): Action {
   const hold = async (namespace: string, finalizers: string[]) => {
-    await estate.ask('PATCH', `/api/v1/namespaces/${namespace}`, { metadata: { finalizers } })
+    await cluster.ask('PATCH', `/api/v1/namespaces/${namespace}`, { metadata: { finalizers } })
   }
   return {
     name: 'revoke: namespace deleted',
@@ -86,10 +86,10 @@ function deletion(estate: Estate, prepare: Deed['prepare']): Deed {
       await hold(namespace, ['example.com/hold'])
     },
     begin: async namespace => {
-      await estate.ask('DELETE', `/api/v1/namespaces/${namespace}`)
+      await cluster.ask('DELETE', `/api/v1/namespaces/${namespace}`)
     },
     whenDone: async namespace => {
-      await estate.whenNothingIsLeft(namespace)
+      await cluster.whenNothingIsLeft(namespace)
       await hold(namespace, [])
     },
   }

@@ -6,7 +6,7 @@ import { reachEnvironment } from '../sandbox/bluemix-caller.ts'
 import { type Cluster, reachCluster } from './cluster.ts'
 
 /** What the environment and the cluster hold of a namespace: its live tokens, and its Secret's. */
-export interface Estate extends Cluster {
+export interface CheckedCluster extends Cluster {
   /** Why the namespace does not have exactly one live token, held by its Secret; undefined: it has. */
   wrong(namespace: string): Promise<string | undefined>
   /** Why something of a namespace that is to have nothing is still there. */
@@ -21,7 +21,7 @@ export interface Estate extends Cluster {
   mints(namespace: string): number
 }
 
-export async function reachEstate(t: Test, replicas: Replicas): Promise<Estate> {
+export async function reachCheckedCluster(t: Test, replicas: Replicas): Promise<CheckedCluster> {
   const { controlPlane, environment } = replicas
   const cluster = reachCluster(controlPlane, () => {})
   t.teardown(() => cluster.close())
@@ -57,7 +57,7 @@ export async function reachEstate(t: Test, replicas: Replicas): Promise<Estate> 
 export async function plantForeign(
   t: Test,
   { environment }: Replicas,
-  estate: Estate,
+  cluster: CheckedCluster,
 ): Promise<() => Promise<string[]>> {
   const { ledger } = environment
   const caller = reachEnvironment(t, environment)
@@ -66,17 +66,17 @@ export async function plantForeign(
     await caller.mint(`?permanent=true&description=${encodeURIComponent(name)}`)
   }
   const planted = ledger.liveTokens()
-  await estate.namespace('foreign', {})
-  await estate.ask('POST', '/api/v1/namespaces/foreign/secrets', {
+  await cluster.namespace('foreign', {})
+  await cluster.ask('POST', '/api/v1/namespaces/foreign/secrets', {
     metadata: { name: 'pullpass-registry' },
     stringData: { mine: 'left alone' },
   })
-  const before = await estate.secret('foreign')
-  await estate.label('foreign', 'enabled')
+  const before = await cluster.secret('foreign')
+  await cluster.label('foreign', 'enabled')
   return async () => {
     const live = new Set(ledger.liveTokens().map(({ id }) => id))
     const lost = planted.filter(({ id }) => !live.has(id))
-    const after = await estate.secret('foreign')
+    const after = await cluster.secret('foreign')
     const touched = after?.metadata?.resourceVersion !== before?.metadata?.resourceVersion
     return [
       ...lost.map(({ description }) => `the token "${description}" was revoked`),

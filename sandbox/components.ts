@@ -1,17 +1,17 @@
 import { makeFolder } from './processes.ts'
 
 /** Something that was started and can be stopped. */
-export interface Part {
+export interface Component {
   stop(): Promise<void>
 }
 
 /** Parts that are started one after the other, and stopped in reverse order. */
-export interface Parts extends Part {
+export interface Components extends Component {
   /**
    * Resolves when the part is started. From then on it is stopped with the others; a part that is
    * started after `stop` is stopped at once, and the call rejects.
    */
-  begun<T extends Part>(part: Promise<T>): Promise<T>
+  begun<T extends Component>(component: Promise<T>): Promise<T>
   /** Makes a temporary folder as one of the parts; resolves with its path. */
   folder(purpose: string): Promise<string>
   /** Stops each part once, also where another one fails to stop; later calls wait for the first. */
@@ -19,22 +19,24 @@ export interface Parts extends Part {
 }
 
 /** Runs `start`. Where it fails, stops the parts that were started until then, and rejects. */
-export async function startParts<T>(start: (parts: Parts) => Promise<T>): Promise<T> {
-  const started: Part[] = []
+export async function startComponents<T>(
+  start: (components: Components) => Promise<T>,
+): Promise<T> {
+  const started: Component[] = []
   let stopping: Promise<void> | undefined
-  const parts: Parts = {
+  const components: Components = {
     async begun(starting) {
-      const part = await starting
+      const component = await starting
       if (stopping !== undefined) {
-        await part.stop()
+        await component.stop()
         throw new Error('stopped before the start was complete')
       }
-      started.push(part)
-      return part
+      started.push(component)
+      return component
     },
     async folder(purpose) {
       const { path, remove } = await makeFolder(purpose)
-      await parts.begun(Promise.resolve({ stop: remove }))
+      await components.begun(Promise.resolve({ stop: remove }))
       return path
     },
     stop() {
@@ -43,9 +45,9 @@ export async function startParts<T>(start: (parts: Parts) => Promise<T>): Promis
     },
   }
   try {
-    return await start(parts)
+    return await start(components)
   } catch (error) {
-    await parts.stop().catch(problem => {
+    await components.stop().catch(problem => {
       throw new AggregateError([error, problem], (error as Error).message)
     })
     throw error
@@ -58,11 +60,11 @@ export async function allStarted<T>(starting: Promise<T>[]): Promise<T[]> {
   return Promise.all(starting)
 }
 
-async function stopAll(parts: Part[]): Promise<void> {
+async function stopAll(components: Component[]): Promise<void> {
   const problems: unknown[] = []
-  for (const part of parts) {
+  for (const component of components) {
     try {
-      await part.stop()
+      await component.stop()
     } catch (error) {
       problems.push(error)
     }

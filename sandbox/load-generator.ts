@@ -4,14 +4,14 @@ import { Agent, fetch } from 'undici'
 import type { ControlPlane } from './control-plane.ts'
 
 /** Creates pods at a constant rate, whether or not earlier ones succeeded. */
-export interface Crowd {
+export interface LoadGenerator {
   /** The results so far, from the audit log of the API server. */
-  count(): Promise<CrowdCount>
+  count(): Promise<LoadResult>
   /** Creates no more pods; resolves when every request has its response. */
   stop(): Promise<void>
 }
 
-export interface CrowdCount {
+export interface LoadResult {
   created: number
   /** One entry for each pod that was refused or that got no response. */
   refused: string[]
@@ -25,12 +25,12 @@ export interface CrowdCount {
  * Creates `perSecond` pods a second in the namespace, at even intervals and without waiting for the
  * responses. No node runs them.
  */
-export function startCrowd(options: {
+export function startLoadGenerator(options: {
   controlPlane: ControlPlane
   namespace: string
   image: string
   perSecond: number
-}): Crowd {
+}): LoadGenerator {
   const { controlPlane, namespace, image, perSecond } = options
   const dispatcher = new Agent({ connect: { ca: controlPlane.ca } })
   const stopping = new AbortController()
@@ -50,7 +50,7 @@ export function startCrowd(options: {
   async function run(): Promise<void> {
     const begun = performance.now()
     for (let index = 0; !stopping.signal.aborted; index++) {
-      const name = `crowd-${index}`
+      const name = `load-${index}`
       answers.push(create(name).catch(error => void unanswered.push(`${name}: ${error}`)))
       const next = begun + ((index + 1) * 1000) / perSecond
       const wait = Math.max(0, next - performance.now())
@@ -85,7 +85,7 @@ export function startCrowd(options: {
   }
 }
 
-const USER_AGENT = 'pullpass-crowd'
+const USER_AGENT = 'pullpass-load-generator'
 
 interface Written {
   name: string
@@ -119,7 +119,7 @@ async function listPods(controlPlane: ControlPlane, namespace: string): Promise<
 
 function isWithoutReference({ metadata, spec }: V1Pod): boolean {
   return (
-    metadata?.name?.startsWith('crowd-') === true &&
+    metadata?.name?.startsWith('load-') === true &&
     !spec?.imagePullSecrets?.some(({ name }) => name === 'pullpass-registry')
   )
 }

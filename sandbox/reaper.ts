@@ -2,20 +2,20 @@ import { spawn } from 'node:child_process'
 import type { Writable } from 'node:stream'
 import { fileURLToPath } from 'node:url'
 
-let janitor: Writable | undefined
+let reaper: Writable | undefined
 
 /**
- * Sends a line to the janitor of this process; janitor.sh describes the lines. If this process ends
- * without cleaning up, the janitor ends its programs and removes its folders. There is one janitor
+ * Sends a line to the reaper of this process; reaper.sh describes the lines. If this process ends
+ * without cleaning up, the reaper ends its programs and removes its folders. There is one reaper
  * for each process. Its input is closed when the process ends; no other signal is needed.
  */
-export function tellJanitor(line: string): void {
-  janitor ??= startJanitor()
-  janitor.write(`${line}\n`)
+export function notifyReaper(line: string): void {
+  reaper ??= startReaper()
+  reaper.write(`${line}\n`)
 }
 
-function startJanitor(): Writable {
-  const script = fileURLToPath(new URL('janitor.sh', import.meta.url))
+function startReaper(): Writable {
+  const script = fileURLToPath(new URL('reaper.sh', import.meta.url))
   const child = spawn('/bin/sh', [script], {
     stdio: ['pipe', 'ignore', 'ignore'],
     // Its own session, so that Ctrl-C does not reach it.

@@ -7,8 +7,8 @@ import type { Sandbox } from '../sandbox.ts'
 import { say, showProgress } from './progress.ts'
 
 /** The steps of the demo; each prints what it does and the result. */
-export interface Scene {
-  chapter(title: string): void
+export interface Steps {
+  heading(title: string): void
   /** Prints the sentence. If it does not hold, the demo fails. */
   expect(holds: boolean, sentence: string): void
   /** Prints the command line, runs it, prints and returns its output. */
@@ -25,17 +25,17 @@ export interface Scene {
   references(namespace: string, count: number): Promise<Map<string, number>>
 }
 
-export function createScene(
+export function createSteps(
   image: string,
   { controlPlane, environment }: Pick<Sandbox, 'controlPlane' | 'environment'>,
-): Scene {
+): Steps {
   const quietly = async (command: string) => {
     const { code, stdout, stderr } = await controlPlane.kubectl(...command.split(' '))
     if (code !== 0) throw new Error(`kubectl ${command}: ${stderr}`)
     return (stderr + stdout).trim()
   }
   return {
-    chapter: title => console.log(`\n${styleText('bold', title)}`),
+    heading: title => console.log(`\n${styleText('bold', title)}`),
     expect,
     command,
     kubectl: words => command(`kubectl ${words}`, () => quietly(words)),

@@ -10,13 +10,15 @@ import { pod } from './pods.ts'
 import { secretRequests, unusualRequests } from './request-pattern.ts'
 import { reachWebhook, type Webhook } from './webhook.ts'
 
-type Stage = Omit<Sandbox, 'registry'>
+type StartedSandbox = Omit<Sandbox, 'registry'>
 
 /** A running sandbox, what can be done in it, and an ear for all that is said. */
-export interface Scene extends Cluster, Pick<Stage, 'pullpass' | 'environment' | 'controlPlane'> {
+export interface Fixture
+  extends Cluster,
+    Pick<StartedSandbox, 'pullpass' | 'environment' | 'controlPlane'> {
   webhook: Webhook
   /** As the administrator; objects are given as a file where it says `-f FILE`. */
-  kubectl(command: string, object?: unknown): ReturnType<Stage['controlPlane']['kubectl']>
+  kubectl(command: string, object?: unknown): ReturnType<StartedSandbox['controlPlane']['kubectl']>
   /** One series of /metrics, or the sum of all of a name. */
   count(series: string): Promise<number>
   /** The tokens of a namespace: all that were minted, and those that let someone in now. */
@@ -30,10 +32,10 @@ export interface Scene extends Cluster, Pick<Stage, 'pullpass' | 'environment' |
 }
 
 /** Ends the sandbox with the test. Resolves when the API server sends pods to pullpass. */
-export async function startScene(t: Test, starting: Promise<Stage>): Promise<Scene> {
+export async function startFixture(t: Test, starting: Promise<StartedSandbox>): Promise<Fixture> {
   const { environment, controlPlane, pullpass, stop } = await starting
   t.teardown(stop)
-  const folder = await makeFolder('scene')
+  const folder = await makeFolder('fixture')
   const heard: string[] = []
   const confided: string[] = []
   const hear = (text: string) => void heard.push(text)
@@ -77,14 +79,14 @@ export async function startScene(t: Test, starting: Promise<Stage>): Promise<Sce
   }
 }
 
-/** What holds at the end of every story, whatever happened in it. */
-export function closeScene(t: Test, scene: Scene, foreign: string[] = []): void {
+/** What holds at the end of each of these tests. */
+export function testInvariants(t: Test, fixture: Fixture, foreign: string[] = []): void {
   t.test('no secret that the environment ever issued shows up anywhere but in Secrets', async t => {
-    t.ok(scene.environment.issued().length > 3, 'there were secrets to look for')
-    t.same(await scene.leaks(), [])
+    t.ok(fixture.environment.issued().length > 3, 'there were secrets to look for')
+    t.same(await fixture.leaks(), [])
   })
   t.test('Secrets were asked for by their one name, and written as they should be', async t => {
-    const audit = await scene.controlPlane.audit()
+    const audit = await fixture.controlPlane.audit()
     const verbs = new Set(secretRequests(audit).map(({ verb }) => verb))
     t.ok(['list', 'watch', 'patch'].every(verb => verbs.has(verb)))
     t.same(
@@ -93,8 +95,8 @@ export function closeScene(t: Test, scene: Scene, foreign: string[] = []): void 
     )
   })
   t.test('nothing happened that has no explanation', async t => {
-    t.same(scene.pullpass.lines('an internal error, see the log'), [])
-    t.same(scene.pullpass.lines('a failure that nobody waited for'), [])
+    t.same(fixture.pullpass.lines('an internal error, see the log'), [])
+    t.same(fixture.pullpass.lines('a failure that nobody waited for'), [])
   })
 }
 
@@ -108,7 +110,7 @@ async function whenPodsAreSent(cluster: Cluster): Promise<void> {
   await waitFor(isSent, { withinMs: 20_000, what: 'pods to be sent to pullpass' })
 }
 
-async function visibleObjects(controlPlane: Stage['controlPlane']): Promise<string> {
+async function visibleObjects(controlPlane: StartedSandbox['controlPlane']): Promise<string> {
   const kinds = 'events,pods,namespaces,serviceaccounts,leases,mutatingwebhookconfigurations'
   return (await controlPlane.kubectl('get', kinds, '--all-namespaces', '-o', 'json')).stdout
 }

@@ -1,0 +1,121 @@
+import { stringify } from 'yaml'
+import type { HelmSandbox, Values } from '../helm.ts'
+import { type LoadGenerator, startLoadGenerator } from '../load-generator.ts'
+import { obstacleToExec } from '../node/exec.ts'
+import { say, showProgress } from './progress.ts'
+import { image, runScenario } from './scenario.ts'
+import type { Steps } from './steps.ts'
+
+interface ChartDemo {
+  steps: Steps
+  sandbox: HelmSandbox
+}
+
+/** The same demo with the chart, from its installation to its removal. */
+export async function runChartScenario(demo: ChartDemo, keep: boolean): Promise<void> {
+  const { steps, sandbox } = demo
+  await install(demo)
+  await runScenario(steps)
+  await test(demo)
+  steps.heading('From now on, ten pods a second are created in a labelled namespace')
+  await steps.kubectl('create namespace busy')
+  await steps.kubectl('label namespace busy pullpass.io/inject=enabled')
+  const { controlPlane } = sandbox
+  const load = startLoadGenerator({ controlPlane, namespace: 'busy', image, perSecond: 10 })
+  try {
+    await upgrade(demo, load)
+    await takeBack(demo)
+    if (!keep) await uninstall(demo, load)
+  } finally {
+    await load.stop()
+  }
+}
+
+async function install({ steps, sandbox }: ChartDemo): Promise<void> {
+  steps.heading('The chart is installed')
+  const values = sandbox.values()
+  await steps.command('cat values.yaml', async () => stringify(abridged(values)).trimEnd())
+  await helm({ steps, sandbox }, 'install pullpass charts/pullpass --wait', values)
+  await steps.kubectl('get pods -n pullpass')
+  const ready = await steps.kubectl(
+    'get deployment pullpass -n pullpass -o jsonpath={.status.readyReplicas}',
+  )
+  steps.expect(ready === '2', 'two replicas are ready')
+}
+
+async function test({ steps, sandbox }: ChartDemo): Promise<void> {
+  steps.heading('helm test asks for a pod with dryRun, on the real path')
+  const said = await helm({ steps, sandbox }, 'test pullpass')
+  steps.expect(said.includes('names pullpass-registry'), 'the pod has the reference')
+}
+
+async function upgrade({ steps, sandbox }: ChartDemo, load: LoadGenerator): Promise<void> {
+  steps.heading('A setting is changed: both replicas are replaced')
+  const before = await sandbox.pods()
+  const change = '--reuse-values --set controller.concurrency=8 --wait'
+  await helm({ steps, sandbox }, `upgrade pullpass charts/pullpass ${change}`)
+  const after = (await sandbox.pods()).map(({ metadata }) => metadata?.name)
+  const replaced = before.every(({ metadata }) => !after.includes(metadata?.name))
+  steps.expect(replaced, `${after.join(' and ')} are new`)
+  const { created, refused, withoutReference } = await load.count()
+  steps.expect(refused.length === 0, `none of ${created} pods was refused`)
+  steps.expect(withoutReference.length === 0, 'and each one names the Secret')
+}
+
+async function takeBack({ steps, sandbox }: ChartDemo): Promise<void> {
+  const { environment } = sandbox
+  steps.heading('A namespace loses its label, and its token and Secret are removed at once')
+  const obstacle = obstacleToExec()
+  if (obstacle !== undefined) return say(`skipped: ${obstacle}`)
+  await steps.kubectl('label namespace elsewhere pullpass.io/inject-')
+  const cleanUp = 'node /app/pullpass.mjs clean-up --config /etc/pullpass/config/config.yaml'
+  const said = await steps.kubectl(`exec -n pullpass deploy/pullpass -- ${cleanUp}`)
+  steps.expect(said.includes('elsewhere: token revoked, Secret deleted'), 'it is done')
+  const live = environment.ledger.liveTokens().filter(({ description }) => {
+    return description.endsWith('/elsewhere')
+  })
+  steps.expect(live.length === 0, 'the environment has no token for it any more')
+}
+
+async function uninstall({ steps, sandbox }: ChartDemo, load: LoadGenerator): Promise<void> {
+  steps.heading('The release is uninstalled')
+  await helm({ steps, sandbox }, 'uninstall pullpass --wait')
+  await steps.kubectl('wait pods -n pullpass --all --for=delete --timeout=60s')
+  await showProgress('stopping the pods', load.stop)
+  const { created, refused } = await load.count()
+  steps.expect(refused.length === 0, `none of ${created} pods was refused until the end`)
+  const left = await steps.kubectl(`get ${KINDS} -A -l app.kubernetes.io/instance=pullpass -o name`)
+  steps.expect(left === '', 'nothing that Helm installed is left')
+  const kept = await steps.kubectl('get secrets,leases -n pullpass -o name')
+  steps.expect(kept === KEPT, 'its namespace keeps the CA, the Lease and your credentials')
+  const secrets = await steps.kubectl('get secrets -A -l app.kubernetes.io/managed-by=pullpass')
+  const stay = ['shop', 'busy'].every(name => secrets.includes(`${name} `))
+  steps.expect(stay, 'and labelled namespaces keep their Secrets: their pods can still pull')
+}
+
+const KINDS = [
+  ...['deployments,replicasets,pods,services,configmaps,secrets,serviceaccounts,jobs,roles'],
+  ...['rolebindings,clusterroles,clusterrolebindings,mutatingwebhookconfigurations'],
+].join(',')
+const KEPT = ['secret/bluemix', 'secret/pullpass-ca', 'lease.coordination.k8s.io/pullpass'].join(
+  '\n',
+)
+
+async function helm(
+  { steps, sandbox }: ChartDemo,
+  command: string,
+  values?: Values,
+): Promise<string> {
+  const line = `helm ${command} --namespace pullpass${values ? ' --values - < values.yaml' : ''}`
+  return steps.command(line, async () => {
+    const { code, stdout, stderr } = await sandbox.helm(command.split(' '), values)
+    if (code !== 0) throw new Error(`helm ${command}: ${stderr}`)
+    return (stderr + stdout).trim()
+  })
+}
+
+/** Certificates are long and not readable. */
+function abridged(values: Values): Values {
+  const ca = values.environmentCa as { pem: string }
+  return { ...values, environmentCa: { pem: `${ca.pem.slice(0, 60).replaceAll('\n', ' ')}...` } }
+}
