@@ -174,7 +174,8 @@ async function runOne(loop: Loop, namespace: string): Promise<void> {
   const { signal } = term.controller
   try {
     const outcome = await reconcile.run(namespace, signal)
-    if (outcome !== 'waiting') failures.clear(namespace)
+    // Also while it waits: a failure without a next try would hold it back for ever.
+    failures.clear(namespace)
     if (outcome !== 'acted') return
     failures.environmentAnswers()
     lookAt(loop, namespace)

@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises'
 import type { Logger } from 'pino'
 import { Gauge, type Registry } from 'prom-client'
 import { framesOf } from '../failure.ts'
@@ -82,6 +83,7 @@ interface State {
 }
 
 const renewAfterMs = 12 * 3_600_000
+const againMs = 3000
 
 /**
  * Leaves a mark of each leader in every organization in use: a token that expires, stored nowhere,
@@ -139,16 +141,29 @@ async function look(organization: string, term: Term, state: State): Promise<voi
   for (const each of term.organizations.keys())
     if (!inUse.has(each)) term.organizations.delete(each)
   if (!inUse.has(organization)) return
-  const ours = await oursAmong(inventory.organization(organization).marks(), state.nonces)
+  const marks = () => inventory.organization(organization).marks()
+  const ours = await insist(() => oursAmong(marks(), state.nonces), term.signal)
   const standing = term.organizations.get(organization) ?? newStanding()
   const { lists, listedAt } = inventory.organization(organization)
   if (lists <= standing.list || listedAt === undefined) return
   term.organizations.set(organization, standing)
   standing.list = lists
   standing.listedAt = listedAt.getTime()
-  judge(standing, inventory.organization(organization).marks(), ours)
+  judge(standing, marks(), ours)
   logAlarm(organization, standing, state)
-  await keepMark(organization, standing, term, state)
+  await insist(() => keepMark(organization, standing, term, state), term.signal)
+}
+
+/** The other side waits for a mark of ours: a failure of the API server must not cost a whole list. */
+async function insist<T>(work: () => Promise<T>, signal: AbortSignal): Promise<T> {
+  for (let left = 4; ; left--) {
+    try {
+      return await work()
+    } catch (error) {
+      if (left === 0 || signal.aborted || !(error instanceof KubernetesError)) throw error
+      await sleep(againMs, undefined, { signal, ref: false })
+    }
+  }
 }
 
 /** A nonce that is not known may have been written to the Lease since. */

@@ -1,0 +1,331 @@
+import type { V1Namespace, V1Secret } from '@kubernetes/client-node'
+import { KubernetesError } from '../../../src/kubernetes/client.ts'
+import type { PullSecretIndex } from '../../../src/pull-secret/cache.ts'
+import {
+  type PullSecretRules,
+  readCredential,
+  readPullSecret,
+} from '../../../src/pull-secret/pull-secret.ts'
+import type { SecretStore } from '../../../src/pull-secret/store.ts'
+import type { Owner, VirtualTime } from './virtual-time.ts'
+
+export const registryHost = 'registry.d.example.com'
+const optIn = 'pullpass.io/inject'
+
+export interface ApiFaults {
+  /** The request fails and changes nothing; or it is carried out, and the answer is lost. */
+  fails: number
+  lost: number
+  watchLagMs: number
+}
+
+/** A process that cannot reach the Lease does not lead: the part of the faults that concerns it. */
+const leaseFails = 0.2
+
+export const noApiFaults: ApiFaults = { fails: 0, lost: 0, watchLagMs: 0 }
+
+type Stored = V1Secret & { metadata: { name: string; namespace: string; resourceVersion: string } }
+type StoredNamespace = V1Namespace & { metadata: { name: string; uid: string } }
+
+type Change =
+  | { kind: 'namespace'; object: V1Namespace; gone: boolean }
+  | { kind: 'secret'; object: V1Secret; gone: boolean }
+
+/** What etcd holds; objects are never changed in place, so that a copy is a snapshot. */
+export interface Snapshot {
+  namespaces: Map<string, StoredNamespace>
+  secrets: Map<string, Stored>
+  notes: Map<string, string>
+  /** Secrets whose data pullpass wrote last. */
+  managed: Set<string>
+}
+
+export interface ModelCluster {
+  name: string
+  faults: ApiFaults
+  state: Snapshot
+  /** Since when a namespace has been opted in and its Secret has held its present token. */
+  heldSince(namespace: string, secretName: string): number
+  /** As people and other tools do it. */
+  putNamespace(name: string, labels: Record<string, string>, organization?: string): void
+  deleteNamespace(name: string): void
+  putSecret(namespace: string, secret: V1Secret): void
+  deleteSecret(namespace: string, name: string): void
+  snapshot(): Snapshot
+  /** Versions go back; whoever watches has to start anew. */
+  restore(snapshot: Snapshot): void
+  store(rules: PullSecretRules, onRemove: (namespace: string) => void): SecretStore
+  /** Fills the index, then keeps it up to date until the owner ends. */
+  watch(index: PullSecretIndex, secretName: string, owner: Owner): void
+  note(annotation: string): { read(): Promise<string | undefined>; write(text: string): Promise<void> }
+}
+
+export function createModelCluster(
+  name: string,
+  time: VirtualTime,
+  random: () => number,
+  start: Snapshot = { namespaces: new Map(), secrets: new Map(), notes: new Map(), managed: new Set() },
+): ModelCluster {
+  let version = Math.max(1000, ...[...start.namespaces.values(), ...start.secrets.values()].map(versionOf))
+  let watchers: ((change: Change) => void)[] = []
+  const since = new Map<string, { held: string; at: number }>()
+  const notify = (change: Change) => {
+    for (const watcher of watchers) watcher(change)
+  }
+  const cluster: ModelCluster = {
+    name,
+    faults: noApiFaults,
+    state: start,
+    heldSince: (namespace, secretName) => {
+      const held = heldIn(cluster.state, namespace, secretName)
+      const known = since.get(`${namespace}/${secretName}`)
+      return held === undefined || known?.held !== held ? time.now() : known.at
+    },
+    putNamespace: (name, labels, organization) => {
+      const uid = cluster.state.namespaces.get(name)?.metadata.uid ?? `uid-${++version}`
+      const annotations = organization && { 'pullpass.io/organization': organization }
+      setNamespace({
+        metadata: { name, uid, labels, annotations: annotations || {}, resourceVersion: `${++version}` },
+      })
+    },
+    deleteNamespace: name => {
+      const found = cluster.state.namespaces.get(name)
+      if (found === undefined || found.metadata.deletionTimestamp !== undefined) return
+      const { uid } = found.metadata
+      const deletionTimestamp = new Date(time.now())
+      setNamespace({
+        metadata: { ...found.metadata, deletionTimestamp, resourceVersion: `${++version}` },
+      })
+      const isSame = () => cluster.state.namespaces.get(name)?.metadata.uid === uid
+      time.after(500 + random() * 3000, () => {
+        if (!isSame()) return
+        for (const secret of [...cluster.state.secrets.values()]) {
+          if (secret.metadata.namespace === name) cluster.deleteSecret(name, secret.metadata.name)
+        }
+      })
+      time.after(4000 + random() * 4000, () => {
+        if (!isSame()) return
+        const object = cluster.state.namespaces.get(name) as StoredNamespace
+        cluster.state.namespaces.delete(name)
+        const metadata = { ...object.metadata, resourceVersion: `${++version}` }
+        remember()
+        notify({ kind: 'namespace', object: { ...object, metadata }, gone: true })
+      })
+    },
+    putSecret: (namespace, secret) => {
+      if (isEnding(namespace)) return
+      write(namespace, secret, false)
+    },
+    deleteSecret: (namespace, name) => {
+      const found = cluster.state.secrets.get(`${namespace}/${name}`)
+      if (found === undefined) return
+      cluster.state.secrets.delete(`${namespace}/${name}`)
+      const metadata = { ...found.metadata, resourceVersion: `${++version}` }
+      remember()
+      notify({ kind: 'secret', object: { ...found, metadata }, gone: true })
+    },
+    snapshot: () => copyOf(cluster.state),
+    restore: snapshot => {
+      watchers = []
+      cluster.state = copyOf(snapshot)
+      remember()
+    },
+    store: (rules, onRemove) => createStore(rules, onRemove),
+    watch: (index, secretName, owner) => {
+      const { namespaces, secrets } = cluster.state
+      const namespaceRows = index.namespaces.replace()
+      for (const each of namespaces.values()) if (isLabelled(each)) namespaceRows.add(each)
+      namespaceRows.complete(`${version}`, true)
+      const secretRows = index.secrets.replace()
+      for (const each of secrets.values()) {
+        if (each.metadata.name === secretName) secretRows.add(each)
+      }
+      secretRows.complete(`${version}`, true)
+      let last = time.now()
+      watchers.push(change => {
+        if (change.kind === 'secret' && change.object.metadata?.name !== secretName) return
+        last = Math.max(last, time.now() + cluster.faults.watchLagMs + 1 + random() * 30)
+        time.after(last - time.now(), () => deliver(change, index), owner)
+      })
+    },
+    note: annotation => ({
+      read: () => call(() => cluster.state.notes.get(annotation), leaseFails),
+      write: text => call(() => void cluster.state.notes.set(annotation, text), leaseFails),
+    }),
+  }
+
+  function setNamespace(object: StoredNamespace): void {
+    cluster.state.namespaces.set(object.metadata.name, object)
+    remember()
+    notify({ kind: 'namespace', object, gone: false })
+  }
+
+  function isEnding(namespace: string): boolean {
+    const found = cluster.state.namespaces.get(namespace)
+    return found === undefined || found.metadata.deletionTimestamp !== undefined
+  }
+
+  function write(namespace: string, secret: V1Secret, byPullpass: boolean): V1Secret {
+    const key = `${namespace}/${secret.metadata?.name}`
+    const before = cluster.state.secrets.get(key)
+    const uid = before?.metadata.uid ?? `uid-${version + 1}`
+    const metadata = {
+      ...secret.metadata,
+      name: secret.metadata?.name ?? '',
+      namespace,
+      uid,
+      resourceVersion: `${++version}`,
+    }
+    const stored: Stored = { ...secret, metadata }
+    cluster.state.secrets.set(key, stored)
+    if (byPullpass) cluster.state.managed.add(key)
+    else if (dataOf(before) !== dataOf(stored)) cluster.state.managed.delete(key)
+    remember()
+    notify({ kind: 'secret', object: stored, gone: false })
+    return stored
+  }
+
+  /** What each namespace holds, where it is opted in, and since when. */
+  function remember(): void {
+    const keys = new Set([...since.keys(), ...cluster.state.secrets.keys()])
+    for (const key of keys) {
+      const [namespace = '', secretName = ''] = key.split('/')
+      const held = heldIn(cluster.state, namespace, secretName)
+      if (held === undefined) since.delete(key)
+      else if (since.get(key)?.held !== held) since.set(key, { held, at: time.now() })
+    }
+  }
+
+  function call<T>(work: () => T, share = 1): Promise<T> {
+    return new Promise((resolve, reject) => {
+      const owner = time.owner()
+      const latency = () => (random() < 0.03 ? 100 + random() * 3000 : 1 + random() * 10)
+      time.after(latency(), () => {
+        const { fails, lost } = cluster.faults
+        const isLost = lost > 0 && random() < share * lost
+        try {
+          if (fails > 0 && random() < share * fails) throw unavailable()
+          const result = work()
+          if (isLost) throw unavailable()
+          time.after(latency(), () => resolve(result), owner)
+        } catch (error) {
+          time.after(latency(), () => reject(error), owner)
+        }
+      })
+    })
+  }
+
+  function createStore(
+    rules: PullSecretRules,
+    onRemove: (namespace: string) => void,
+  ): SecretStore {
+    const find = (namespace: string) =>
+      cluster.state.secrets.get(`${namespace}/${rules.secretName}`)
+    return {
+      readNamespace: name => call(() => cluster.state.namespaces.get(name)),
+      read: namespace => call(() => find(namespace)),
+      apply: (secret, over) =>
+        call(() => {
+          const namespace = secret.metadata?.namespace ?? ''
+          refuse(namespace, secret, over, find(namespace))
+          const immutable = find(namespace)?.immutable === true
+          return write(namespace, immutable ? { ...secret, immutable } : secret, true)
+        }),
+      check: (secret, over) =>
+        call(() => {
+          const namespace = secret.metadata?.namespace ?? ''
+          refuse(namespace, secret, over, find(namespace))
+        }),
+      remove: ({ namespace, uid, resourceVersion }) =>
+        call(() => {
+          const found = find(namespace)
+          if (found === undefined) return
+          const { metadata } = found
+          if (metadata.uid !== uid || metadata.resourceVersion !== resourceVersion) throw conflict()
+          onRemove(namespace)
+          cluster.deleteSecret(namespace, rules.secretName)
+        }),
+    }
+  }
+
+  /** As the API server answers a server-side apply. */
+  function refuse(
+    namespace: string,
+    secret: V1Secret,
+    over: { uid: string; resourceVersion: string; ours: boolean } | undefined,
+    found: Stored | undefined,
+  ): void {
+    if (!cluster.state.namespaces.has(namespace)) throw answer(404)
+    if (found === undefined && over !== undefined) throw conflict()
+    if (found === undefined && isEnding(namespace)) throw answer(403, 'NamespaceTerminating')
+    if (found === undefined) return
+    const { uid, resourceVersion } = found.metadata
+    if (over && (over.uid !== uid || over.resourceVersion !== resourceVersion)) throw conflict()
+    const isSame = dataOf(found) === dataOf(secret)
+    const isManaged = cluster.state.managed.has(`${namespace}/${found.metadata.name}`)
+    if (!isSame && !isManaged && over?.ours !== true) throw answer(409, 'FieldManagerConflict')
+    if (!isSame && found.immutable) throw answer(422)
+  }
+
+  remember()
+  return cluster
+}
+
+function deliver({ kind, object, gone }: Change, index: PullSecretIndex): void {
+  if (kind === 'secret') {
+    if (gone) index.secrets.remove(object)
+    else index.secrets.upsert(object)
+  } else if (gone || !isLabelled(object)) index.namespaces.remove(object as V1Namespace)
+  else index.namespaces.upsert(object as V1Namespace)
+}
+
+function isLabelled({ metadata }: V1Namespace): boolean {
+  return metadata?.labels?.[optIn] !== undefined
+}
+
+export function isOptedIn(state: Snapshot, name: string): boolean {
+  const metadata = state.namespaces.get(name)?.metadata
+  return metadata?.labels?.[optIn] === 'enabled' && metadata.deletionTimestamp === undefined
+}
+
+/** The token text that an opted-in namespace holds in a Secret of ours. */
+export function heldIn(
+  state: Snapshot,
+  namespace: string,
+  secretName: string,
+): string | undefined {
+  const secret = state.secrets.get(`${namespace}/${secretName}`)
+  if (secret === undefined || !isOptedIn(state, namespace)) return undefined
+  const rules = { secretName, registryHost }
+  return readPullSecret(secret, rules).ours ? readCredential(secret, rules) : undefined
+}
+
+function versionOf({ metadata }: V1Namespace | V1Secret): number {
+  return Number(metadata?.resourceVersion)
+}
+
+function dataOf(secret: V1Secret | undefined): string {
+  return JSON.stringify(secret?.data)
+}
+
+export function copyOf(state: Snapshot): Snapshot {
+  return {
+    namespaces: new Map(state.namespaces),
+    secrets: new Map(state.secrets),
+    notes: new Map(state.notes),
+    managed: new Set(state.managed),
+  }
+}
+
+function answer(status: number, cause?: string): KubernetesError {
+  const causes = cause === undefined ? [] : [cause]
+  return new KubernetesError(`cannot apply Secret: HTTP ${status}`, { status, causes })
+}
+
+function conflict(): KubernetesError {
+  return answer(409)
+}
+
+function unavailable(): KubernetesError {
+  return new KubernetesError('cannot reach the API server')
+}
