@@ -234,6 +234,8 @@ async function completed(loop: Loop, organization: string): Promise<void> {
   const count = isEmpty ? (loop.emptyLists.get(organization) ?? 0) + 1 : 0
   loop.emptyLists.set(organization, count)
   if (count >= listsToForget) await organizationsInUse.forget(organization)
+  // The Lease may be of an older state than the tokens.
+  if (first !== undefined) await organizationsInUse.remember(organization)
 }
 
 /** A term of leadership begins with a list, and a look at everything. */

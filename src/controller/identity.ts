@@ -96,7 +96,9 @@ const againMs = 3000
  * | no mark of this term                       | one is made, our older ones are revoked            |
  * | our mark, made 12 h ago                    | the same                                           |
  * | our mark no longer                         | a new one at once: the other side has to see it    |
- * | our new mark not yet                       | one more list is awaited, then a new one is made   |
+ * | our new mark not yet                       | one more list is awaited, then a new one is made;  |
+ * |                                            | after three of them one in ten minutes             |
+ * | our new mark not, but one that is not ours | a new one at once                                  |
  * | our mark not, two lists in a row           | alarm                                              |
  * | a live mark whose nonce is not on our Lease | alarm                                             |
  */
@@ -185,7 +187,10 @@ async function keepMark(
 ): Promise<void> {
   const { inventory, issuer, assertLeading, now, logger } = state.dependencies
   if (isMarkDue(standing, now().getTime())) {
-    standing.mark = await mintMark(organization, term, state)
+    const mark = await mintMark(organization, term, state)
+    const wasShown = standing.mark === undefined || standing.mark.shown
+    standing.neverShown = wasShown ? 0 : standing.neverShown + 1
+    standing.mark = mark
     unsettle(standing, now())
   }
   const ours = await state.nonces.load()

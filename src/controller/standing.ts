@@ -19,6 +19,8 @@ export interface Standing {
   listedAt: number
   /** Lists in a row that did not show our mark. */
   missing: number
+  /** Marks in a row that no list has shown. */
+  neverShown: number
   /** Nonces of marks that are not ours. */
   foreign: readonly string[]
 }
@@ -33,6 +35,7 @@ export interface Mark {
 
 /** An environment whose list never shows our marks must not be filled with them. */
 const mintAgainMs = 600_000
+const mostNeverShown = 3
 const listsInARow = 2
 
 export function newStanding(): Standing {
@@ -43,6 +46,7 @@ export function newStanding(): Standing {
     settledAt: 0,
     listedAt: 0,
     missing: 0,
+    neverShown: 0,
     foreign: [],
   }
 }
@@ -72,10 +76,13 @@ export function unsettle(standing: Standing, now: Date): void {
   if (standing.alone === 0) standing.settledAt = now.getTime()
 }
 
-export function isMarkDue({ mark, missing }: Standing, time: number): boolean {
+/** Another pullpass with our identity has to see a mark of ours, and may have revoked the last one. */
+export function isMarkDue(standing: Standing, time: number): boolean {
+  const { mark, missing, neverShown, foreign } = standing
   if (mark === undefined || time >= mark.renewAt) return true
-  if (mark.shown) return missing > 0
-  return missing >= listsInARow && time - mark.mintedAt >= mintAgainMs
+  if (missing === 0 || mark.shown) return missing > 0
+  if (neverShown >= mostNeverShown) return time - mark.mintedAt >= mintAgainMs
+  return foreign.length > 0 || missing >= listsInARow
 }
 
 /**

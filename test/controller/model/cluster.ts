@@ -57,16 +57,27 @@ export interface ModelCluster {
   store(rules: PullSecretRules, onRemove: (namespace: string) => void): SecretStore
   /** Fills the index, then keeps it up to date until the owner ends. */
   watch(index: PullSecretIndex, secretName: string, owner: Owner): void
-  note(annotation: string): { read(): Promise<string | undefined>; write(text: string): Promise<void> }
+  note(annotation: string): {
+    read(): Promise<string | undefined>
+    write(text: string): Promise<void>
+  }
 }
 
 export function createModelCluster(
   name: string,
   time: VirtualTime,
   random: () => number,
-  start: Snapshot = { namespaces: new Map(), secrets: new Map(), notes: new Map(), managed: new Set() },
+  start: Snapshot = {
+    namespaces: new Map(),
+    secrets: new Map(),
+    notes: new Map(),
+    managed: new Set(),
+  },
 ): ModelCluster {
-  let version = Math.max(1000, ...[...start.namespaces.values(), ...start.secrets.values()].map(versionOf))
+  let version = Math.max(
+    1000,
+    ...[...start.namespaces.values(), ...start.secrets.values()].map(versionOf),
+  )
   let watchers: ((change: Change) => void)[] = []
   const since = new Map<string, { held: string; at: number }>()
   const notify = (change: Change) => {
@@ -85,7 +96,13 @@ export function createModelCluster(
       const uid = cluster.state.namespaces.get(name)?.metadata.uid ?? `uid-${++version}`
       const annotations = organization && { 'pullpass.io/organization': organization }
       setNamespace({
-        metadata: { name, uid, labels, annotations: annotations || {}, resourceVersion: `${++version}` },
+        metadata: {
+          name,
+          uid,
+          labels,
+          annotations: annotations || {},
+          resourceVersion: `${++version}`,
+        },
       })
     },
     deleteNamespace: name => {
@@ -215,10 +232,7 @@ export function createModelCluster(
     })
   }
 
-  function createStore(
-    rules: PullSecretRules,
-    onRemove: (namespace: string) => void,
-  ): SecretStore {
+  function createStore(rules: PullSecretRules, onRemove: (namespace: string) => void): SecretStore {
     const find = (namespace: string) =>
       cluster.state.secrets.get(`${namespace}/${rules.secretName}`)
     return {
@@ -289,11 +303,7 @@ export function isOptedIn(state: Snapshot, name: string): boolean {
 }
 
 /** The token text that an opted-in namespace holds in a Secret of ours. */
-export function heldIn(
-  state: Snapshot,
-  namespace: string,
-  secretName: string,
-): string | undefined {
+export function heldIn(state: Snapshot, namespace: string, secretName: string): string | undefined {
   const secret = state.secrets.get(`${namespace}/${secretName}`)
   if (secret === undefined || !isOptedIn(state, namespace)) return undefined
   const rules = { secretName, registryHost }

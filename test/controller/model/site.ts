@@ -152,12 +152,7 @@ export function continueProcess(site: Site, process: Process, world: World): voi
 }
 
 /** Whatever it was doing. `gracefully`: the Lease is given back. */
-export function endProcess(
-  site: Site,
-  process: Process,
-  gracefully: boolean,
-  world: World,
-): void {
+export function endProcess(site: Site, process: Process, gracefully: boolean, world: World): void {
   process.owner.state = 'ended'
   site.replicas = site.replicas.filter(each => each !== process)
   if (site.holder !== process) return
