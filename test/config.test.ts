@@ -53,6 +53,7 @@ t.test('three settings are enough, the rest has a default', async t => {
       mintsPerMinute: 120,
       revokeGraceSeconds: 86_400,
       rotateGraceSeconds: 3600,
+      listEverySeconds: 60,
       verifyEverySeconds: 21_600,
     },
     certificate: {

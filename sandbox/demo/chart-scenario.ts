@@ -88,7 +88,7 @@ async function uninstall({ steps, sandbox }: ChartDemo, load: LoadGenerator): Pr
   steps.expect(left === '', 'nothing that Helm installed is left')
   const kept = await steps.kubectl('get secrets,leases -n pullpass -o name')
   steps.expect(kept === KEPT, 'its namespace keeps the CA, the Lease and your credentials')
-  const secrets = await steps.kubectl('get secrets -A -l app.kubernetes.io/managed-by=pullpass')
+  const secrets = await steps.kubectl('get secrets -A -l pullpass.io/pull-secret=true')
   const stay = ['shop', 'busy'].every(name => secrets.includes(`${name} `))
   steps.expect(stay, 'and labelled namespaces keep their Secrets: their pods can still pull')
 }

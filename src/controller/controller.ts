@@ -223,12 +223,13 @@ function listed(loop: Loop, organization: string, error: TokenError | undefined)
 }
 
 /**
- * Lists may show that nothing of ours is left in an organization that the settings do not name. One
- * that does not show our mark is not believed: it may lack other rows too.
+ * A list may show that tokens can be revoked; several, that nothing of ours is left in an organization
+ * that the settings do not name. One that does not show our mark is not believed.
  */
 async function completed(loop: Loop, organization: string): Promise<void> {
   const { inventory, identity, organizationsInUse } = loop.dependencies.environment
   await identity.onList(organization)
+  lookAtAll(loop)
   const [first] = inventory.organization(organization).namespaces()
   const isEmpty = first === undefined && identity.mayRevoke(organization)
   const count = isEmpty ? (loop.emptyLists.get(organization) ?? 0) + 1 : 0

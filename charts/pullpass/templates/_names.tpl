@@ -29,9 +29,9 @@ true
 {{- end -}}
 {{- end }}
 
-{{/* The labels by which pullpass knows the pull Secrets that it made. */}}
+{{/* The label by which pullpass knows its pull Secrets. */}}
 {{- define "pullpass.pullSecretLabels" -}}
-app.kubernetes.io/managed-by: pullpass
+pullpass.io/pull-secret: "true"
 {{- end }}
 
 {{- define "pullpass.selectorLabels" -}}
