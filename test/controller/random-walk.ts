@@ -227,21 +227,23 @@ function organizationOf({ cluster, settings }: Site, name: string): string {
   return metadata?.annotations?.['pullpass.io/organization'] ?? settings.organization
 }
 
-function notServed({ environment }: Walk, site: Site): string[] {
-  const { cluster, settings } = site
-  return [...cluster.state.namespaces.keys()].flatMap(name => {
-    if (!canBeServed(site, name)) return []
-    const text = tokenOf(site, name)
-    const row = text === undefined ? undefined : environment.byText(text)
-    const at = `${cluster.name}/${name}`
-    if (row === undefined) return [`${at} has no token`]
-    if (!environment.isLive(row)) return [`${at} holds the dead token ${row.id}`]
-    if (!row.description.startsWith(`pullpass/${settings.clusterName}/${name}/`)) {
-      return [`${at} holds the token of ${row.description}`]
-    }
-    const organization = organizationOf(site, name)
-    return row.organization === organization ? [] : [`${at} uses ${row.organization}`]
-  })
+function notServed(walk: Walk, site: Site): string[] {
+  return [...site.cluster.state.namespaces.keys()]
+    .filter(name => canBeServed(site, name))
+    .flatMap(name => {
+      const problem = tokenProblem(walk, site, name)
+      return problem === undefined ? [] : [`${site.cluster.name}/${name} ${problem}`]
+    })
+}
+
+function tokenProblem({ environment }: Walk, site: Site, name: string): string | undefined {
+  const row = environment.byText(tokenOf(site, name) ?? '')
+  if (row === undefined) return 'has no token'
+  const { id, description, organization } = row
+  if (!environment.isLive(row)) return `holds the dead token ${id}`
+  const isOwn = description.startsWith(`pullpass/${site.settings.clusterName}/${name}/`)
+  if (!isOwn) return `holds the token of ${description}`
+  return organization === organizationOf(site, name) ? undefined : `uses ${organization}`
 }
 
 function tooManyTokens({ environment }: Walk, site: Site): string[] {
@@ -296,7 +298,8 @@ function happen(walk: Walk): void {
     const site = pick(walk, sitesOf(walk))
     const text = found?.[1](walk, site, pick(walk, names))
     if (text === undefined) continue
-    return note(walk, `${site.cluster.name}: ${text}`)
+    note(walk, `${site.cluster.name}: ${text}`)
+    return
   }
 }
 

@@ -83,6 +83,7 @@ export function createModelCluster(
   const notify = (change: Change) => {
     for (const watcher of watchers) watcher(change)
   }
+  const call = createCall(() => cluster.faults, time, random)
   const cluster: ModelCluster = {
     name,
     faults: noApiFaults,
@@ -147,7 +148,7 @@ export function createModelCluster(
       cluster.state = copyOf(snapshot)
       remember()
     },
-    store: (rules, onRemove) => createStore(rules, onRemove),
+    store: (rules, onRemove) => createStore({ cluster, call, write, rules, onRemove }),
     watch: (index, secretName, owner) => {
       const { namespaces, secrets } = cluster.state
       const namespaceRows = index.namespaces.replace()
@@ -213,76 +214,94 @@ export function createModelCluster(
     }
   }
 
-  function call<T>(work: () => T, share = 1): Promise<T> {
-    return new Promise((resolve, reject) => {
-      const owner = time.owner()
-      const latency = () => (random() < 0.03 ? 100 + random() * 3000 : 1 + random() * 10)
-      time.after(latency(), () => {
-        const { fails, lost } = cluster.faults
-        const isLost = lost > 0 && random() < share * lost
-        try {
-          if (fails > 0 && random() < share * fails) throw unavailable()
-          const result = work()
-          if (isLost) throw unavailable()
-          time.after(latency(), () => resolve(result), owner)
-        } catch (error) {
-          time.after(latency(), () => reject(error), owner)
-        }
-      })
-    })
-  }
-
-  function createStore(rules: PullSecretRules, onRemove: (namespace: string) => void): SecretStore {
-    const find = (namespace: string) =>
-      cluster.state.secrets.get(`${namespace}/${rules.secretName}`)
-    return {
-      readNamespace: name => call(() => cluster.state.namespaces.get(name)),
-      read: namespace => call(() => find(namespace)),
-      apply: (secret, over) =>
-        call(() => {
-          const namespace = secret.metadata?.namespace ?? ''
-          refuse(namespace, secret, over, find(namespace))
-          const immutable = find(namespace)?.immutable === true
-          return write(namespace, immutable ? { ...secret, immutable } : secret, true)
-        }),
-      check: (secret, over) =>
-        call(() => {
-          const namespace = secret.metadata?.namespace ?? ''
-          refuse(namespace, secret, over, find(namespace))
-        }),
-      remove: ({ namespace, uid, resourceVersion }) =>
-        call(() => {
-          const found = find(namespace)
-          if (found === undefined) return
-          const { metadata } = found
-          if (metadata.uid !== uid || metadata.resourceVersion !== resourceVersion) throw conflict()
-          onRemove(namespace)
-          cluster.deleteSecret(namespace, rules.secretName)
-        }),
-    }
-  }
-
-  /** As the API server answers a server-side apply. */
-  function refuse(
-    namespace: string,
-    secret: V1Secret,
-    over: { uid: string; resourceVersion: string; ours: boolean } | undefined,
-    found: Stored | undefined,
-  ): void {
-    if (!cluster.state.namespaces.has(namespace)) throw answer(404)
-    if (found === undefined && over !== undefined) throw conflict()
-    if (found === undefined && isEnding(namespace)) throw answer(403, 'NamespaceTerminating')
-    if (found === undefined) return
-    const { uid, resourceVersion } = found.metadata
-    if (over && (over.uid !== uid || over.resourceVersion !== resourceVersion)) throw conflict()
-    const isSame = dataOf(found) === dataOf(secret)
-    const isManaged = cluster.state.managed.has(`${namespace}/${found.metadata.name}`)
-    if (!isSame && !isManaged && over?.ours !== true) throw answer(409, 'FieldManagerConflict')
-    if (!isSame && found.immutable) throw answer(422)
-  }
-
   remember()
   return cluster
+}
+
+type Call = <T>(work: () => T, share?: number) => Promise<T>
+
+/** `share`: the part of the faults that concerns the call. */
+function createCall(faultsNow: () => ApiFaults, time: VirtualTime, random: () => number): Call {
+  const latency = () => (random() < 0.03 ? 100 + random() * 3000 : 1 + random() * 10)
+  const answerOf = <T>(work: () => T, share: number): T => {
+    const { fails, lost } = faultsNow()
+    const happens = (part: number) => part > 0 && random() < share * part
+    if (happens(fails)) throw unavailable()
+    const result = work()
+    if (happens(lost)) throw unavailable()
+    return result
+  }
+  return (work, share = 1) => {
+    const { promise, resolve, reject } = Promise.withResolvers<ReturnType<typeof work>>()
+    const owner = time.owner()
+    time.after(latency(), () => {
+      try {
+        const result = answerOf(work, share)
+        time.after(latency(), () => resolve(result), owner)
+      } catch (error) {
+        time.after(latency(), () => reject(error), owner)
+      }
+    })
+    return promise
+  }
+}
+
+function createStore(of: {
+  cluster: ModelCluster
+  call: Call
+  write: (namespace: string, secret: V1Secret, byPullpass: boolean) => V1Secret
+  rules: PullSecretRules
+  onRemove: (namespace: string) => void
+}): SecretStore {
+  const { cluster, call, write, rules, onRemove } = of
+  const find = (namespace: string) => cluster.state.secrets.get(`${namespace}/${rules.secretName}`)
+  return {
+    readNamespace: name => call(() => cluster.state.namespaces.get(name)),
+    read: namespace => call(() => find(namespace)),
+    apply: (secret, over) =>
+      call(() => {
+        const namespace = secret.metadata?.namespace ?? ''
+        refuse(cluster.state, secret, over)
+        const immutable = find(namespace)?.immutable === true
+        return write(namespace, immutable ? { ...secret, immutable } : secret, true)
+      }),
+    check: (secret, over) => call(() => refuse(cluster.state, secret, over)),
+    remove: ({ namespace, uid, resourceVersion }) =>
+      call(() => {
+        const found = find(namespace)
+        if (found === undefined) return
+        const { metadata } = found
+        if (metadata.uid !== uid || metadata.resourceVersion !== resourceVersion) throw conflict()
+        onRemove(namespace)
+        cluster.deleteSecret(namespace, rules.secretName)
+      }),
+  }
+}
+
+type Over = { uid: string; resourceVersion: string; ours: boolean } | undefined
+
+/** As the API server answers a server-side apply. */
+function refuse({ namespaces, secrets, managed }: Snapshot, secret: V1Secret, over: Over): void {
+  const { namespace = '', name } = secret.metadata ?? {}
+  const key = `${namespace}/${name}`
+  const found = secrets.get(key)
+  const home = namespaces.get(namespace)
+  if (home === undefined) throw answer(404)
+  if (found !== undefined) {
+    refuseChange(found, secret, over, managed.has(key))
+    return
+  }
+  if (over !== undefined) throw conflict()
+  if (home.metadata.deletionTimestamp !== undefined) throw answer(403, 'NamespaceTerminating')
+}
+
+function refuseChange(found: Stored, secret: V1Secret, over: Over, isManaged: boolean): void {
+  const { uid, resourceVersion } = found.metadata
+  const isOther = over?.uid !== uid || over.resourceVersion !== resourceVersion
+  if (over !== undefined && isOther) throw conflict()
+  if (dataOf(found) === dataOf(secret)) return
+  if (!isManaged && over?.ours !== true) throw answer(409, 'FieldManagerConflict')
+  if (found.immutable) throw answer(422)
 }
 
 function deliver({ kind, object, gone }: Change, index: PullSecretIndex): void {

@@ -122,6 +122,16 @@ function createIssuer(
 ): Issuer {
   const call = createCall(time, random)
   const happens = (share: number) => share > 0 && random() < share
+  const fail = (share: number, code: string, sent = true) => {
+    if (happens(share)) throw failure(code, sent)
+  }
+  const find = (organization: string, id: string) =>
+    environment.rows.find(row => row.id === id && row.organization === organization)
+  const revoke = (row: Row | undefined) => {
+    if (row === undefined || !environment.isLive(row)) return
+    if (row.permanent) environment.onRevoke(row)
+    row.revokedAt = time.now()
+  }
   return {
     start: () => {},
     close: async () => {},
@@ -129,48 +139,37 @@ function createIssuer(
     onCredentialChange: () => {},
     mint: (request, signal) =>
       call(() => {
-        const { faults } = environment
-        if (happens(faults.mintsFail)) throw failure('outage', false)
-        const row = mint(environment, byText, time, request, happens(faults.hides))
-        if (happens(faults.mintsLost)) throw failure('lost')
+        const { faults, habits } = environment
+        fail(faults.mintsFail, 'outage', false)
+        const row = mint(environment, byText, time, { ...request, hidden: happens(faults.hides) })
+        fail(faults.mintsLost, 'lost')
         const expiresAt = row.permanent ? undefined : new Date(row.expiresAt)
-        return { text: row.text, id: environment.habits.jwt ? row.id : undefined, expiresAt }
+        return { text: row.text, id: habits.jwt ? row.id : undefined, expiresAt }
       }, signal),
     list: async (organization, onRow, signal) => {
       const listed = await call(() => {
-        if (happens(environment.faults.listsFail)) throw failure('outage')
-        return list(environment, time, organization).filter(
-          () => !happens(environment.faults.listLacks),
-        )
+        fail(environment.faults.listsFail, 'outage')
+        const isLacking = () => happens(environment.faults.listLacks)
+        return list(environment, time, organization).filter(() => !isLacking())
       }, signal)
       for (const row of listed) onRow(row)
       return 'complete'
     },
     text: (organization, id, signal) =>
       call(() => {
-        if (happens(environment.faults.listsFail)) throw failure('outage')
+        fail(environment.faults.listsFail, 'outage')
         if (!environment.habits.textById) return undefined
-        const found = environment.rows.find(
-          row => row.id === id && row.organization === organization,
-        )
-        return found === undefined ? ('gone' as const) : found.text
+        return find(organization, id)?.text ?? 'gone'
       }, signal),
     revoke: (organization, id, signal) =>
       call(() => {
-        const { faults } = environment
-        if (happens(faults.revokesFail)) throw failure('outage', false)
-        const row = environment.rows.find(
-          each => each.id === id && each.organization === organization,
-        )
-        if (row !== undefined && environment.isLive(row)) {
-          if (row.permanent) environment.onRevoke(row)
-          row.revokedAt = time.now()
-        }
-        if (happens(faults.revokesLost)) throw failure('lost')
+        fail(environment.faults.revokesFail, 'outage', false)
+        revoke(find(organization, id))
+        fail(environment.faults.revokesLost, 'lost')
       }, signal),
     accepts: (text, signal) =>
       call(() => {
-        if (happens(environment.faults.registryFails)) throw failure('registry')
+        fail(environment.faults.registryFails, 'registry')
         const row = byText.get(text)
         return row !== undefined && environment.isLive(row)
       }, signal),
@@ -181,10 +180,9 @@ function mint(
   { rows, habits }: ModelEnvironment,
   byText: Map<string, Row>,
   time: VirtualTime,
-  request: { organization: string; description: string; permanent: boolean },
-  hidden: boolean,
+  request: { organization: string; description: string; permanent: boolean; hidden: boolean },
 ): Row {
-  const { organization, description, permanent } = request
+  const { organization, description, permanent, hidden } = request
   const same = rows.find(
     row => row.description === description && row.organization === organization,
   )
