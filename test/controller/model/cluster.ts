@@ -297,8 +297,9 @@ function refuse({ namespaces, secrets, managed }: Snapshot, secret: V1Secret, ov
 
 function refuseChange(found: Stored, secret: V1Secret, over: Over, isManaged: boolean): void {
   const { uid, resourceVersion } = found.metadata
-  const isOther = over?.uid !== uid || over.resourceVersion !== resourceVersion
-  if (over !== undefined && isOther) throw conflict()
+  const isSeen =
+    over === undefined || (over.uid === uid && over.resourceVersion === resourceVersion)
+  if (!isSeen) throw conflict()
   if (dataOf(found) === dataOf(secret)) return
   if (!isManaged && over?.ours !== true) throw answer(409, 'FieldManagerConflict')
   if (found.immutable) throw answer(422)
