@@ -100,7 +100,7 @@ const againMs = 3000
  * |                                            | after three of them one in ten minutes             |
  * | our new mark not, but one that is not ours | a new one at once                                  |
  * | our mark not, two lists in a row           | alarm                                              |
- * | a live mark whose nonce is not on our Lease | alarm                                             |
+ * | a live mark whose nonce is not on our Lease | alarm, until ten lists in a row show none         |
  */
 export function createIdentity(
   dependencies: IdentityDependencies,

@@ -21,8 +21,10 @@ export interface Standing {
   missing: number
   /** Marks in a row that no list has shown. */
   neverShown: number
-  /** Nonces of marks that are not ours. */
+  /** Nonces of marks that are not ours, in the last list that showed one. */
   foreign: readonly string[]
+  /** Lists in a row that did not show one. */
+  withoutForeign: number
 }
 
 /** The mark that this term made. */
@@ -37,6 +39,8 @@ export interface Mark {
 const mintAgainMs = 600_000
 const mostNeverShown = 3
 const listsInARow = 2
+/** A list may lack rows: an alarm does not end with one that lacks the other side's mark. */
+const listsToEndAlarm = 10
 
 export function newStanding(): Standing {
   return {
@@ -48,6 +52,7 @@ export function newStanding(): Standing {
     missing: 0,
     neverShown: 0,
     foreign: [],
+    withoutForeign: 0,
   }
 }
 
@@ -62,9 +67,10 @@ export function judge(
   const isShown = shown.some(([nonce]) => nonce === mark?.nonce)
   const isAlone = isShown && shown.length === 1
   const misses = !isShown && mark !== undefined && mark.mintedAt < listedAt
-  standing.foreign = [...marks]
-    .filter(([nonce, { missingInARow }]) => !ours.has(nonce) && missingInARow < listsInARow)
-    .map(([nonce]) => nonce)
+  const foreign = shown.map(([nonce]) => nonce).filter(nonce => !ours.has(nonce))
+  standing.withoutForeign = foreign.length > 0 ? 0 : standing.withoutForeign + 1
+  if (foreign.length > 0) standing.foreign = foreign
+  else if (standing.withoutForeign >= listsToEndAlarm) standing.foreign = []
   standing.alone = isAlone ? standing.alone + 1 : 0
   if (!isAlone) standing.settledAt = listedAt
   standing.missing = misses ? standing.missing + 1 : 0

@@ -60,7 +60,9 @@ interface Walk extends World {
   /** Clusters beside production: same identity, until they are renamed. */
   clones: Site[]
   backups: V1Secret[]
-  snapshot: Snapshot | undefined
+  snapshot: { state: Snapshot; organizations: ReadonlySet<string> } | undefined
+  /** In which production has minted, as far as its Lease can know. */
+  organizations: ReadonlySet<string>
   log: string[]
   violation: string | undefined
 }
@@ -109,6 +111,7 @@ function createWalk({ time, random, level }: Pick<World, 'time' | 'random' | 'le
     clones: [],
     backups: [],
     snapshot: undefined,
+    organizations: new Set([settings.organization, otherOrganization]),
     log: [`habits: ${JSON.stringify(habits)}, rotateAfterMs: ${settings.rotateAfterMs}`],
     violation: undefined,
   }
@@ -246,11 +249,11 @@ function tokenProblem({ environment }: Walk, site: Site, name: string): string |
   return organization === organizationOf(site, name) ? undefined : `uses ${organization}`
 }
 
-function tooManyTokens({ environment }: Walk, site: Site): string[] {
+function tooManyTokens({ environment, organizations }: Walk, site: Site): string[] {
   const { cluster, settings } = site
   return environment.liveOf(settings.clusterName).flatMap(({ row, namespace }) => {
     const text = tokenOf(site, namespace)
-    if (row.hidden || row.text === text) return []
+    if (row.hidden || row.text === text || !organizations.has(row.organization)) return []
     const isServed = canBeServed(site, namespace)
     if (isOptedIn(cluster.state, namespace) && !isServed) return []
     // A token that no list shows may be anything: nothing beside it is revoked.
@@ -311,7 +314,11 @@ function backUp(walk: Walk): void {
   const secrets = [...walk.production.cluster.state.secrets.values()]
   if (secrets.length > 0) walk.backups.push(pick(walk, secrets))
   if (walk.backups.length > 40) walk.backups.shift()
-  if (walk.random() < 0.03) walk.snapshot = walk.production.cluster.snapshot()
+  if (walk.random() >= 0.03) return
+  walk.snapshot = {
+    state: walk.production.cluster.snapshot(),
+    organizations: walk.organizations,
+  }
 }
 
 function exists({ cluster }: Site, name: string): boolean {
@@ -438,6 +445,7 @@ function changeSettings(walk: Walk, site: Site): string | undefined {
   }
   if (JSON.stringify(changed) === JSON.stringify(settings)) return undefined
   restartAll(site, changed, walk)
+  if (!isClone) walk.organizations = new Set([...walk.organizations, changed.organization])
   return `the settings change: ${changed.secretName}, ${changed.organization}`
 }
 
@@ -503,7 +511,7 @@ function breakApi(walk: Walk, { cluster }: Site): string {
 
 function startClone(walk: Walk): string | undefined {
   if (walk.clones.length > 0) return undefined
-  const state = walk.random() < 0.5 ? walk.snapshot : walk.production.cluster.snapshot()
+  const state = walk.random() < 0.5 ? walk.snapshot?.state : walk.production.cluster.snapshot()
   if (state === undefined) return undefined
   const cluster = createModelCluster('clone', walk.time, walk.random, copyOf(state))
   walk.clones.push(createSite(cluster, walk.production.settings, walk))
@@ -528,7 +536,10 @@ function endClone(walk: Walk, clone: Site): void {
 
 function restoreEtcd(walk: Walk, site: Site): string | undefined {
   if (walk.snapshot === undefined || site !== walk.production) return undefined
-  site.cluster.restore(walk.snapshot)
+  // What the Lease of that time does not name is not found again, unless it is in use now.
+  const { state, organizations } = walk.snapshot
+  walk.organizations = new Set([...organizations, site.settings.organization])
+  site.cluster.restore(state)
   restartAll(site, site.settings, walk)
   return 'etcd is restored in place'
 }

@@ -21,7 +21,7 @@ export interface Row {
 export interface Faults {
   /** Lists show the state of so long ago. */
   listLagMs: number
-  /** The part of the rows that a list lacks. */
+  /** The part of the rows that a list lacks; a mark only where it lacks all of them. */
   listLacks: number
   listsFail: number
   /** The part of new tokens that no list will ever show. */
@@ -149,8 +149,10 @@ function createIssuer(
     list: async (organization, onRow, signal) => {
       const listed = await call(() => {
         fail(environment.faults.listsFail, 'outage')
-        const isLacking = () => happens(environment.faults.listLacks)
-        return list(environment, time, organization).filter(() => !isLacking())
+        const { listLacks } = environment.faults
+        const isShown = (row: { expiresAt: Date | undefined }) =>
+          row.expiresAt === undefined ? !happens(listLacks) : listLacks < 1
+        return list(environment, time, organization).filter(isShown)
       }, signal)
       for (const row of listed) onRow(row)
       return 'complete'
