@@ -94,6 +94,7 @@ export function createInventory(
 ): Inventory {
   const { now } = dependencies
   const organizations = new Map<string, Organization>()
+  const views = new Map<string, OrganizationInventory>()
   const listeners: ((organization: string) => void)[] = []
   let term = AbortSignal.abort()
   const report = createReport(dependencies)
@@ -116,7 +117,11 @@ export function createInventory(
         organizations.set(name, afresh(former, newOrganization(name, cluster, now)))
       }
     },
-    organization: name => view(name, organizations, cluster, now),
+    organization: name => {
+      const found = views.get(name) ?? view(name, organizations, cluster, now)
+      views.set(name, found)
+      return found
+    },
     refresh: (name, signal) => {
       const organization = of(name)
       organization.next ??= follow(organization, term, work => list(name, organization, work))
