@@ -109,26 +109,11 @@ export function createModelCluster(
     deleteNamespace: name => {
       const found = cluster.state.namespaces.get(name)
       if (found === undefined || found.metadata.deletionTimestamp !== undefined) return
-      const { uid } = found.metadata
       const deletionTimestamp = new Date(time.now())
       setNamespace({
         metadata: { ...found.metadata, deletionTimestamp, resourceVersion: `${++version}` },
       })
-      const isSame = () => cluster.state.namespaces.get(name)?.metadata.uid === uid
-      time.after(500 + random() * 3000, () => {
-        if (!isSame()) return
-        for (const secret of [...cluster.state.secrets.values()]) {
-          if (secret.metadata.namespace === name) cluster.deleteSecret(name, secret.metadata.name)
-        }
-      })
-      time.after(4000 + random() * 4000, () => {
-        if (!isSame()) return
-        const object = cluster.state.namespaces.get(name) as StoredNamespace
-        cluster.state.namespaces.delete(name)
-        const metadata = { ...object.metadata, resourceVersion: `${++version}` }
-        remember()
-        notify({ kind: 'namespace', object: { ...object, metadata }, gone: true })
-      })
+      finishDeletion(name)
     },
     putSecret: (namespace, secret) => {
       if (isEnding(namespace)) return
@@ -147,6 +132,7 @@ export function createModelCluster(
       watchers = []
       cluster.state = copyOf(snapshot)
       remember()
+      for (const name of cluster.state.namespaces.keys()) finishDeletion(name)
     },
     store: (rules, onRemove) => createStore({ cluster, call, write, rules, onRemove }),
     watch: (index, secretName, owner) => {
@@ -176,6 +162,26 @@ export function createModelCluster(
     cluster.state.namespaces.set(object.metadata.name, object)
     remember()
     notify({ kind: 'namespace', object, gone: false })
+  }
+
+  /** The contents of a namespace that is being deleted go first. */
+  function finishDeletion(name: string): void {
+    const found = cluster.state.namespaces.get(name)
+    if (found?.metadata.deletionTimestamp === undefined) return
+    const isSame = () => cluster.state.namespaces.get(name) === found
+    time.after(500 + random() * 3000, () => {
+      if (!isSame()) return
+      for (const { metadata } of [...cluster.state.secrets.values()]) {
+        if (metadata.namespace === name) cluster.deleteSecret(name, metadata.name)
+      }
+    })
+    time.after(4000 + random() * 4000, () => {
+      if (!isSame()) return
+      cluster.state.namespaces.delete(name)
+      remember()
+      const metadata = { ...found.metadata, resourceVersion: `${++version}` }
+      notify({ kind: 'namespace', object: { ...found, metadata }, gone: true })
+    })
   }
 
   function isEnding(namespace: string): boolean {
@@ -215,6 +221,7 @@ export function createModelCluster(
   }
 
   remember()
+  for (const name of start.namespaces.keys()) finishDeletion(name)
   return cluster
 }
 
