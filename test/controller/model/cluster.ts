@@ -333,8 +333,20 @@ export function isOptedIn(state: Snapshot, name: string): boolean {
 export function heldIn(state: Snapshot, namespace: string, secretName: string): string | undefined {
   const secret = state.secrets.get(`${namespace}/${secretName}`)
   if (secret === undefined || !isOptedIn(state, namespace)) return undefined
-  const rules = { secretName, registryHost }
-  return readPullSecret(secret, rules).ours ? readCredential(secret, rules) : undefined
+  const { ours, text } = readSecret(secret)
+  return ours ? text : undefined
+}
+
+/** Objects never change, so each is read once. */
+const readSecrets = new WeakMap<V1Secret, { ours: boolean; text: string | undefined }>()
+
+export function readSecret(secret: V1Secret): { ours: boolean; text: string | undefined } {
+  const known = readSecrets.get(secret)
+  if (known !== undefined) return known
+  const rules = { secretName: secret.metadata?.name ?? '', registryHost }
+  const read = { ours: readPullSecret(secret, rules).ours, text: readCredential(secret, rules) }
+  readSecrets.set(secret, read)
+  return read
 }
 
 function versionOf({ metadata }: V1Namespace | V1Secret): number {

@@ -1,11 +1,11 @@
 import type { V1Secret } from '@kubernetes/client-node'
-import { readCredential, readPullSecret } from '../../../src/pull-secret/pull-secret.ts'
 import {
   copyOf,
   createModelCluster,
+  heldIn,
   isOptedIn,
   noApiFaults,
-  registryHost,
+  readSecret,
   type Snapshot,
 } from './cluster.ts'
 import { createModelEnvironment, type Habits, noFaults, type Row } from './environment.ts'
@@ -41,8 +41,8 @@ const second = 1000
 const minute = 60 * second
 const names = Array.from({ length: 14 }, (_, index) => `ns-${index}`)
 const secretNames = ['pullpass-registry', 'other-name']
-/** A decision and the request that carries it out may be so far apart. */
-const decisionMs = 30 * second
+/** A live read and the revocation after it may be so far apart, with a leader stopped in between. */
+const decisionMs = 25 * second
 /** A whole part begins with an empty cluster, and has habits of its own. */
 const eventsPerPart = 200
 const eventsBetweenChecks = 12
@@ -158,13 +158,8 @@ function verify(walk: Walk, seed: number): void {
   throw new Violation(`seed ${seed}: ${walk.violation}\n${walk.log.slice(-60).join('\n')}`)
 }
 
-/** The token that an opted-in namespace holds in a Secret of ours. */
 function tokenOf({ cluster, settings }: Site, name: string): string | undefined {
-  if (!isOptedIn(cluster.state, name)) return undefined
-  const secret = secretOf({ cluster, settings }, name)
-  const rules = { secretName: settings.secretName, registryHost }
-  if (secret === undefined || !readPullSecret(secret, rules).ours) return undefined
-  return readCredential(secret, rules)
+  return heldIn(cluster.state, name, settings.secretName)
 }
 
 function secretOf(
@@ -194,7 +189,7 @@ async function settle(walk: Walk, seed: number): Promise<void> {
     if (wrong.length === 0) break
     if (time.now() > end) report(walk, `not settled: ${wrong.join('; ')}`)
   }
-  environment.compact(row => time.now() - row.mintedAt < 24 * 60 * minute)
+  environment.compact(row => time.now() - row.mintedAt < 4 * 60 * minute)
 }
 
 function whatIsWrong(walk: Walk): string[] {
@@ -215,8 +210,7 @@ function canBeServed(site: Site, name: string): boolean {
   const secret = secretOf(site, name)
   if (!isOptedIn(site.cluster.state, name)) return false
   if (secret === undefined) return true
-  const rules = { secretName: site.settings.secretName, registryHost }
-  return readPullSecret(secret, rules).ours && !secret.immutable
+  return readSecret(secret).ours && !secret.immutable
 }
 
 function organizationOf({ cluster, settings }: Site, name: string): string {
@@ -267,7 +261,7 @@ const events: [weight: number, event: Event][] = [
   [4, deleteNamespace],
   [5, deleteSecret],
   [5, restoreSecret],
-  [4, copySecret],
+  [6, copySecret],
   [4, editSecret],
   [2, restoreNamespace],
   [2, revokeByHand],
@@ -278,7 +272,7 @@ const events: [weight: number, event: Event][] = [
   [3, endLeader],
   [6, breakEnvironment],
   [3, repairEnvironment],
-  [2, breakApi],
+  [3, breakApi],
   [1, startClone],
   [1, renameClone],
   [1, restoreEtcd],
@@ -364,8 +358,7 @@ function copySecret(walk: Walk, site: Site, name: string): string | undefined {
 }
 
 function tokenIn({ environment }: Walk, secret: V1Secret): string {
-  const rules = { secretName: secret.metadata?.name ?? '', registryHost }
-  const text = readCredential(secret, rules)
+  const { text } = readSecret(secret)
   return text === undefined ? 'no token' : `token ${environment.byText(text)?.id}`
 }
 
@@ -500,7 +493,7 @@ function breakApi(walk: Walk, { cluster }: Site): string {
   cluster.faults = {
     fails: random() < 0.5 ? 0.3 : 0,
     lost: random() < 0.5 ? 0.3 : 0,
-    watchLagMs: random() < 0.5 ? random() * 20 * second : 0,
+    watchLagMs: random() < 0.5 ? random() * minute : 0,
   }
   return `the API server has faults: ${JSON.stringify(cluster.faults)}`
 }
