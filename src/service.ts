@@ -175,17 +175,17 @@ export function createDependencies(options: ServiceOptions) {
     certificate: createCertificateSource({ ...shared, settings: config.certificate, clock }),
     leader: leadership,
     notes,
-    issuer: createBluemixIssuer({ settings, logger, metrics, note, mayLogIn, now }),
+    issuer: createBluemixIssuer({ logger, metrics, note, mayLogIn, now }, settings),
   }
 }
 
 function issuerSettings({ bluemix, registry }: Config): BluemixSettings {
-  const { api, login, iam, credentialsDirectory, caFile, timeoutMs } = bluemix
+  const { api, login, iam, account, credentialsDirectory, caFile, timeoutMs } = bluemix
   return {
     api,
     login,
     iam,
-    account: undefined,
+    account,
     credentialsDirectory,
     caFile,
     timeoutMs,

@@ -84,6 +84,7 @@ bluemix:
   api: https://api.example.com/cf
   login: iam
   iam: https://iam.example.com
+  account: 0123456789abcdef0123456789abcdef
   caFile: /etc/ca.crt
   organization: 8d2c7fd5-1a7a-4dd1-9f2b-0c6f6a1f2f7e
   namespaceOrganizations: {shop: Acme Shop}
@@ -193,6 +194,11 @@ const WRONG: [section: string, values: string, problem: string][] = [
     'bluemix.api must be an https:// URL without user, query or fragment, got "https://api.example.com?a=b"',
   ],
   ['bluemix', 'login: ldap', 'bluemix.login must be one of uaa, iam, got "ldap"'],
+  [
+    'bluemix',
+    'account: acme',
+    'bluemix.account must be an account id of 32 hexadecimal digits, got "acme"',
+  ],
   ['bluemix', 'login: iam', 'bluemix.iam is required where bluemix.login is iam'],
   [
     'bluemix',

@@ -30,12 +30,7 @@ export interface BluemixSettings {
   timeoutMs: number
 }
 
-/**
- * Issues registry tokens from a Bluemix Dedicated environment: discovery, login, organization,
- * token, which are steps 1 to 4 of IBM's procedure of 2017. Nothing is asked before it is needed.
- */
-export function createBluemixIssuer(options: {
-  settings: BluemixSettings
+interface BluemixDependencies {
   logger: Logger
   metrics: Registry
   /** Where logins are noted for the next process, so that no restart locks the account. */
@@ -44,13 +39,29 @@ export function createBluemixIssuer(options: {
   mayLogIn?: () => boolean
   /** The wall clock in epoch milliseconds. */
   now?: () => number
-}): Issuer {
-  const { settings, logger, metrics, note, now = Date.now } = options
+}
+
+/**
+ * Issues registry tokens from a Bluemix Dedicated environment: discovery, login, organization,
+ * token, which are steps 1 to 4 of IBM's procedure of 2017. Nothing is asked before it is needed.
+ */
+export function createBluemixIssuer(
+  dependencies: BluemixDependencies,
+  settings: BluemixSettings,
+): Issuer {
+  const { logger, metrics, note, mayLogIn, now = Date.now } = dependencies
   const controller = new AbortController()
-  const credentials = createCredentialFiles(settings.credentialsDirectory)
-  const shared = { logger, metrics, note, now, closing: controller.signal }
-  const { request, close } = createRequest({ ...options, ...settings, ...shared })
-  const { session, registry } = connect({ ...shared, settings, credentials, request })
+  const closing = controller.signal
+  const { caFile, timeoutMs, credentialsDirectory } = settings
+  const credentials = createCredentialFiles(credentialsDirectory)
+  const { request, close } = createRequest(
+    { logger, metrics, closing, mayLogIn },
+    { caFile, timeoutMs },
+  )
+  const { session, registry } = connect(
+    { credentials, request, logger, metrics, note, now, closing },
+    settings,
+  )
   const { watched, problem } = watch(credentials)
   return {
     mint: (...about) => watched(registry.mint(...about)),
@@ -71,7 +82,6 @@ export function createBluemixIssuer(options: {
 }
 
 interface Parts {
-  settings: BluemixSettings
   credentials: CredentialFiles
   request: Request
   logger: Logger
@@ -81,17 +91,26 @@ interface Parts {
   closing: AbortSignal
 }
 
-function connect(parts: Parts) {
-  const { settings } = parts
+function connect(parts: Parts, settings: BluemixSettings) {
+  const { credentials, request, logger, metrics, note, now, closing } = parts
+  const { registryHost, account } = settings
   const api = withoutSlash(settings.api)
   const registryUrl = withoutSlash(settings.registryUrl)
   const iam = settings.login === 'iam' ? withoutSlash(settings.iam ?? '') : undefined
-  const discovery = createDiscovery({ ...parts, api })
-  const tokenEndpoint = createTokenEndpoint({ ...parts, iam, discovery })
-  const session = createSession({ ...parts, discovery, tokenEndpoint })
-  const organizations = createOrganizations({ ...parts, api, session, discovery })
-  const { request, logger, now } = parts
-  const { registryHost, account } = settings
+  const discovery = createDiscovery({ request, logger, now }, { api })
+  const tokenEndpoint = createTokenEndpoint({ iam, discovery, request, now })
+  const session = createSession({
+    credentials,
+    discovery,
+    tokenEndpoint,
+    request,
+    logger,
+    metrics,
+    now,
+    note,
+    closing,
+  })
+  const organizations = createOrganizations({ session, discovery, now, closing }, { api })
   const accepts = createAccepts({ request, now }, { registryUrl, registryHost })
   const registry = createRegistry(
     { session, organizations, accepts, request, logger, now },

@@ -35,8 +35,7 @@ const rememberMs = 3_600_000
 const rememberMissingMs = 10_000
 const mostPages = 100
 
-interface Options {
-  api: string
+interface Dependencies {
   session: Session
   discovery: Discovery
   now: () => number
@@ -49,14 +48,17 @@ interface Options {
  * regard to case, as Cloud Foundry does itself, and exactly one must be found. One look-up at a
  * time for a name; what was found is remembered for an hour, that nothing was found for moments.
  */
-export function createOrganizations(options: Options): Organizations {
+export function createOrganizations(
+  dependencies: Dependencies,
+  { api }: { api: string },
+): Organizations {
   const cache = new LRUCache<string, { hits: Found[] }, string>({
     max: 1000,
     ttl: rememberMs,
     ttlResolution: 0,
-    perf: { now: options.now },
+    perf: { now: dependencies.now },
     fetchMethod: async (_key, _stale, { options: entry, context: name }) => {
-      const hits = await search(name, options).catch(failedIn('organizations'))
+      const hits = await search(name, api, dependencies).catch(failedIn('organizations'))
       if (hits.length !== 1 || hits[0]?.suspended) entry.ttl = rememberMissingMs
       return { hits }
     },
@@ -73,8 +75,8 @@ export function createOrganizations(options: Options): Organizations {
   }
 }
 
-async function search(name: string, options: Options): Promise<Found[]> {
-  const { api, session, discovery, now, closing } = options
+async function search(name: string, api: string, dependencies: Dependencies): Promise<Found[]> {
+  const { session, discovery, now, closing } = dependencies
   const action = `look up organization "${name}"`
   const { version } = await discovery.endpoints(closing).catch(failedIn('login'))
   const hits: Found[] = []

@@ -34,6 +34,7 @@ const TEXTS = {
   subdomain: [SUBDOMAIN, 'a DNS name (a-z, 0-9, - and ., at most 253 characters)'],
   namespaces: [NAMESPACES, 'a namespace, or the start of one followed by *'],
   organization: ['\\S(?:.{0,253}\\S)?', 'the name or GUID of an organization'],
+  account: ['[0-9a-fA-F]{32}', 'an account id of 32 hexadecimal digits'],
   path: ['/.*', 'an absolute path'],
   email: ['[^\\s@"]+@[^\\s@"]+', 'an e-mail address'],
 } as const

@@ -121,6 +121,9 @@ const bluemix = section({
   iam: Type.Optional(
     text('https', 'IAM of the environment, without `/oidc/token`. Needed for `login: iam`.'),
   ),
+  account: Type.Optional(
+    text('account', 'Account id, for a registry that needs the header `Account`.'),
+  ),
   credentialsDirectory: text(
     'path',
     'Folder with the file `api-key`, or the files `username` and `password`. Read again when they change.',

@@ -60,9 +60,32 @@ export function createReplacements(checks: {
       else all.delete(namespace)
       const trial = trials.get(organization)
       if (trial !== undefined && all.size === 0) trial.isFirst = false
-      const isFirst = trial?.namespace === namespace
-      if (isFirst && isOver(trial, state)) trials.delete(organization)
+      if (trial?.namespace === namespace && isOver(trial, state)) trials.delete(organization)
     },
+    ...createGate({ dead, trials, checks, problem }),
+    isFirst: namespace =>
+      [...trials.values()].some(trial => trial.isFirst && trial.namespace === namespace),
+    problem,
+    isProblem: error => error instanceof TokenError && error.code === code,
+    clear: () => {
+      dead.clear()
+      trials.clear()
+    },
+  }
+}
+
+interface State {
+  dead: Map<string, Set<string>>
+  trials: Map<string, Trial>
+  checks: { isAccepted(hash: string): boolean }
+  problem: (organization: string) => TokenError | undefined
+}
+
+function createGate({ dead, trials, checks, problem }: State): {
+  mayReplace: Replacements['mayReplace']
+  replaced: Replacements['replaced']
+} {
+  return {
     mayReplace: (organization, namespace) => {
       const trial = trials.get(organization)
       if (problem(organization) !== undefined) return false
@@ -77,14 +100,6 @@ export function createReplacements(checks: {
       const trial = trials.get(organization)
       if (trial?.isFirst && trial.namespace !== namespace) return
       trials.set(organization, { namespace, hash, isFirst: trial?.isFirst ?? false })
-    },
-    isFirst: namespace =>
-      [...trials.values()].some(trial => trial.isFirst && trial.namespace === namespace),
-    problem,
-    isProblem: error => error instanceof TokenError && error.code === code,
-    clear: () => {
-      dead.clear()
-      trials.clear()
     },
   }
 }

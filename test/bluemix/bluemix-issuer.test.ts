@@ -140,19 +140,21 @@ t.test('a next page elsewhere is not followed: the access token would go along',
   for (const next of elsewhere) {
     const asked: string[] = []
     const json = { resources: [], next_url: next, pagination: { next: { href: next } } }
-    const organizations = createOrganizations({
-      api,
-      session: {
-        refusal: () => undefined,
-        authorized: async ({ url }) => {
-          asked.push(url)
-          return { origin: api, status: 200, headers: {}, json, sent: [] }
+    const organizations = createOrganizations(
+      {
+        session: {
+          refusal: () => undefined,
+          authorized: async ({ url }) => {
+            asked.push(url)
+            return { origin: api, status: 200, headers: {}, json, sent: [] }
+          },
         },
+        discovery: { endpoints: async () => ({ login: api, version: 'v2' }), forget: () => {} },
+        now: Date.now,
+        closing: live,
       },
-      discovery: { endpoints: async () => ({ login: api, version: 'v2' }), forget: () => {} },
-      now: Date.now,
-      closing: live,
-    })
+      { api },
+    )
     await t.rejects(organizations.guid('acme', live), { code: 'unexpected_answer' }, next)
     t.equal(asked.length, 1)
   }
@@ -161,8 +163,7 @@ t.test('a next page elsewhere is not followed: the access token would go along',
 t.test('an answer that is too large is not read to its end', async t => {
   const { environment, failure } = await startFixture(t)
   const dependencies = { logger: pino({ level: 'silent' }), metrics: new Registry(), closing: live }
-  const { request, close } = createRequest({
-    ...dependencies,
+  const { request, close } = createRequest(dependencies, {
     caFile: environment.caFile,
     timeoutMs: 5000,
   })
@@ -354,6 +355,26 @@ t.test('a list that is cut short or unreadable is a failure', async t => {
   }
   environment.faults.set('list', { nextUrl: true })
   t.equal((await list()).length, 2, 'the last page')
+})
+
+t.test('a list of 45,000 rows, longer than 16 MiB, is read', async t => {
+  const { environment, issuer, mint } = await startFixture(t, { timeoutMs: 60_000 })
+  environment.addTokens(
+    'acme',
+    Array.from({ length: 45_000 }, (_, index) => `somebody else ${index}`),
+  )
+  await mint('pullpass/uid/shop')
+  let rows = 0
+  const ours: string[] = []
+  const listed = await issuer.list(
+    'acme',
+    ({ description }) => {
+      rows += 1
+      if (description.startsWith('pullpass/')) ours.push(description)
+    },
+    live,
+  )
+  t.match([listed, rows, ours], ['complete', 45_001, ['pullpass/uid/shop']])
 })
 
 t.test('a list may take longer than the time limit, and may not be silent for as long', async t => {

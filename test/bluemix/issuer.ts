@@ -71,7 +71,7 @@ export async function startFixture(
   }
   const logger = pino({ level: 'trace' }, { write: line => said.push(line) })
   const now = () => Date.now() + offset
-  const issuer = createBluemixIssuer({ settings, logger, metrics, now, note: createNote() })
+  const issuer = createBluemixIssuer({ logger, metrics, now, note: createNote() }, settings)
   t.teardown(async () => {
     await issuer.close()
     const all = [...said, await metrics.metrics()].join('\n')

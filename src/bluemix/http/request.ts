@@ -25,6 +25,20 @@ export interface Ask {
 
 const mostBytes = 1024 * 1024
 
+interface Dependencies {
+  logger: Logger
+  metrics: Registry
+  /** Ends every request. */
+  closing: AbortSignal
+  /** Asked right before a request leaves: a process that stood still may have lost the right to ask. */
+  mayLogIn?: (() => boolean) | undefined
+}
+
+interface Settings {
+  caFile: string | undefined
+  timeoutMs: number
+}
+
 /** Resolves with any HTTP answer; rejects with a TokenError where there was none. */
 export type Request = (ask: Ask, signal: AbortSignal) => Promise<Answer>
 
@@ -33,31 +47,25 @@ export type Request = (ask: Ask, signal: AbortSignal) => Promise<Answer>
  * followed, bodies bounded. HTTPS_PROXY and NO_PROXY are honoured. The private CA is read again
  * when it changes.
  */
-export function createRequest(options: {
-  caFile: string | undefined
-  timeoutMs: number
-  logger: Logger
-  metrics: Registry
-  /** Ends every request. */
-  closing: AbortSignal
-  /** Asked right before a request leaves: a process that stood still may have lost the right to ask. */
-  mayLogIn?: (() => boolean) | undefined
-}): { request: Request; close(): Promise<void> } {
-  const observe = createRequestMetrics(options.metrics)
-  const connections = createConnections(options)
-  const { mayLogIn = () => true } = options
+export function createRequest(
+  dependencies: Dependencies,
+  settings: Settings,
+): { request: Request; close(): Promise<void> } {
+  const { logger, metrics, closing, mayLogIn = () => true } = dependencies
+  const observe = createRequestMetrics(metrics)
+  const connections = createConnections(settings)
   const request: Request = async (ask, signal) => {
     requireHttps(ask.url)
     const dispatcher = await connections.current()
     if (!mayLogIn()) throw aborted()
-    const left = AbortSignal.any([signal, options.closing])
+    const left = AbortSignal.any([signal, closing])
     // The connections have the same limit on silence.
-    const limits = ask.body === undefined ? [AbortSignal.timeout(options.timeoutMs)] : []
+    const limits = ask.body === undefined ? [AbortSignal.timeout(settings.timeoutMs)] : []
     const end = observe(ask.operation)
     try {
       const answer = await exchange(dispatcher, ask, AbortSignal.any([left, ...limits]))
       end(String(answer.status))
-      options.logger.debug({ operation: ask.operation, status: answer.status }, 'asked')
+      logger.debug({ operation: ask.operation, status: answer.status }, 'asked')
       return answer
     } catch (error) {
       const failure = left.aborted ? aborted() : noAnswer(error, new URL(ask.url).origin)
@@ -137,11 +145,10 @@ function requireHttps(url: string): void {
  * A private CA counts beside the roots that Node trusts anyway; its file is read at each request
  * (there are few), so a renewed CA needs no restart.
  */
-function createConnections(options: { caFile: string | undefined; timeoutMs: number }): {
+function createConnections({ caFile, timeoutMs }: Settings): {
   current(): Promise<Dispatcher>
   close(): Promise<void>
 } {
-  const { caFile, timeoutMs } = options
   let ca: string | undefined
   let agent: EnvHttpProxyAgent | undefined
   async function current(): Promise<Dispatcher> {
