@@ -57,9 +57,7 @@ export function createNonces({ note, now }: { note: Note; now: () => Date }): No
       unused.set(organization, nonce)
       return nonce
     },
-    used: organization => {
-      unused.delete(organization)
-    },
+    used: organization => void unused.delete(organization),
     reload: () => {
       loading = undefined
     },

@@ -61,13 +61,14 @@ export interface ModelEnvironment {
   faults: Faults
   habits: Habits
   /** Called when a token is revoked by pullpass. */
-  onRevoke: (row: Row) => void
+  onRevoke: (row: Row, by: string) => void
   isLive(row: Row): boolean
   byText(text: string): Row | undefined
   /** Live permanent tokens of a cluster name, with their namespaces. */
   liveOf(cluster: string): { row: Row; namespace: string }[]
   marksOf(cluster: string): number
-  issuer(): Issuer
+  /** For the cluster of this name. */
+  issuer(by: string): Issuer
   /** Rows that ended long ago are forgotten. */
   compact(keep: (row: Row) => boolean): void
 }
@@ -103,7 +104,7 @@ export function createModelEnvironment(
         const described = isLive(row) ? readDescription(cluster, row.description) : undefined
         return described !== undefined && 'mark' in described
       }).length,
-    issuer: () => createIssuer(environment, byText, time, random),
+    issuer: by => createIssuer({ environment, byText, time, random, by }),
     compact: keep => {
       const kept = environment.rows.filter(row => isLive(row) || keep(row))
       environment.rows = kept
@@ -114,12 +115,14 @@ export function createModelEnvironment(
   return environment
 }
 
-function createIssuer(
-  environment: ModelEnvironment,
-  byText: Map<string, Row>,
-  time: VirtualTime,
-  random: () => number,
-): Issuer {
+function createIssuer(of: {
+  environment: ModelEnvironment
+  byText: Map<string, Row>
+  time: VirtualTime
+  random: () => number
+  by: string
+}): Issuer {
+  const { environment, byText, time, random, by } = of
   const call = createCall(time, random)
   const happens = (share: number) => share > 0 && random() < share
   const fail = (share: number, code: string, sent = true) => {
@@ -129,7 +132,7 @@ function createIssuer(
     environment.rows.find(row => row.id === id && row.organization === organization)
   const revoke = (row: Row | undefined) => {
     if (row === undefined || !environment.isLive(row)) return
-    if (row.permanent) environment.onRevoke(row)
+    if (row.permanent) environment.onRevoke(row, by)
     row.revokedAt = time.now()
   }
   return {

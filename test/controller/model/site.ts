@@ -100,7 +100,15 @@ function buildReplica(site: Site, process: Process, world: World): void {
       },
       reportProblem: async () => {},
       environment: createEnvironment(
-        { issuer: environment.issuer(), index, notes, assertLeading, now, logger, metrics },
+        {
+          issuer: environment.issuer(cluster.name),
+          index,
+          notes,
+          assertLeading,
+          now,
+          logger,
+          metrics,
+        },
         { cluster: settings.clusterName, organizations, mintsPerMinute: 120, listEveryMs },
       ),
       now,

@@ -43,6 +43,8 @@ const names = Array.from({ length: 14 }, (_, index) => `ns-${index}`)
 const secretNames = ['pullpass-registry', 'other-name']
 /** A live read and the revocation after it may be so far apart, with a leader stopped in between. */
 const decisionMs = 25 * second
+/** A leader lists once a minute, and reads the list in less than another. */
+const noticeMs = 3 * minute
 /** A whole part begins with an empty cluster, and has habits of its own. */
 const eventsPerPart = 200
 const eventsBetweenChecks = 12
@@ -54,6 +56,8 @@ interface Walk extends World {
   /** Clusters beside production: same identity, until they are renamed. */
   clones: Site[]
   backups: V1Secret[]
+  /** From then on each side must have seen the mark of the other. */
+  noticedAt: number
   snapshot: { state: Snapshot; organizations: ReadonlySet<string> } | undefined
   /** In which production has minted, as far as its Lease can know. */
   organizations: ReadonlySet<string>
@@ -71,6 +75,7 @@ async function walkPart(seed: number, events: number, level: string): Promise<nu
     const walk = createWalk({ time, random, level })
     for (let count = 1; count <= events; count++) {
       happen(walk)
+      expectNotice(walk)
       const pause = random() < 0.5 ? 5 * second : random() < 0.8 ? minute : 6 * minute
       await time.advance(random() * pause)
       verify(walk, seed)
@@ -104,12 +109,13 @@ function createWalk({ time, random, level }: Pick<World, 'time' | 'random' | 'le
     production: createSite(cluster, settings, world),
     clones: [],
     backups: [],
+    noticedAt: 0,
     snapshot: undefined,
     organizations: new Set([settings.organization, otherOrganization]),
     log: [`habits: ${JSON.stringify(habits)}, rotateAfterMs: ${settings.rotateAfterMs}`],
     violation: undefined,
   }
-  environment.onRevoke = row => checkRevocation(walk, row)
+  environment.onRevoke = (row, by) => checkRevocation(walk, row, by)
   world.onRemove = (site, namespace) => checkRemoval(walk, site, namespace)
   return walk
 }
@@ -119,20 +125,20 @@ function sitesOf({ production, clones }: Walk): Site[] {
 }
 
 /** No token in use is revoked: held by an opted-in namespace for longer than a decision takes. */
-function checkRevocation(walk: Walk, row: Row): void {
+function checkRevocation(walk: Walk, row: Row, by: string): void {
   for (const site of sitesOf(walk)) {
-    const { cluster, settings } = site
-    for (const name of cluster.state.namespaces.keys()) {
-      if (tokenOf(site, name) !== row.text) continue
-      const since = cluster.heldSince(name, settings.secretName)
-      if (walk.time.now() - since < decisionMs) continue
-      const age = Math.round((walk.time.now() - since) / second)
-      report(
-        walk,
-        `token ${row.id} (${row.description}) was revoked, which ${cluster.name}/${name} has used for ${age} s`,
-      )
-    }
+    const { cluster } = site
+    if (cluster.name !== by && walk.time.now() < walk.noticedAt) continue
+    for (const name of cluster.state.namespaces.keys()) checkUse(walk, site, name, row)
   }
+}
+
+function checkUse(walk: Walk, site: Site, name: string, { id, text, description }: Row): void {
+  const { cluster, settings } = site
+  const usedMs = walk.time.now() - cluster.heldSince(name, settings.secretName)
+  if (tokenOf(site, name) !== text || usedMs < decisionMs) return
+  const about = `${cluster.name}/${name} has used for ${Math.round(usedMs / second)} s`
+  report(walk, `token ${id} (${description}) was revoked, which ${about}`)
 }
 
 function checkRemoval(walk: Walk, { cluster, settings }: Site, namespace: string): void {
@@ -279,8 +285,23 @@ const events: [weight: number, event: Event][] = [
 ]
 const totalWeight = events.reduce((sum, [weight]) => sum + weight, 0)
 
+/** It takes a list and a mark, which have to be possible, and a leader on both sides. */
+function expectNotice(walk: Walk): void {
+  const { time, environment } = walk
+  if (time.now() >= walk.noticedAt || walk.clones.length === 0) return
+  const sites = sitesOf(walk)
+  const hasLeaders = sites.every(({ holder }) => holder?.owner.state === 'running')
+  const works = environment.faults === noFaults && sites.every(isWell)
+  if (!hasLeaders || !works) walk.noticedAt = time.now() + noticeMs
+}
+
+function isWell({ cluster }: Site): boolean {
+  return cluster.faults === noApiFaults
+}
+
 function happen(walk: Walk): void {
   const { random } = walk
+  expectNotice(walk)
   backUp(walk)
   for (;;) {
     let left = random() * totalWeight
@@ -503,6 +524,7 @@ function startClone(walk: Walk): string | undefined {
   const state = walk.random() < 0.5 ? walk.snapshot?.state : walk.production.cluster.snapshot()
   if (state === undefined) return undefined
   const cluster = createModelCluster('clone', walk.time, walk.random, copyOf(state))
+  walk.noticedAt = walk.time.now() + noticeMs
   walk.clones.push(createSite(cluster, walk.production.settings, walk))
   return 'a clone starts'
 }
