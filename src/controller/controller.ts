@@ -157,6 +157,7 @@ function lookAtAll(loop: Loop): void {
 
 function wake(loop: Loop, namespace: string): void {
   if (!leads(loop)) return
+  if (loop.waitingFor.delete(namespace)) loop.failures.clear(namespace)
   if (loop.replacements.isFirst(namespace)) {
     release(loop, loop.looks.at(namespace).organization)
     lookAtAll(loop)
@@ -177,7 +178,7 @@ async function runOne(loop: Loop, namespace: string): Promise<void> {
   const { signal } = term.controller
   try {
     const outcome = await reconcile.run(namespace, signal)
-    // Also while it waits: a failure without a next try would hold it back for ever.
+    if (outcome === 'waiting') return keepWaiting(loop, namespace)
     failures.clear(namespace)
     if (outcome !== 'acted') return
     failures.environmentAnswers()
@@ -185,6 +186,11 @@ async function runOne(loop: Loop, namespace: string): Promise<void> {
   } catch (error) {
     if (!signal.aborted && leads(loop)) failOrWait(loop, namespace, error)
   }
+}
+
+/** Its failure, if there is one, stays until what it waits for has come. */
+function keepWaiting({ looks, waitingFor }: Loop, namespace: string): void {
+  waitingFor.set(namespace, looks.at(namespace).organization)
 }
 
 function failOrWait(loop: Loop, namespace: string, error: unknown): void {
