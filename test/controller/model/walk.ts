@@ -245,17 +245,30 @@ function tokenProblem({ environment }: Walk, site: Site, name: string): string |
   return organization === organizationOf(site, name) ? undefined : `uses ${organization}`
 }
 
-function tooManyTokens({ environment, organizations }: Walk, site: Site): string[] {
-  const { cluster, settings } = site
-  return environment.liveOf(settings.clusterName).flatMap(({ row, namespace }) => {
-    const text = tokenOf(site, namespace)
-    if (row.hidden || row.text === text || !organizations.has(row.organization)) return []
-    const isServed = canBeServed(site, namespace)
-    if (isOptedIn(cluster.state, namespace) && !isServed) return []
-    // A token that no list shows may be anything: nothing beside it is revoked.
-    if (text !== undefined && environment.byText(text)?.hidden) return []
-    return [`${cluster.name}/${namespace} does not need token ${row.id} in ${row.organization}`]
-  })
+function tooManyTokens(walk: Walk, site: Site): string[] {
+  return walk.environment
+    .liveOf(site.settings.clusterName)
+    .filter(({ row }) => !row.hidden && walk.organizations.has(row.organization))
+    .filter(({ row, namespace }) => !mayStay(walk, site, namespace, row.text))
+    .map(({ row, namespace }) => {
+      const at = `${site.cluster.name}/${namespace}`
+      return `${at} does not need token ${row.id} in ${row.organization}`
+    })
+}
+
+function mayStay({ environment }: Walk, site: Site, namespace: string, text: string): boolean {
+  const own = tokenOf(site, namespace)
+  if (own === text) return true
+  if (isOptedIn(site.cluster.state, namespace) && !canBeServed(site, namespace)) return true
+  // A token that no list shows may be anything: nothing beside it is revoked.
+  if (own !== undefined && environment.byText(own)?.hidden) return true
+  return names.some(name => isCopy(site, name, text))
+}
+
+/** A Secret without our label, which the pods of its namespace use all the same. */
+function isCopy(site: Site, name: string, text: string): boolean {
+  const secret = isOptedIn(site.cluster.state, name) ? secretOf(site, name) : undefined
+  return secret !== undefined && readSecret(secret).text === text
 }
 
 type Event = (walk: Walk, site: Site, name: string) => string | undefined
