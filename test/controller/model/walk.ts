@@ -233,16 +233,23 @@ function notServed(walk: Walk, site: Site): string[] {
     })
 }
 
-function tokenProblem({ environment }: Walk, site: Site, name: string): string | undefined {
+function tokenProblem(walk: Walk, site: Site, name: string): string | undefined {
+  const { environment } = walk
   const row = environment.byText(tokenOf(site, name) ?? '')
   if (row === undefined) return 'has no token'
   const { id, description, organization } = row
   if (!environment.isLive(row)) return `holds the dead token ${id}`
-  // No list says whose it is, and the registry accepts it.
-  if (row.hidden) return undefined
+  if (isUnknown(walk, site, row)) return undefined
   const isOwn = description.startsWith(`pullpass/${site.settings.clusterName}/${name}/`)
   if (!isOwn) return `holds the token of ${description}`
   return organization === organizationOf(site, name) ? undefined : `uses ${organization}`
+}
+
+/** No list that is read says whose it is, and the registry accepts it: it is kept. */
+function isUnknown({ production, organizations }: Walk, site: Site, row: Row): boolean {
+  const named = [site.settings.organization, otherOrganization]
+  const listed = site === production ? organizations : new Set(named)
+  return row.hidden || !listed.has(row.organization)
 }
 
 function tooManyTokens(walk: Walk, site: Site): string[] {
@@ -256,12 +263,13 @@ function tooManyTokens(walk: Walk, site: Site): string[] {
     })
 }
 
-function mayStay({ environment }: Walk, site: Site, namespace: string, text: string): boolean {
+function mayStay(walk: Walk, site: Site, namespace: string, text: string): boolean {
   const own = tokenOf(site, namespace)
   if (own === text) return true
   if (isOptedIn(site.cluster.state, namespace) && !canBeServed(site, namespace)) return true
+  const row = walk.environment.byText(own ?? '')
   // A token that no list shows may be anything: nothing beside it is revoked.
-  if (own !== undefined && environment.byText(own)?.hidden) return true
+  if (row !== undefined && isUnknown(walk, site, row)) return true
   return names.some(name => isCopy(site, name, text))
 }
 
