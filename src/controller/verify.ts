@@ -109,7 +109,7 @@ export function createCredentialChecks(
         knownAt: (mintedAt?.getTime() ?? 0) + settlesMs,
       }),
     look: (secret, urgent) => look(state, secret, urgent),
-    ask: namespace => enqueue(state, namespace),
+    ask: namespace => enqueue(state, namespace, 'now'),
     begin: signal => {
       state.signal = signal
       credentials.clear()
@@ -131,21 +131,22 @@ function look(state: State, { namespace, token }: PullSecret, urgent: boolean): 
   const isUnasked = !answers.has(token.hash)
   const isDue = known !== undefined && !isChanged && known.dueAt <= now().getTime()
   if (isDue) known.dueAt = now().getTime() + settings.everyMs
-  if (isDue || isChanged || (urgent && isUnasked)) enqueue(state, namespace)
+  if (isDue || isChanged || (urgent && isUnasked)) enqueue(state, namespace, token.hash)
 }
 
-function enqueue(state: State, namespace: string): void {
+/** Once at a time for each credential. */
+function enqueue(state: State, namespace: string, hash: string): void {
   const { queue, queued, budgets, logger, signal } = state
-  if (queued.has(namespace)) return
-  queued.add(namespace)
+  const key = `${namespace}/${hash}`
+  if (queued.has(key)) return
+  queued.add(key)
   const run = async () => {
-    queued.delete(namespace)
     if (signal.aborted) return
     budgets.check(namespace, 'check')
     budgets.take(namespace, 'check')
     await check(state, namespace, signal)
   }
-  queue.add(run).catch(error => {
+  const failed = (error: unknown) => {
     if (signal.aborted) return
     const { code } = error as { code?: string }
     if (error instanceof TokenError) {
@@ -154,7 +155,11 @@ function enqueue(state: State, namespace: string): void {
       logger.debug({ namespace }, 'cannot read the Secret for a check')
     }
     again(state, namespace, error instanceof TooManyChanges ? error.retryAfterMs : unansweredMs)
-  })
+  }
+  void queue
+    .add(run)
+    .catch(failed)
+    .finally(() => queued.delete(key))
 }
 
 function again(state: State, namespace: string, ms: number): void {

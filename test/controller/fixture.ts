@@ -65,6 +65,7 @@ interface Times {
   revokeGraceMs?: number
   verifyEveryMs?: number
   listEveryMs?: number
+  resyncMs?: number
   organization?: string
   noted?: string
 }
@@ -121,7 +122,7 @@ export function setup(t: { teardown(end: () => Promise<void>): void }, times: Ti
       verifyEveryMs: times.verifyEveryMs ?? 1e9,
       listEveryMs: times.listEveryMs ?? 50,
       listAgainMs: 20,
-      resyncMs: 20,
+      resyncMs: times.resyncMs ?? 20,
     },
   )
   const label = (name: string) => cluster.label(index, name, 'enabled')

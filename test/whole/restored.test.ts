@@ -173,6 +173,23 @@ t.test(
   },
 )
 
+t.test('a controller that writes a dead token back costs the environment little', async t => {
+  faults.clear()
+  const old = await settled('fight')
+  await revoke('fight')
+  await whenRight('fight')
+  const before = ledger.requests().length
+  const [lists, started] = [ledger.requests('list').length, performance.now()]
+  while (performance.now() < started + 10_000) {
+    if (holds(await fixture.secret('fight')) !== holds(old)) await replace('fight', old)
+  }
+  const listed = ledger.requests('list').length - lists
+  const asked = ledger.requests().length - before - listed
+  t.ok(asked <= 60, `${asked} requests`)
+  t.ok(fixture.mints('fight').length <= 3)
+  await whenRight('fight')
+})
+
 t.test('while many wait for the limit of mints, a Secret that needs none comes back', async t => {
   faults.clear()
   await settled('needs-none')
