@@ -106,6 +106,9 @@ function leads({ dependencies, term }: Loop): boolean {
   return dependencies.leadership.leading() && !term.controller.signal.aborted
 }
 
+/** So many lists in a row show nothing of ours before an organization is forgotten. */
+const listsToForget = 3
+
 /** What is thrown for these is reported. */
 const problems: ReadonlySet<string> = new Set([
   'immutable',
@@ -227,15 +230,20 @@ function listed(loop: Loop, organization: string, error: TokenError | undefined)
 }
 
 /**
- * A list may show that nothing of ours is left in an organization that the settings do not name, and
- * that tokens may be revoked there.
+ * A list may show that tokens can be revoked; several, that nothing of ours is left in an organization
+ * that the settings do not name. One that does not show our mark is not believed.
  */
 async function completed(loop: Loop, organization: string): Promise<void> {
   const { inventory, identity, organizationsInUse } = loop.dependencies.environment
   await identity.onList(organization)
   lookAtAll(loop)
   const [first] = inventory.organization(organization).namespaces()
-  if (first === undefined) await organizationsInUse.forget(organization)
+  const isEmpty = first === undefined && identity.mayRevoke(organization)
+  const count = isEmpty ? (loop.emptyLists.get(organization) ?? 0) + 1 : 0
+  loop.emptyLists.set(organization, count)
+  if (count >= listsToForget) await organizationsInUse.forget(organization)
+  // The Lease may be of an older state than the tokens.
+  if (first !== undefined) await organizationsInUse.remember(organization)
 }
 
 /** A term of leadership begins with a list, and a look at everything. */
@@ -255,7 +263,8 @@ function begin(loop: Loop): void {
 }
 
 /** Cuts off what runs, forgets what waits. */
-function end({ term, queue, failures, replacements, wanted, waitingFor }: Loop): void {
+function end(loop: Loop): void {
+  const { term, queue, failures, replacements, wanted, waitingFor, emptyLists } = loop
   term.controller.abort()
   clearInterval(term.timer)
   queue.clear()
@@ -263,4 +272,5 @@ function end({ term, queue, failures, replacements, wanted, waitingFor }: Loop):
   replacements.clear()
   wanted.clear()
   waitingFor.clear()
+  emptyLists.clear()
 }

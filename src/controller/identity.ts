@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises'
 import type { Logger } from 'pino'
 import { Gauge, type Registry } from 'prom-client'
 import { framesOf } from '../failure.ts'
@@ -82,6 +83,7 @@ interface State {
 }
 
 const renewAfterMs = 12 * 3_600_000
+const againMs = 3000
 
 /**
  * Leaves a mark of each leader in every organization in use: a token that expires, stored nowhere,
@@ -94,9 +96,11 @@ const renewAfterMs = 12 * 3_600_000
  * | no mark of this term                       | one is made, our older ones are revoked            |
  * | our mark, made 12 h ago                    | the same                                           |
  * | our mark no longer                         | a new one at once: the other side has to see it    |
- * | our new mark not yet                       | one more list is awaited, then a new one is made   |
+ * | our new mark not yet                       | one more list is awaited, then a new one is made;  |
+ * |                                            | after three of them one in ten minutes             |
+ * | our new mark not, but one that is not ours | a new one at once                                  |
  * | our mark not, two lists in a row           | alarm                                              |
- * | a live mark whose nonce is not on our Lease | alarm                                             |
+ * | a live mark whose nonce is not on our Lease | alarm, until ten lists in a row show none         |
  */
 export function createIdentity(
   dependencies: IdentityDependencies,
@@ -139,16 +143,40 @@ async function look(organization: string, term: Term, state: State): Promise<voi
   for (const each of term.organizations.keys())
     if (!inUse.has(each)) term.organizations.delete(each)
   if (!inUse.has(organization)) return
-  const ours = await state.nonces.load()
+  const marks = () => inventory.organization(organization).marks()
+  const ours = await insist(() => oursAmong(marks(), state.nonces), term.signal)
   const standing = term.organizations.get(organization) ?? newStanding()
   const { lists, listedAt } = inventory.organization(organization)
   if (lists <= standing.list || listedAt === undefined) return
   term.organizations.set(organization, standing)
   standing.list = lists
   standing.listedAt = listedAt.getTime()
-  judge(standing, inventory.organization(organization).marks(), ours)
+  judge(standing, marks(), ours)
   logAlarm(organization, standing, state)
-  await keepMark(organization, standing, term, state)
+  await insist(() => keepMark(organization, standing, term, state), term.signal)
+}
+
+/** The other side waits for a mark of ours: a failure of the API server must not cost a whole list. */
+async function insist<T>(work: () => Promise<T>, signal: AbortSignal): Promise<T> {
+  for (let left = 4; ; left--) {
+    try {
+      return await work()
+    } catch (error) {
+      if (left === 0 || signal.aborted || !(error instanceof KubernetesError)) throw error
+      await sleep(againMs, undefined, { signal, ref: false })
+    }
+  }
+}
+
+/** A nonce that is not known may have been written to the Lease since. */
+async function oursAmong(
+  marks: ReadonlyMap<string, ListedMark>,
+  nonces: Nonces,
+): Promise<ReadonlySet<string>> {
+  const known = await nonces.load()
+  if ([...marks.keys()].every(nonce => known.has(nonce))) return known
+  nonces.reload()
+  return nonces.load()
 }
 
 async function keepMark(
@@ -159,7 +187,10 @@ async function keepMark(
 ): Promise<void> {
   const { inventory, issuer, assertLeading, now, logger } = state.dependencies
   if (isMarkDue(standing, now().getTime())) {
-    standing.mark = await mintMark(organization, term, state)
+    const mark = await mintMark(organization, term, state)
+    const wasShown = standing.mark === undefined || standing.mark.shown
+    standing.neverShown = wasShown ? 0 : standing.neverShown + 1
+    standing.mark = mark
     unsettle(standing, now())
   }
   const ours = await state.nonces.load()

@@ -79,6 +79,8 @@ export interface Loop {
   waitingFor: Map<string, string>
   /** UIDs of namespaces, to notice one that was created again. */
   uids: LRUCache<string, string>
+  /** Lists in a row that showed nothing of ours in the organization, but our mark. */
+  emptyLists: Map<string, number>
 }
 
 /** What the parts ask of the controller. */
@@ -124,6 +126,7 @@ export function createLoop(
     wanted: new Set(),
     waitingFor: new Map(),
     uids: new LRUCache({ max: 20_000 }),
+    emptyLists: new Map(),
   }
 }
 

@@ -38,6 +38,8 @@ export function createNonces({ note, now }: { note: Note; now: () => Date }): No
     })
   }
   const add = async (nonce: string) => {
+    // A clean-up beside the leader writes there too.
+    loading = undefined
     const all = withNonce(await load(), nonce, now().getTime())
     await note.write(format(all))
     own = all
@@ -55,12 +57,9 @@ export function createNonces({ note, now }: { note: Note; now: () => Date }): No
       unused.set(organization, nonce)
       return nonce
     },
-    used: organization => {
-      unused.delete(organization)
-    },
+    used: organization => void unused.delete(organization),
     reload: () => {
       loading = undefined
-      unused.clear()
     },
   }
 }

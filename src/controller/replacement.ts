@@ -58,9 +58,13 @@ export function createReplacements(checks: {
       dead.set(organization, all)
       if (state === 'dead' || state === 'refused') all.add(namespace)
       else all.delete(namespace)
+      leaveOthers({ dead, trials }, organization, namespace)
       const trial = trials.get(organization)
       if (trial !== undefined && all.size === 0) trial.isFirst = false
-      if (trial?.namespace === namespace && isOver(trial, state)) trials.delete(organization)
+      const isRefused = checks.isRefused(trial?.hash)
+      if (trial?.namespace === namespace && isOver(trial, state, isRefused)) {
+        trials.delete(organization)
+      }
     },
     ...createGate({ dead, trials, checks, problem }),
     isFirst: namespace =>
@@ -104,8 +108,24 @@ function createGate({ dead, trials, checks, problem }: State): {
   }
 }
 
-/** Its token was revoked, or nobody needs it: what the registry answers about it means nothing. */
-function isOver({ hash }: Trial, state: TokenState): boolean {
+/** The namespace may have used another organization before. */
+function leaveOthers(
+  { dead, trials }: { dead: Map<string, Set<string>>; trials: Map<string, Trial> },
+  organization: string,
+  namespace: string,
+): void {
+  for (const [other, all] of dead) if (other !== organization) all.delete(namespace)
+  for (const [other, trial] of trials) {
+    if (other !== organization && trial.namespace === namespace) trials.delete(other)
+  }
+}
+
+/**
+ * Its token was revoked, or is not in the Secret any more, or nobody needs it: what the registry
+ * answers about it means nothing.
+ */
+function isOver({ hash }: Trial, state: TokenState, isRefused: boolean): boolean {
+  if (state === 'in_use') return isRefused
   return state === 'none' || (state === 'dead' && hash !== undefined)
 }
 

@@ -19,8 +19,12 @@ export interface Standing {
   listedAt: number
   /** Lists in a row that did not show our mark. */
   missing: number
-  /** Nonces of marks that are not ours. */
+  /** Marks in a row that no list has shown. */
+  neverShown: number
+  /** Nonces of marks that are not ours, in the last list that showed one. */
   foreign: readonly string[]
+  /** Lists in a row that did not show one. */
+  withoutForeign: number
 }
 
 /** The mark that this term made. */
@@ -33,7 +37,10 @@ export interface Mark {
 
 /** An environment whose list never shows our marks must not be filled with them. */
 const mintAgainMs = 600_000
+const mostNeverShown = 3
 const listsInARow = 2
+/** A list may lack rows: an alarm does not end with one that lacks the other side's mark. */
+const listsToEndAlarm = 10
 
 export function newStanding(): Standing {
   return {
@@ -43,7 +50,9 @@ export function newStanding(): Standing {
     settledAt: 0,
     listedAt: 0,
     missing: 0,
+    neverShown: 0,
     foreign: [],
+    withoutForeign: 0,
   }
 }
 
@@ -58,9 +67,10 @@ export function judge(
   const isShown = shown.some(([nonce]) => nonce === mark?.nonce)
   const isAlone = isShown && shown.length === 1
   const misses = !isShown && mark !== undefined && mark.mintedAt < listedAt
-  standing.foreign = [...marks]
-    .filter(([nonce, { missingInARow }]) => !ours.has(nonce) && missingInARow < listsInARow)
-    .map(([nonce]) => nonce)
+  const foreign = shown.map(([nonce]) => nonce).filter(nonce => !ours.has(nonce))
+  standing.withoutForeign = foreign.length > 0 ? 0 : standing.withoutForeign + 1
+  if (foreign.length > 0) standing.foreign = foreign
+  else if (standing.withoutForeign >= listsToEndAlarm) standing.foreign = []
   standing.alone = isAlone ? standing.alone + 1 : 0
   if (!isAlone) standing.settledAt = listedAt
   standing.missing = misses ? standing.missing + 1 : 0
@@ -72,10 +82,13 @@ export function unsettle(standing: Standing, now: Date): void {
   if (standing.alone === 0) standing.settledAt = now.getTime()
 }
 
-export function isMarkDue({ mark, missing }: Standing, time: number): boolean {
+/** Another pullpass with our identity has to see a mark of ours, and may have revoked the last one. */
+export function isMarkDue(standing: Standing, time: number): boolean {
+  const { mark, missing, neverShown, foreign } = standing
   if (mark === undefined || time >= mark.renewAt) return true
-  if (mark.shown) return missing > 0
-  return missing >= listsInARow && time - mark.mintedAt >= mintAgainMs
+  if (missing === 0 || mark.shown) return missing > 0
+  if (neverShown >= mostNeverShown) return time - mark.mintedAt >= mintAgainMs
+  return foreign.length > 0 || missing >= listsInARow
 }
 
 /**

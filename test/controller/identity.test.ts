@@ -261,6 +261,19 @@ t.test(
   },
 )
 
+t.test('a clone that takes the mark away before any list has shown it is noticed', async t => {
+  const environment = createEnvironment()
+  const production = createLeader(environment, { text: undefined })
+  await production.list()
+  const clone = createLeader(environment, { ...production.lease })
+  for (let list = 0; list < 8; list++) {
+    await pass(environment, minute, clone, production)
+    t.equal(clone.mayRevoke() || production.mayRevoke(), false)
+  }
+  t.match(clone.alarm(), uses)
+  t.match(production.alarm(), uses)
+})
+
 t.test('the alarm goes on for two quiet days, over restarts of either side', async t => {
   const { environment, production, startClone } = await withSnapshot(hour)
   const clone = startClone()
@@ -358,12 +371,33 @@ t.test('a list that never shows a mark: an alarm, and few marks', async t => {
   await pass(environment, hour, leader)
   t.match(leader.alarm(), /does not list the mark of this cluster/)
   t.equal(leader.mayRevoke(), false)
-  t.ok(environment.rows.length <= 8, `${environment.rows.length} marks in an hour`)
+  t.ok(environment.rows.length <= 10, `${environment.rows.length} marks in an hour`)
   environment.hidden = () => false
   await pass(environment, 3 * minute, leader)
   t.equal(leader.alarm(), undefined)
   t.equal(environment.marks().length, 1)
 })
+
+t.test(
+  'a mark is ours if its nonce is on the Lease now, also if another process wrote it',
+  async t => {
+    const environment = createEnvironment()
+    const lease: { text: string | undefined } = { text: undefined }
+    const leader = createLeader(environment, lease)
+    await pass(environment, 5 * minute, leader)
+    const written = JSON.parse(lease.text ?? '{}')
+    lease.text = JSON.stringify({ ...written, other: environment.now().toISOString() })
+    await environment.mint({
+      organization: 'acme',
+      description: `pullpass/${cluster}//other`,
+      permanent: false,
+    })
+    await pass(environment, minute, leader)
+    t.equal(leader.alarm(), undefined)
+    await pass(environment, 13 * hour, leader)
+    t.ok('other' in JSON.parse(lease.text ?? '{}'), 'and stays on it')
+  },
+)
 
 t.test('a damaged note on the Lease is as good as none', async t => {
   for (const text of ['', 'no JSON', '[]', 'null', '{"a":1,"b":"x"}']) {
