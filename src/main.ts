@@ -67,16 +67,27 @@ async function serve(config: Config): Promise<void> {
 
 async function cleanUp(config: Config): Promise<void> {
   const { kubeConfig, logger, identity } = readProcess(config)
-  const metrics = new Registry()
-  const { client, watches, index, store, issuer, organizationsAnnotation, rules } = createParts(
-    { kubeConfig, logger, metrics },
+  const { client, watches, index, store, issuer, notes, clock, rules } = createParts(
+    { kubeConfig, logger, metrics: new Registry() },
     { config, identity, standalone: true },
   )
-  const done = await cleanUpOnce(
-    { client, watches, index, store, issuer, organizationsAnnotation, logger },
-    { rules, organizations: config.bluemix },
+  const { mintsPerMinute, listEverySeconds } = config.controller
+  let count = 0
+  await cleanUpOnce(
+    { client, watches, index, store, issuer, notes, clock, logger },
+    {
+      rules,
+      organizations: config.bluemix,
+      clusterName: config.clusterName,
+      mintsPerMinute,
+      listEveryMs: listEverySeconds * 1000,
+    },
+    what => {
+      count += 1
+      console.log(what)
+    },
   )
-  console.log(done.length > 0 ? done.join('\n') : 'nothing to clean up')
+  if (count === 0) console.log('nothing to clean up')
 }
 
 /** What this process has beside its settings. */

@@ -6,10 +6,10 @@ import { type BluemixSettings, createBluemixIssuer } from './bluemix/bluemix-iss
 import { createCertificateSource } from './certificate/source.ts'
 import type { Config } from './config/config.ts'
 import { type Controller, createController } from './controller/controller.ts'
-import { reportListing, tokenIssuer } from './controller/token-issuer.ts'
+import { createEnvironment, type Environment } from './controller/environment.ts'
+import type { ControllerSettings } from './controller/loop.ts'
 import { createFailureStore } from './failure.ts'
 import { buildOperationsServer, createHealth, type Problem, type State } from './health.ts'
-import { guardIssuer } from './issuer/guarded-issuer.ts'
 import type { Issuer } from './issuer/issuer.ts'
 import { createKubernetesClient, readClusterId } from './kubernetes/client.ts'
 import { createReportProblem, eventReason, watchProblems } from './kubernetes/events.ts'
@@ -127,7 +127,7 @@ function reportProblems({ config, reportProblem }: Parts, problems: () => Proble
  * webhook answers 503, and the API server asks again; no answer at all would be a failed call.
  */
 async function run(parts: Parts, running: Running, state: () => State): Promise<void> {
-  const { watches, issuer, leader, certificate, client, logger } = parts
+  const { config, watches, issuer, leader, certificate, client, logger } = parts
   for (const watch of watches) watch.start()
   issuer.start()
   await certificate.start()
@@ -138,7 +138,7 @@ async function run(parts: Parts, running: Running, state: () => State): Promise<
     () => (running.controller === undefined ? 'starting' : state()),
   )
   await Promise.all(watches.map(watch => watch.whenSynced()))
-  const cluster = await readClusterId({ client, logger })
+  const cluster = config.clusterName ?? (await readClusterId({ client, logger }))
   const controller = createControllerOf(parts, cluster)
   controller.start()
   leader.start()
@@ -216,7 +216,10 @@ export function createParts(
     index,
     leader,
     failureStore: createFailureStore(),
-    organizationsAnnotation: annotationOf('pullpass.io/organizations'),
+    notes: {
+      organizations: annotationOf('pullpass.io/organizations'),
+      marks: annotationOf('pullpass.io/marks'),
+    },
     reportProblem: createReportProblem({ client, logger }, { identity }),
     store: createSecretStore(client, secretName),
     watches: createWatches({ client, index, logger, metrics }, { secretName }),
@@ -247,35 +250,58 @@ function bluemixSettings({ bluemix, registry }: Config): BluemixSettings {
   }
 }
 
-/** `cluster`: the UID of kube-system, which only the API server knows. */
+/** `cluster`: the name of the cluster in the descriptions of its tokens. */
 function createControllerOf(parts: Parts, cluster: string): Controller {
-  const { config, index, store, rules, clock, logger, metrics } = parts
+  const { index, store, leader, failureStore, reportProblem, clock, logger, metrics } = parts
+  const environment = createEnvironmentOf(parts, cluster)
+  return createController(
+    {
+      index,
+      store,
+      leadership: leader,
+      problems: { store: failureStore, report: reportProblem },
+      environment,
+      now: clock.now,
+      logger,
+      metrics,
+    },
+    controllerSettings(parts, cluster),
+  )
+}
+
+function controllerSettings({ config, rules }: Parts, cluster: string): ControllerSettings {
   const { controller, bluemix, leader } = config
-  const { mintsPerMinute, rotateAfterSeconds } = controller
-  const issuer = guardIssuer({ issuer: parts.issuer }, { mintsPerMinute })
-  return createController({
-    index,
-    store,
-    issuer: reportListing(tokenIssuer(issuer), { logger, metrics }),
-    onCredentialChange: issuer.onCredentialChange,
-    environmentProblem: issuer.problem,
-    leadership: parts.leader,
-    failureStore: parts.failureStore,
-    organizationsAnnotation: parts.organizationsAnnotation,
-    reportProblem: parts.reportProblem,
-    now: clock.now,
-    logger,
-    metrics,
-    rules,
+  const { concurrency, rotateAfterSeconds } = controller
+  return {
     cluster,
+    rules,
     organizations: bluemix,
-    concurrency: controller.concurrency,
+    concurrency,
     rotateAfterMs: rotateAfterSeconds && rotateAfterSeconds * 1000,
     rotateGraceMs: controller.rotateGraceSeconds * 1000,
     revokeGraceMs: controller.revokeGraceSeconds * 1000,
     verifyEveryMs: controller.verifyEverySeconds * 1000,
-    sweepAgainMs: leader.leaseSeconds * 1000,
-  })
+    listEveryMs: controller.listEverySeconds * 1000,
+    listAgainMs: leader.leaseSeconds * 1000,
+    resyncMs: 15_000,
+  }
+}
+
+function createEnvironmentOf(parts: Parts, cluster: string): Environment {
+  const { config, issuer, index, notes, leader, clock, logger, metrics } = parts
+  const { mintsPerMinute, listEverySeconds } = config.controller
+  const assertLeading = () => {
+    if (!leader.leading()) throw new Error('another replica leads')
+  }
+  return createEnvironment(
+    { issuer, index, notes, assertLeading, now: clock.now, logger, metrics },
+    {
+      cluster,
+      organizations: config.bluemix,
+      mintsPerMinute,
+      listEveryMs: listEverySeconds * 1000,
+    },
+  )
 }
 
 function createMutatePodOf(parts: Parts, controller: Controller): MutatePod {

@@ -91,7 +91,7 @@ async function uninstall({ steps, sandbox }: ChartDemo, load: LoadGenerator): Pr
   steps.expect(left === '', 'no object of the release remains')
   const kept = await steps.kubectl('get secrets,leases -n pullpass -o name')
   steps.expect(kept === KEPT, 'its namespace still contains the CA, the Lease and your credentials')
-  const secrets = await steps.kubectl('get secrets -A -l app.kubernetes.io/managed-by=pullpass')
+  const secrets = await steps.kubectl('get secrets -A -l pullpass.io/pull-secret=true')
   const stay = ['shop', 'busy'].every(name => secrets.includes(`${name} `))
   steps.expect(stay, 'labelled namespaces keep their Secrets, so their pods can still pull')
 }

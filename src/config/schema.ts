@@ -95,6 +95,11 @@ const domain = text(
   'Domain of the environment. Optional if both `bluemix.api` and `registry.host` are set.',
 )
 
+const clusterName = text(
+  'label',
+  'Name of this cluster in the descriptions of its tokens. Default: the UID of kube-system. A change replaces all tokens.',
+)
+
 const registry = section({
   host: text('host', 'Registry host as image names contain it.'),
   url: text('https', 'URL of the token API.'),
@@ -168,12 +173,18 @@ const controller = section({
     whole(SECONDS, 'Rotate tokens older than this. Default: never.'),
   ),
   rotateGraceSeconds: whole([0, SECONDS[1]], 'Time for which a replaced token stays valid.', 3600),
+  listEverySeconds: whole(
+    [5, 86_400],
+    "Interval between two lists of an organization's tokens.",
+    60,
+  ),
   verifyEverySeconds: whole(SECONDS, 'Interval between credential checks.', 21_600),
 })
 
 /** All settings, as JSON Schema. `expected` is added: the words for a valid value in an error. */
 export const configSchema = section({
   domain: Type.Optional(domain),
+  clusterName: Type.Optional(clusterName),
   registry,
   bluemix,
   pullSecret,

@@ -1,5 +1,5 @@
 import { KubernetesError } from '../kubernetes/client.ts'
-import { chooseOrganization, namedOrganizations, type OrganizationRules } from './plan.ts'
+import { namedOrganizations, type OrganizationRules } from './plan.ts'
 
 /** A line of text that outlives this process and that all replicas share. */
 export interface Note {
@@ -16,8 +16,8 @@ export interface Note {
  */
 export interface OrganizationsInUse {
   all(): Promise<Set<string>>
-  /** Whether tokens of the namespace can be in this organization. */
-  mayHold(namespace: string, organization: string): Promise<boolean>
+  /** Those of the settings. */
+  named(): Iterable<string>
   /** Before a token is minted there. */
   remember(organization: string): Promise<void>
   /** A list shows no token of this cluster there. */
@@ -33,10 +33,7 @@ export function createOrganizationsInUse(rules: OrganizationRules, note: Note): 
   return {
     reload,
     all: async () => new Set([...named, ...(await load())]),
-    mayHold: async (namespace, organization) => {
-      if (!('refused' in chooseOrganization(namespace, organization, rules))) return true
-      return !named.has(organization) && (await load()).has(organization)
-    },
+    named: () => named,
     remember: async organization => {
       if ((await load()).has(organization)) return
       await change(remembered => remembered.size < remembered.add(organization).size)

@@ -95,6 +95,7 @@ export function createInventory(
 ): Inventory {
   const { now } = dependencies
   const organizations = new Map<string, Organization>()
+  const none = newOrganization('', cluster, now)
   const listeners: ((organization: string) => void)[] = []
   let term = AbortSignal.abort()
   const report = createReport(dependencies)
@@ -104,11 +105,9 @@ export function createInventory(
     return found
   }
   const list = async (name: string, organization: Organization, signal: AbortSignal) => {
-    if ((await readList(name, organization, dependencies, signal)) === 'unsupported') {
-      return report(organizations.values())
-    }
+    const listed = await readList(name, organization, dependencies, signal)
     report(organizations.values())
-    for (const listener of listeners) listener(name)
+    if (listed === 'complete') for (const listener of listeners) listener(name)
   }
   return {
     begin: signal => {
@@ -117,7 +116,7 @@ export function createInventory(
         organizations.set(name, afresh(former, newOrganization(name, cluster, now)))
       }
     },
-    organization: name => view(name, organizations, cluster, now),
+    organization: name => view(() => organizations.get(name) ?? none),
     refresh: (name, signal) => {
       const organization = of(name)
       organization.next ??= follow(organization, term, work => list(name, organization, work))
@@ -149,14 +148,7 @@ function afresh({ tokens, mayListAt }: Organization, next: Organization): Organi
   return next
 }
 
-function view(
-  name: string,
-  organizations: Map<string, Organization>,
-  cluster: string,
-  now: () => Date,
-): OrganizationInventory {
-  const none = newOrganization(name, cluster, now)
-  const of = () => organizations.get(name) ?? none
+function view(of: () => Organization): OrganizationInventory {
   return {
     get lists() {
       return of().tokens.lists()

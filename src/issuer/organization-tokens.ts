@@ -1,5 +1,4 @@
 import { hash } from 'node:crypto'
-import { LRUCache } from 'lru-cache'
 import { type Described, readDescription } from './description.ts'
 import type { ListedToken, MintedToken } from './issuer.ts'
 import { createMarkTable, type Marks, type MarkTable } from './marks.ts'
@@ -72,9 +71,9 @@ export interface OrganizationTokens {
 /** What this process did. */
 interface Done {
   /** Mints that no list has shown yet, by id or hash. */
-  minted: LRUCache<string, { token: InventoryToken; at: Date }>
+  minted: Map<string, { token: InventoryToken; at: Date }>
   /** Times of revocations, by id. */
-  revoked: LRUCache<string, Date>
+  revoked: Map<string, Date>
 }
 
 /** A list may show an older state: a mint is missing, or a revocation, for so long at most. */
@@ -107,16 +106,13 @@ export function createOrganizationTokens(
     byHash: new Map(),
     byNamespace: new Map(),
     marks: createMarkTable({ now }),
-    done: {
-      minted: new LRUCache({ max: mostRemembered }),
-      revoked: new LRUCache({ max: mostRemembered }),
-    },
+    done: { minted: new Map(), revoked: new Map() },
   }
   return {
     lists: () => state.lists,
     read: (holds, begunAt) => read(state, holds, begunAt),
     unsupported: () => {
-      for (const [key, { token }] of state.done.minted.entries()) {
+      for (const [key, { token }] of state.done.minted) {
         if (!state.rows.has(key)) add(state, token)
       }
     },
@@ -187,12 +183,22 @@ function minted(state: State, description: string, token: MintedToken, hash: str
     seenInARow: 0,
     revokedByUs: false,
   }
-  state.done.minted.set(keyOf(row), { token: row, at: state.now() })
+  remember(state.done.minted, keyOf(row), { token: row, at: state.now() })
   add(state, row)
 }
 
+/** The oldest entries of a full map make room. */
+function remember<T>(map: Map<string, T>, key: string, value: T): void {
+  map.delete(key)
+  map.set(key, value)
+  for (const oldest of map.keys()) {
+    if (map.size <= mostRemembered) break
+    map.delete(oldest)
+  }
+}
+
 function revoked({ done, rows, marks, now }: State, id: string): void {
-  done.revoked.set(id, now())
+  remember(done.revoked, id, now())
   done.minted.delete(id)
   const row = rows.get(id)
   if (row !== undefined) {
@@ -265,7 +271,7 @@ function replaceRows(state: State, staged: InventoryToken[], begunAt: Date): voi
   state.byHash = new Map()
   state.byNamespace = new Map()
   for (const row of staged) add(state, withRevocation(row, done, begunAt))
-  for (const [key, { token, at }] of [...done.minted.entries()]) {
+  for (const [key, { token, at }] of done.minted) {
     const isShown = state.rows.has(key) || find(state, { hash: token.hash ?? '', id: undefined })
     const isYoung = begunAt.getTime() < at.getTime() + mintSettlesMs
     if (isShown || !isYoung) done.minted.delete(key)

@@ -107,9 +107,9 @@ function optedIn(label: OptedInNamespace | string | undefined): OptedInNamespace
   return typeof label === 'object' ? label : undefined
 }
 
-/** Whether pods can do with this Secret: one that pullpass does not manage is left to its owner. */
+/** Whether pods can use this Secret. One that pullpass does not manage is its owner's concern. */
 export function isUsable(secret: PullSecret | undefined): boolean {
-  return secret !== undefined && (secret.wellFormed || !secret.ours)
+  return secret !== undefined && (secret.token !== undefined || !secret.ours)
 }
 
 /**

@@ -14,7 +14,10 @@ export interface SecretStore {
   /** The namespace as it is now, not as a watch saw it; undefined: there is none. */
   readNamespace(name: string): Promise<V1Namespace | undefined>
   read(namespace: string): Promise<V1Secret | undefined>
-  /** Writes the whole Secret. `over` is the one of ours that it replaces, in exactly that version. */
+  /**
+   * Writes the whole Secret. `over` is the one that it replaces, in exactly that version. Fields that
+   * another manager set are overwritten only where that one carries our label.
+   */
   apply(secret: V1Secret, over: PullSecret | undefined): Promise<V1Secret>
   /**
    * Whether the API server would take this Secret in the place of `over`: a dry run, which changes
@@ -29,7 +32,7 @@ export interface SecretStore {
  * By server-side apply, for two reasons: a role can then allow `create` for the one name only (a
  * POST cannot be limited so: kubernetes/kubernetes#132213), and a Secret that somebody else made
  * is a 409 instead of a loss. `force` is set only over a Secret that carries our label, pinned to
- * the version we saw: this puts a hand-edited one right, and no other.
+ * the version we saw: this repairs a hand-edited one, and no other.
  */
 export function createSecretStore(client: KubernetesClient, secretName: string): SecretStore {
   const name = secretName
@@ -85,7 +88,7 @@ function createApply({ core }: KubernetesClient, name: string) {
       namespace: secret.metadata?.namespace ?? '',
       body: over === undefined ? secret : pinned(secret, over),
       fieldManager: manager,
-      force: over !== undefined,
+      force: over?.ours === true,
       ...options,
     }
     return core.patchNamespacedSecret(request, serverSideApply())

@@ -357,6 +357,26 @@ t.test('a list that is cut short or unreadable is a failure', async t => {
   t.equal((await list()).length, 2, 'the last page')
 })
 
+t.test('a list of 45,000 rows, longer than 16 MiB, is read', async t => {
+  const { environment, issuer, mint } = await startFixture(t, { timeoutMs: 60_000 })
+  environment.addTokens(
+    'acme',
+    Array.from({ length: 45_000 }, (_, index) => `somebody else ${index}`),
+  )
+  await mint('pullpass/uid/shop')
+  let rows = 0
+  const ours: string[] = []
+  const listed = await issuer.list(
+    'acme',
+    ({ description }) => {
+      rows += 1
+      if (description.startsWith('pullpass/')) ours.push(description)
+    },
+    live,
+  )
+  t.match([listed, rows, ours], ['complete', 45_001, ['pullpass/uid/shop']])
+})
+
 t.test('a list may take longer than the time limit, and may not be silent for as long', async t => {
   const { environment, failure, list, mint } = await startFixture(t, { timeoutMs: 1500 })
   await mint()

@@ -375,7 +375,7 @@ function bodyOf(verb: string, path: string): object {
 
 /** As pullpass writes it: its CA, or a pull secret. */
 function secretNamed(name: string) {
-  const metadata = { name, labels: { 'app.kubernetes.io/managed-by': 'pullpass' } }
+  const metadata = { name, labels: { 'pullpass.io/pull-secret': 'true' } }
   const secret = { apiVersion: 'v1', kind: 'Secret', metadata }
   if (name.endsWith('-ca')) {
     return { ...secret, type: 'kubernetes.io/tls', data: { 'tls.crt': '', 'tls.key': '' } }

@@ -12,6 +12,8 @@ const manifest = pullSecretManifest(
     token: { text, id: 'x', expiresAt: undefined },
     organization: 'acme',
     mintedAt: new Date(0),
+    previousTokenId: undefined,
+    revokeAt: undefined,
   },
   rules,
 )

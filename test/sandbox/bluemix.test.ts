@@ -555,6 +555,137 @@ t.test('tokens can be listed, read and revoked', async t => {
   t.equal(environment.ledger.liveTokens().length, 0)
 })
 
+t.test('a list lags, lacks rows, or is cut short', async t => {
+  const { environment, tokens, mint } = await startCaller(t)
+  const { clock, faults } = environment
+  const id: string = claimsOf(await mint('?permanent=true&description=one')).jti
+  clock.advance(10_000)
+  await mint('?permanent=true&description=two')
+  await tokens('DELETE', `/${id}`)
+  const shown = async () =>
+    (await tokens('GET')).json.tokens.map((row: Record<string, unknown>) => [
+      row.secondary_owner,
+      row.revoked,
+    ])
+  t.same(await shown(), [
+    ['one', true],
+    ['two', false],
+  ])
+  faults.set('list', { lagMs: 5000 })
+  t.same(await shown(), [['one', false]])
+  faults.set('list', { lagMs: 60_000 })
+  t.same(await shown(), [])
+  faults.set('list', { mostRows: 1 })
+  const silent = (await tokens('GET')).json
+  t.match([silent.tokens.length, silent.next_url], [1, undefined])
+  faults.set('list', { mostRows: 1, nextUrl: true })
+  t.equal((await tokens('GET')).json.next_url, '/api/v1/tokens?page=2')
+  faults.set('list', { mostRows: 2, nextUrl: true })
+  t.equal((await tokens('GET')).json.next_url, null)
+  faults.set('list', { fail: 'cut' })
+  await t.rejects(tokens('GET'), { name: 'SyntaxError' })
+  environment.addTokens('acme', ['somebody', 'else'])
+  faults.clear()
+  t.equal((await shown()).length, 4)
+})
+
+t.test('a fault strikes one organization alone', async t => {
+  const { environment, tokens } = await startCaller(t)
+  const shop = { organization: environment.organization('acme-shop').guid }
+  environment.faults.set('list', { fail: 'error_text' }, 'acme')
+  environment.faults.set('mint', { fail: 'unavailable' })
+  environment.faults.set('mint', { fail: 'error_text' }, 'acme')
+  t.equal((await tokens('GET')).status, 500)
+  t.equal((await tokens('GET', '', shop)).status, 200)
+  t.equal((await tokens('POST')).status, 500)
+  t.equal((await tokens('POST', '', shop)).status, 503)
+  environment.faults.clear('mint', 'acme')
+  t.equal((await tokens('POST')).status, 503)
+})
+
+t.test('the same description may give the same token again', async t => {
+  const { environment, tokens, mint } = await startCaller(t)
+  const query = '?permanent=true&description=one'
+  const isAccepted = async () => environment.ledger.liveTokens('one').length
+  environment.settings.repeatedDescription = 'same'
+  const text = await mint(query)
+  t.equal(await mint(query), text)
+  t.not(await mint('?permanent=true&description=two'), text)
+  t.equal(await isAccepted(), 1)
+  const { jti } = claimsOf(text)
+  await tokens('DELETE', `/${jti}`)
+  t.equal(await isAccepted(), 0)
+  t.equal(await mint(query), text)
+  t.equal((await tokens('GET', `/${jti}`)).status, 200, 'valid again')
+  environment.settings.repeatedDescription = 'same_stays_revoked'
+  await tokens('DELETE', `/${jti}`)
+  t.equal(await mint(query), text)
+  t.equal((await tokens('GET', `/${jti}`)).status, 404)
+  t.equal(await isAccepted(), 0)
+})
+
+t.test('the token API refuses for the account, the role and the organization', async t => {
+  const { environment, tokens } = await startCaller(t)
+  const account = '0123456789abcdef0123456789abcdef'
+  environment.settings.account = account
+  t.match((await tokens('POST')).json, { code: 'CRG0009E' })
+  t.equal((await tokens('POST', '', { account })).status, 200)
+  environment.settings.account = undefined
+  environment.faults.set('mint', { refuseTokens: 'not_authorized' })
+  const denied = await tokens('POST')
+  t.match([denied.status, denied.json.code], [403, 'CRG0020E'])
+  environment.faults.set('mint', { refuseTokens: 'cannot_authenticate' })
+  const unchecked = await tokens('POST')
+  t.match([unchecked.status, unchecked.json.code], [401, 'CRG0014E'])
+  environment.faults.clear()
+  environment.organization('acme').suspended = true
+  for (const method of ['GET', 'POST']) t.match((await tokens(method)).json, { code: 'CRG0020E' })
+})
+
+t.test('the realm supports POST, GET or both', async t => {
+  const { environment, call, mint } = await startCaller(t)
+  const text = await mint()
+  const form = { service: 'registry', grant_type: 'password', username: 'token', password: text }
+  const statuses = async () => [
+    (await call('registry', '/oauth/token', { form })).status,
+    (
+      await call('registry', '/oauth/token?service=registry', {
+        headers: { authorization: basic('token', text) },
+      })
+    ).status,
+  ]
+  t.same(await statuses(), [200, 200])
+  environment.settings.realmMethods = ['POST']
+  t.same(await statuses(), [200, 405])
+  environment.settings.realmMethods = ['GET']
+  environment.settings.realmOtherStatus = 400
+  t.same(await statuses(), [400, 200])
+})
+
+t.test('a token may have two parts', async t => {
+  const { environment, tokens, mint } = await startCaller(t)
+  environment.settings.tokenParts = 2
+  const text = await mint()
+  t.equal(text.split('.').length, 2)
+  t.same((await tokens('GET', `/${claimsOf(text).jti}`)).json, { token: text })
+})
+
+t.test('a suspended organization is shown as such', async t => {
+  const { environment, call, accessToken } = await startCaller(t)
+  const headers = { authorization: `Bearer ${await accessToken()}` }
+  const acme = environment.organization('acme')
+  acme.suspended = true
+  const v2 = await call('api', `/v2/organizations/${acme.guid}`, { headers })
+  t.equal(v2.json.entity.status, 'suspended')
+  const v3 = await call('api', `/v3/organizations/${acme.guid}`, { headers })
+  t.equal(v3.json.suspended, true)
+  const suspended = await call('api', '/v2/organizations?q=status:suspended', { headers })
+  t.match(suspended.json.resources, [{ entity: { name: 'acme' } }])
+  environment.faults.set('organizations', { fail: 'uaa_unavailable' })
+  const down = await call('api', '/v2/organizations', { headers })
+  t.match([down.status, down.json], [503, { code: 20004, error_code: 'CF-UaaUnavailable' }])
+})
+
 t.test('the registry accepts only a valid token, and only for its rights', async t => {
   const { environment, call, tokens, mint, accessToken } = await startCaller(t)
   const pull = await mint()

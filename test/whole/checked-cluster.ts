@@ -12,8 +12,8 @@ export interface CheckedCluster extends Cluster {
   /** What is left of a namespace that should have neither Secret nor token; else undefined. */
   left(namespace: string): Promise<string | undefined>
   /**
-   * Resolves when nothing is wrong (or left); rejects with the last reason, by default after 75 s,
-   * because tokens are listed every 60 s.
+   * Resolves when nothing is wrong (or left); rejects with the last reason, by default after 75 s:
+   * two lists and the mark of a new leader take that long.
    */
   whenRight(namespace: string, withinMs?: number): Promise<void>
   whenNothingIsLeft(namespace: string, withinMs?: number): Promise<void>
@@ -27,8 +27,9 @@ export async function reachCheckedCluster(t: Test, replicas: Replicas): Promise<
   t.teardown(() => cluster.close())
   const { ledger, hosts } = environment
   const { body } = await cluster.ask<V1Namespace>('GET', '/api/v1/namespaces/kube-system')
-  const description = (namespace: string) => `pullpass/${body.metadata?.uid}/${namespace}`
-  const liveTokens = (namespace: string) => ledger.liveTokens(description(namespace))
+  const isOf = (namespace: string) => (token: { description: string }) =>
+    token.description.startsWith(`pullpass/${body.metadata?.uid}/${namespace}/`)
+  const liveTokens = (namespace: string) => ledger.liveTokens().filter(isOf(namespace))
   const wrong = async (namespace: string) => {
     const [token, ...more] = liveTokens(namespace)
     if (token === undefined) return 'no live token'
@@ -45,8 +46,7 @@ export async function reachCheckedCluster(t: Test, replicas: Replicas): Promise<
     liveTokens,
     wrong,
     left,
-    mints: namespace =>
-      ledger.mints().filter(mint => mint.description === description(namespace)).length,
+    mints: namespace => ledger.mints().filter(isOf(namespace)).length,
     whenRight: (namespace, withinMs) => untilGone(() => wrong(namespace), namespace, withinMs),
     whenNothingIsLeft: (namespace, withinMs) =>
       untilGone(() => left(namespace), namespace, withinMs),

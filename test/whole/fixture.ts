@@ -48,7 +48,7 @@ export async function startFixture(t: Test, starting: Promise<StartedSandbox>): 
   const webhook = await reachWebhook(cluster, hear)
   t.teardown(() => webhook.close())
   const isOf = (namespace: string) => (token: MintEntry) =>
-    token.description.endsWith(`/${namespace}`)
+    token.description.split('/')[2] === namespace
   let files = 0
   return {
     ...cluster,

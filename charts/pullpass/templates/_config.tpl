@@ -29,6 +29,9 @@ apply.
 {{- if $v.domain -}}
 {{- $_ := set $config "domain" $v.domain -}}
 {{- end -}}
+{{- with $v.clusterName -}}
+{{- $_ := set $config "clusterName" . -}}
+{{- end -}}
 {{- range $section, $settings := $sections -}}
 {{- $kept := dict -}}
 {{- range $name, $value := $settings -}}
