@@ -66,16 +66,21 @@ export function watchProblems(
   /** How many checks in a row have found each problem. */
   let found = new Map<string, number>()
   const check = () => {
-    const now = new Map(problems().map(problem => [problem.message, problem]))
-    found = new Map([...now.keys()].map(message => [message, (found.get(message) ?? 0) + 1]))
+    const now = new Map(problems().map(problem => [textOf(problem), problem]))
+    found = new Map([...now.keys()].map(text => [text, (found.get(text) ?? 0) + 1]))
     const period = Math.ceil(againMs / everyMs)
-    for (const [message, checks] of found) {
-      const problem = now.get(message)
+    for (const [text, checks] of found) {
+      const problem = now.get(text)
       if (problem !== undefined && checks % period === 2 % period) void report(problem)
     }
   }
   const timer = setInterval(check, everyMs).unref()
   return () => clearInterval(timer)
+}
+
+/** Without times: a text that says when the next try comes is the same problem all the time. */
+function textOf({ message }: Problem): string {
+  return message.replaceAll(/\d{4}-\d\d-\d\dT[\d:.]+Z/g, '')
 }
 
 /** `organization_not_found` as the reason of an event: `OrganizationNotFound`. */

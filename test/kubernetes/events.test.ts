@@ -17,6 +17,16 @@ t.test('a problem that lasts is reported once, one that passes is not', async t 
   t.strictSame(reported, ['lasting', 'late'])
 })
 
+t.test('a problem whose text gives the time of the next try is one problem', async t => {
+  const reported: string[] = []
+  let minute = 10
+  const problems = () => [problemOf(`locked; next login at 2026-11-27T12:${minute++}:00Z`)]
+  const report = async ({ message }: { message: string }) => void reported.push(message)
+  t.teardown(watchProblems({ problems, report }, { everyMs: 1 }))
+  await waitFor(() => minute > 50, { withinMs: 5000, what: 'forty looks' })
+  t.strictSame(reported, ['locked; next login at 2026-11-27T12:11:00Z'])
+})
+
 t.test('a problem is reported again while it lasts, since events end', async t => {
   let reports = 0
   mock.timers.enable({ apis: ['setInterval'] })

@@ -62,6 +62,16 @@ async function whenKnown(namespace: string, says: RegExp): Promise<void> {
   })
 }
 
+/** The files are looked at every few seconds: labels namespaces until one of them needs a login. */
+async function whenLoginFails(name: string, says: RegExp): Promise<void> {
+  let count = 0
+  const isTried = async () => {
+    await cluster.namespace(`${name}-${count++}`)
+    return says.test((await leader.pullpass.readyz()).warnings.join())
+  }
+  await waitFor(isTried, { withinMs: 30_000, what: `the login of ${name} to fail` })
+}
+
 async function events(namespace: string): Promise<{ reason: string; note: string }[]> {
   const path = `/apis/events.k8s.io/v1/namespaces/${namespace}/events`
   const { body } = await cluster.ask<{ items: { reason: string; note: string }[] }>('GET', path)
@@ -105,7 +115,10 @@ for (const { name, faults: set, key, says, lasting } of rows) {
   t.test(`${name}: both replicas give the same reason at once`, async t => {
     t.teardown(() => faults.clear())
     for (const [operation, fault] of set) faults.set(operation, fault)
-    if (key !== undefined) await changeKey(key)
+    if (key !== undefined) {
+      await changeKey(key)
+      await whenLoginFails(name, says)
+    }
     await cluster.namespace(name)
     await whenKnown(name, says)
     const pods = Array.from({ length: 20 }, (_, n) => review(n % 2 ? follower : leader, name))
@@ -170,13 +183,7 @@ t.test('the Lease says what lasts, and nothing that is over', async () => {
 
 t.test('a refused login: the same on both, until the key is changed', async t => {
   await changeKey('wrong-Kq7vZ2mB9xL4', false)
-  const isRefused = async () => (await leader.pullpass.readyz()).warnings.join().includes('refused')
-  let count = 0
-  const isTried = async () => {
-    await cluster.namespace(`refused-${count++}`)
-    return isRefused()
-  }
-  await waitFor(isTried, { withinMs: 30_000, what: 'the login to be refused' })
+  await whenLoginFails('refused', /refused/)
   await cluster.namespace('locked')
   await whenKnown('locked', /login was refused/)
   const answers = await Promise.all(
