@@ -152,7 +152,10 @@ function createParts(context: Context) {
     { store, issuer, budgets, wake, now, logger },
     { rules, everyMs: verifyEveryMs },
   )
-  const replacements = createReplacements(checks)
+  const replacements = createReplacements({
+    isRefused: checks.isRefused,
+    isAccepted: checks.isAccepted,
+  })
   const lists = createLists(
     { inventory, issuer, organizationsInUse, done: calls.listed, logger },
     { everyMs: listEveryMs, againMs: listAgainMs },
