@@ -2,12 +2,12 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type { KubeConfig } from '@kubernetes/client-node'
 import type { Logger } from 'pino'
 import { collectDefaultMetrics, Registry } from 'prom-client'
-import { type BluemixSettings, createBluemixIssuer } from './bluemix/bluemix-issuer.ts'
+import { createBluemixIssuer } from './bluemix/bluemix-issuer.ts'
 import { createCertificateSource } from './certificate/source.ts'
 import type { Config } from './config/config.ts'
 import { type Controller, createController } from './controller/controller.ts'
 import { createEnvironment, type Environment } from './controller/environment.ts'
-import type { ControllerSettings } from './controller/loop.ts'
+import type { Note } from './controller/organizations.ts'
 import { createFailureStore } from './failure.ts'
 import { buildOperationsServer, createHealth, type Problem, type State } from './health.ts'
 import type { Issuer } from './issuer/issuer.ts'
@@ -16,8 +16,13 @@ import { createReportProblem, eventReason, watchProblems } from './kubernetes/ev
 import { createLeader } from './kubernetes/leader-election.ts'
 import { createLeaseAnnotation } from './kubernetes/lease.ts'
 import { createServerClock } from './kubernetes/server-clock.ts'
+import {
+  bluemixSettings,
+  controllerSettings,
+  environmentSettings,
+  pullSecretRules,
+} from './part-settings.ts'
 import { createPullSecretIndex, createWatches, neverServedWith } from './pull-secret/cache.ts'
-import type { PullSecretRules } from './pull-secret/pull-secret.ts'
 import { createSecretStore } from './pull-secret/store.ts'
 import { createIsOptedIn, createSecretMissing } from './webhook/await-secret.ts'
 import { type HttpsServer, listen, replaceCertificate, stopServer } from './webhook/https-server.ts'
@@ -193,7 +198,7 @@ export function createParts(
   { config, identity, standalone }: PartsSettings,
 ) {
   const { namespace, timeoutMs } = config.kubernetes
-  const rules = rulesOf(config)
+  const rules = pullSecretRules(config)
   const { secretName } = rules
   const clock = createServerClock({ logger, metrics })
   const client = createKubernetesClient({ kubeConfig, metrics, clock }, { timeoutMs })
@@ -201,11 +206,11 @@ export function createParts(
   const { leaseName: name, leaseSeconds, renewSeconds } = config.leader
   const lease = { namespace, name, identity, leaseSeconds, renewSeconds }
   const leader = createLeader({ client, logger, metrics }, lease)
+  const noteOf = (annotation: string) =>
+    createLeaseAnnotation({ client }, { namespace, name, annotation })
+  const note = noteOf('pullpass.io/logins')
   const now = () => clock.now().getTime()
   const mayLogIn = () => standalone || leader.leading()
-  const annotationOf = (annotation: string) =>
-    createLeaseAnnotation({ client }, { namespace, name, annotation })
-  const note = annotationOf('pullpass.io/logins')
   return {
     config,
     logger,
@@ -216,10 +221,7 @@ export function createParts(
     index,
     leader,
     failureStore: createFailureStore(),
-    notes: {
-      organizations: annotationOf('pullpass.io/organizations'),
-      marks: annotationOf('pullpass.io/marks'),
-    },
+    notes: notesOf(noteOf),
     reportProblem: createReportProblem({ client, logger }, { identity }),
     store: createSecretStore(client, secretName),
     watches: createWatches({ client, index, logger, metrics }, { secretName }),
@@ -231,28 +233,15 @@ export function createParts(
   }
 }
 
-function rulesOf({ pullSecret, registry }: Config): PullSecretRules {
-  return { secretName: pullSecret.name, registryHost: registry.host, email: pullSecret.email }
-}
-
-function bluemixSettings({ bluemix, registry }: Config): BluemixSettings {
-  const { api, login, iam, account, credentialsDirectory, caFile, timeoutMs } = bluemix
-  return {
-    api,
-    login,
-    iam,
-    account,
-    credentialsDirectory,
-    caFile,
-    timeoutMs,
-    registryUrl: registry.url,
-    registryHost: registry.host,
-  }
+/** Texts on the Lease that the next leader needs. */
+function notesOf(noteOf: (annotation: string) => Note) {
+  return { organizations: noteOf('pullpass.io/organizations'), marks: noteOf('pullpass.io/marks') }
 }
 
 /** `cluster`: the name of the cluster in the descriptions of its tokens. */
 function createControllerOf(parts: Parts, cluster: string): Controller {
-  const { index, store, leader, failureStore, reportProblem, clock, logger, metrics } = parts
+  const { config, index, store, leader, failureStore, reportProblem, clock, logger, metrics } =
+    parts
   const environment = createEnvironmentOf(parts, cluster)
   return createController(
     {
@@ -265,42 +254,18 @@ function createControllerOf(parts: Parts, cluster: string): Controller {
       logger,
       metrics,
     },
-    controllerSettings(parts, cluster),
+    controllerSettings(config, cluster),
   )
-}
-
-function controllerSettings({ config, rules }: Parts, cluster: string): ControllerSettings {
-  const { controller, bluemix, leader } = config
-  const { concurrency, rotateAfterSeconds } = controller
-  return {
-    cluster,
-    rules,
-    organizations: bluemix,
-    concurrency,
-    rotateAfterMs: rotateAfterSeconds && rotateAfterSeconds * 1000,
-    rotateGraceMs: controller.rotateGraceSeconds * 1000,
-    revokeGraceMs: controller.revokeGraceSeconds * 1000,
-    verifyEveryMs: controller.verifyEverySeconds * 1000,
-    listEveryMs: controller.listEverySeconds * 1000,
-    listAgainMs: leader.leaseSeconds * 1000,
-    resyncMs: 15_000,
-  }
 }
 
 function createEnvironmentOf(parts: Parts, cluster: string): Environment {
   const { config, issuer, index, notes, leader, clock, logger, metrics } = parts
-  const { mintsPerMinute, listEverySeconds } = config.controller
   const assertLeading = () => {
     if (!leader.leading()) throw new Error('another replica leads')
   }
   return createEnvironment(
     { issuer, index, notes, assertLeading, now: clock.now, logger, metrics },
-    {
-      cluster,
-      organizations: config.bluemix,
-      mintsPerMinute,
-      listEveryMs: listEverySeconds * 1000,
-    },
+    environmentSettings(config, cluster),
   )
 }
 

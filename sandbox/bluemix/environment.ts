@@ -48,6 +48,8 @@ export interface BluemixEnvironment {
   addOrganization(input: OrganizationInput): Organization
   /** Tokens of somebody else: one permanent token for each description, without any request. */
   addTokens(organization: string, descriptions: string[]): void
+  /** Changes the description of a token, without any request. The ledger keeps the first one. */
+  describeToken(id: string, description: string): void
   /** By exact name; throws where there is none. */
   organization(name: string): Organization
   /** Behaviour that is normal for some environments (see settings.ts); change it at any time. */
@@ -120,6 +122,7 @@ export async function startBluemixEnvironment(
           tokens.mint(wish, world.clock.now())
         }
       },
+      describeToken: tokens.describe,
       on: hooks.on,
       setRegistryUpstream: proxy.setUpstream,
     }

@@ -1,4 +1,5 @@
 import { stringify } from 'yaml'
+import { namespaceOf } from '../descriptions.ts'
 import type { HelmSandbox, Values } from '../helm.ts'
 import { type LoadGenerator, startLoadGenerator } from '../load-generator.ts'
 import { obstacleToExec } from '../node/exec.ts'
@@ -71,12 +72,10 @@ async function takeBack({ steps, sandbox }: ChartDemo): Promise<void> {
   const cleanUp = 'node /app/pullpass.mjs clean-up --config /etc/pullpass/config/config.yaml'
   const said = await steps.kubectl(`exec -n pullpass deploy/pullpass -- ${cleanUp}`)
   steps.expect(
-    said.includes('elsewhere: token revoked, Secret deleted'),
-    'clean-up revoked the token and deleted the Secret',
+    ['elsewhere: Secret deleted', 'elsewhere: token revoked'].every(line => said.includes(line)),
+    'clean-up deleted the Secret and revoked the token',
   )
-  const live = environment.ledger.liveTokens().filter(({ description }) => {
-    return description.endsWith('/elsewhere')
-  })
+  const live = environment.ledger.liveTokens().filter(token => namespaceOf(token) === 'elsewhere')
   steps.expect(live.length === 0, 'the environment has no live token for this namespace')
 }
 

@@ -10,8 +10,7 @@ import {
 } from './loop.ts'
 import type { Priority } from './queue.ts'
 import { type Found, WaitForMint } from './reconcile.ts'
-import { reportLabels } from './report.ts'
-import { shareFailures } from './share-failures.ts'
+import { startReporting } from './report.ts'
 
 export interface Controller {
   /** A pod waits for this namespace's Secret: it goes first. Nothing where another replica leads. */
@@ -23,8 +22,6 @@ export interface Controller {
   stop(): Promise<void>
 }
 
-/** Events end after an hour. */
-const renewEventsMs = 600_000
 /** How long running steps may go on after `stop()`. */
 const stopMs = 3000
 
@@ -42,7 +39,12 @@ export function createController(
   let stopReporting = () => {}
   return {
     start: () => {
-      stopReporting = startReporting(loop)
+      const { index, leadership, problems, environment, logger } = dependencies
+      const environmentProblem = environment.issuer.problem
+      stopReporting = startReporting(
+        { index, leadership, problems, failures, report: loop.report, logger },
+        environmentProblem,
+      )
       start(loop)
     },
     stop: async () => {
@@ -71,27 +73,6 @@ function start(loop: Loop): void {
   index.onChange(namespace => changed(loop, namespace))
   leadership.onChange(leading => (leading ? begin(loop) : end(loop)))
   if (leadership.leading()) begin(loop)
-}
-
-/** What other replicas and people learn of failures. Returns how to end it. */
-function startReporting({ dependencies, failures, report }: Loop): () => void {
-  const { index, leadership, problems, environment, logger } = dependencies
-  const labels = reportLabels({ index, leadership, reportProblem: problems.report, logger })
-  const environmentProblem = environment.issuer.problem
-  const stopSharing = shareFailures({
-    store: problems.store,
-    failures,
-    leadership,
-    environmentProblem,
-  })
-  const timer = setInterval(() => {
-    report.renew()
-    labels.renew()
-  }, renewEventsMs).unref()
-  return () => {
-    clearInterval(timer)
-    stopSharing()
-  }
 }
 
 function changed(loop: Loop, namespace: string): void {

@@ -28,7 +28,7 @@ interface Dependencies {
   metrics: Registry
 }
 
-interface Settings {
+export interface EnvironmentSettings {
   /** What our descriptions begin with. */
   cluster: string
   organizations: OrganizationRules
@@ -37,7 +37,10 @@ interface Settings {
 }
 
 /** Builds it; nothing is requested yet. */
-export function createEnvironment(dependencies: Dependencies, settings: Settings): Environment {
+export function createEnvironment(
+  dependencies: Dependencies,
+  settings: EnvironmentSettings,
+): Environment {
   const { index, notes, assertLeading, now, logger, metrics } = dependencies
   const { cluster, listEveryMs, mintsPerMinute } = settings
   const issuer = guardIssuer({ issuer: dependencies.issuer }, { mintsPerMinute })

@@ -106,12 +106,8 @@ export function createLoop(
   const term: Term = { controller: new AbortController(), timer: undefined }
   const queue = createKeyedQueue(calls.run, settings.concurrency)
   const budgets = createBudgets(now)
-  const failures = createFailures({
-    store: problems.store,
-    retry: namespace => queue.add(namespace, 'repair'),
-    digest: namespace => digestOf(index, namespace),
-    organizationOf: namespace => organizationOf(index, namespace, settings.organizations),
-    now,
+  const failures = createFailuresOf(dependencies, settings, namespace => {
+    queue.add(namespace, 'repair')
   })
   const { count } = createControllerMetrics(index, failures, metrics)
   const assertLeading = () => {
@@ -138,6 +134,20 @@ export function createLoop(
   }
 }
 
+function createFailuresOf(
+  { index, problems, now }: ControllerDependencies,
+  { organizations }: ControllerSettings,
+  retry: (namespace: string) => void,
+): Failures {
+  return createFailures({
+    store: problems.store,
+    retry,
+    digest: namespace => digestOf(index, namespace),
+    organizationOf: namespace => organizationOf(index, namespace, organizations),
+    now,
+  })
+}
+
 interface Context {
   dependencies: ControllerDependencies
   settings: ControllerSettings
@@ -160,7 +170,10 @@ function createParts(context: Context) {
     { store, issuer, budgets, wake, now, logger },
     { rules, everyMs: verifyEveryMs },
   )
-  const replacements = createReplacements(checks)
+  const replacements = createReplacements({
+    isRefused: checks.isRefused,
+    isAccepted: checks.isAccepted,
+  })
   const lists = createLists(
     { inventory, issuer, organizationsInUse, done: calls.listed, logger },
     { everyMs: listEveryMs, againMs: listAgainMs },

@@ -1,12 +1,14 @@
 import { LRUCache } from 'lru-cache'
 import type { Logger } from 'pino'
 import { Counter, Gauge, type Registry } from 'prom-client'
-import type { FailureScope } from '../failure.ts'
+import type { FailureScope, FailureStore } from '../failure.ts'
+import type { TokenError } from '../issuer/issuer.ts'
 import { eventReason, type ReportProblem } from '../kubernetes/events.ts'
 import type { Leadership } from '../kubernetes/leader-election.ts'
 import { isUsable, type PullSecretIndex } from '../pull-secret/cache.ts'
 import type { RetryPolicy } from './failures.ts'
 import type { Failures } from './retries.ts'
+import { shareFailures } from './share-failures.ts'
 
 export interface FailureReport {
   /** A log line, and an event in the namespace if its owner can act on the failure. */
@@ -92,7 +94,7 @@ function createLimit(): (subject: string, text: string) => boolean {
  * Reports each namespace whose label has no effect, while this replica leads: as a log line, and as an
  * event in the namespace. The result repeats the events, which end after an hour.
  */
-export function reportLabels(dependencies: {
+function reportLabels(dependencies: {
   index: PullSecretIndex
   leadership: Leadership
   reportProblem: ReportProblem
@@ -124,6 +126,39 @@ export function reportLabels(dependencies: {
         if (leadership.leading()) write(namespace, problem)
       }
     },
+  }
+}
+
+/** Events end after an hour. */
+const renewEventsMs = 600_000
+
+/** What other replicas and people learn of failures. Returns how to end it. */
+export function startReporting(
+  dependencies: {
+    index: PullSecretIndex
+    leadership: Leadership
+    problems: { store: FailureStore; report: ReportProblem }
+    failures: Failures
+    report: FailureReport
+    logger: Logger
+  },
+  environmentProblem: () => TokenError | undefined,
+): () => void {
+  const { index, leadership, problems, failures, report, logger } = dependencies
+  const labels = reportLabels({ index, leadership, reportProblem: problems.report, logger })
+  const stopSharing = shareFailures({
+    store: problems.store,
+    failures,
+    leadership,
+    environmentProblem,
+  })
+  const timer = setInterval(() => {
+    report.renew()
+    labels.renew()
+  }, renewEventsMs).unref()
+  return () => {
+    clearInterval(timer)
+    stopSharing()
   }
 }
 

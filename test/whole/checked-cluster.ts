@@ -1,5 +1,6 @@
 import type { V1Namespace, V1Secret } from '@kubernetes/client-node'
 import type { Test } from 'tap'
+import type { LiveToken } from '../../sandbox/bluemix/ledger.ts'
 import { waitFor } from '../../sandbox/processes.ts'
 import type { Replicas } from '../../sandbox/replicas.ts'
 import { reachEnvironment } from '../sandbox/bluemix-caller.ts'
@@ -17,7 +18,9 @@ export interface CheckedCluster extends Cluster {
    */
   whenRight(namespace: string, withinMs?: number): Promise<void>
   whenNothingIsLeft(namespace: string, withinMs?: number): Promise<void>
-  liveTokens(namespace: string): { id: string; text: string }[]
+  liveTokens(namespace: string): LiveToken[]
+  /** Changes the description of a token, which contains its age. */
+  describeToken(id: string, description: string): void
   mints(namespace: string): number
 }
 
@@ -46,6 +49,7 @@ export async function reachCheckedCluster(t: Test, replicas: Replicas): Promise<
     liveTokens,
     wrong,
     left,
+    describeToken: environment.describeToken,
     mints: namespace => ledger.mints().filter(isOf(namespace)).length,
     whenRight: (namespace, withinMs) => untilGone(() => wrong(namespace), namespace, withinMs),
     whenNothingIsLeft: (namespace, withinMs) =>

@@ -1,4 +1,5 @@
 import t from 'tap'
+import { namespaceOf } from '../../sandbox/descriptions.ts'
 import { startSandbox } from '../../sandbox/sandbox.ts'
 import { notReady } from '../../src/webhook/await-secret.ts'
 import { startFixture, testInvariants } from './fixture.ts'
@@ -12,8 +13,7 @@ const { environment, pullpass } = fixture
 const names = (prefix: string) => Array.from({ length: 20 }, (_, index) => `${prefix}-${index}`)
 
 /** Tokens of namespaces, without the marks of leaders. */
-const minted = () =>
-  environment.ledger.mints().filter(({ description }) => !description.includes('//'))
+const minted = () => environment.ledger.mints().filter(namespaceOf)
 
 /** The live tokens of each namespace, and how often one was minted for it. */
 const tokensOf = (namespaces: string[]) =>

@@ -32,6 +32,8 @@ export interface RegistryTokens {
    * that lags shows the state of `asOf`.
    */
   list(organization: Organization, now: number, asOf?: number): TokenRow[]
+  /** Changes the description of a token. */
+  describe(id: string, description: string): void
   /** The record of a token that is valid now. */
   byText(text: string, now: number): TokenRow | undefined
 }
@@ -78,6 +80,10 @@ export function createRegistryTokens(host: string, settings: Settings): Registry
           row.mintedAt <= asOf &&
           unexpired(row, now),
       ),
+    describe: (id, description) => {
+      const row = rows.get(id)
+      if (row !== undefined) row.description = description
+    },
     byText: (text, now) => {
       const row = rows.get(idIn(text))
       const isValid = row?.text === text && row.revokedAt === undefined && unexpired(row, now)
