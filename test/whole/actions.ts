@@ -23,7 +23,6 @@ export const actionSettings = {
     rotateAfterSeconds: 86_400,
     rotateGraceSeconds: 0,
     revokeGraceSeconds: 0,
-    listEverySeconds: 5,
   },
   bluemix: { timeoutMs: 120_000 },
   kubernetes: { timeoutMs: 120_000 },

@@ -13,12 +13,7 @@ const replicas = await startReplicas({
   settings: {
     // Without the release of the Lease, the others would wait much longer.
     leader: { leaseSeconds: 15, renewSeconds: 1 },
-    controller: {
-      concurrency: 16,
-      mintsPerMinute: 600,
-      revokeGraceSeconds: graceSeconds,
-      listEverySeconds: 5,
-    },
+    controller: { concurrency: 16, mintsPerMinute: 600, revokeGraceSeconds: graceSeconds },
   },
 })
 t.teardown(replicas.stop)

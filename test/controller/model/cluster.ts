@@ -52,7 +52,7 @@ export interface ModelCluster {
   putSecret(namespace: string, secret: V1Secret): void
   deleteSecret(namespace: string, name: string): void
   snapshot(): Snapshot
-  /** Versions go back; whoever watches has to start anew. */
+  /** Versions go back, so each watch must start again. */
   restore(snapshot: Snapshot): void
   store(rules: PullSecretRules, onRemove: (namespace: string) => void): SecretStore
   /** Fills the index, then keeps it up to date until the owner ends. */
