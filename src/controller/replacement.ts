@@ -31,6 +31,8 @@ interface Trial {
   hash: string | undefined
   /** Others wait for it. */
   isFirst: boolean
+  /** The registry has accepted its new token. What it answers later says nothing of other tokens. */
+  isPassed: boolean
 }
 
 /**
@@ -50,8 +52,11 @@ export function createReplacements(checks: {
 }): Replacements {
   const dead = new Map<string, Set<string>>()
   const trials = new Map<string, Trial>()
-  const problem = (organization: string) =>
-    checks.isRefused(trials.get(organization)?.hash) ? refusesNewTokens(organization) : undefined
+  const problem = (organization: string) => {
+    const trial = trials.get(organization)
+    const isFailed = trial?.isPassed === false && checks.isRefused(trial.hash)
+    return isFailed ? refusesNewTokens(organization) : undefined
+  }
   return {
     observe: (organization, namespace, state) => {
       const all = dead.get(organization) ?? new Set()
@@ -61,12 +66,13 @@ export function createReplacements(checks: {
       leaveOthers({ dead, trials }, organization, namespace)
       const trial = trials.get(organization)
       if (trial !== undefined && all.size === 0) trial.isFirst = false
+      if (trial?.hash !== undefined && checks.isAccepted(trial.hash)) trial.isPassed = true
       const isRefused = checks.isRefused(trial?.hash)
       if (trial?.namespace === namespace && isOver(trial, state, isRefused)) {
         trials.delete(organization)
       }
     },
-    ...createGate({ dead, trials, checks, problem }),
+    ...createGate({ dead, trials, problem }),
     isFirst: namespace =>
       [...trials.values()].some(trial => trial.isFirst && trial.namespace === namespace),
     problem,
@@ -81,11 +87,10 @@ export function createReplacements(checks: {
 interface State {
   dead: Map<string, Set<string>>
   trials: Map<string, Trial>
-  checks: { isAccepted(hash: string): boolean }
   problem: (organization: string) => TokenError | undefined
 }
 
-function createGate({ dead, trials, checks, problem }: State): {
+function createGate({ dead, trials, problem }: State): {
   mayReplace: Replacements['mayReplace']
   replaced: Replacements['replaced']
 } {
@@ -94,16 +99,18 @@ function createGate({ dead, trials, checks, problem }: State): {
       const trial = trials.get(organization)
       if (problem(organization) !== undefined) return false
       if (trial?.isFirst) {
-        return trial.namespace === namespace || checks.isAccepted(trial.hash ?? '')
+        return trial.namespace === namespace || trial.isPassed
       }
       const isCrowd = (dead.get(organization)?.size ?? 0) > mostAtOnce
-      if (isCrowd) trials.set(organization, { namespace, hash: undefined, isFirst: true })
+      if (isCrowd)
+        trials.set(organization, { namespace, hash: undefined, isFirst: true, isPassed: false })
       return true
     },
     replaced: (organization, namespace, hash) => {
       const trial = trials.get(organization)
       if (trial?.isFirst && trial.namespace !== namespace) return
-      trials.set(organization, { namespace, hash, isFirst: trial?.isFirst ?? false })
+      const isFirst = trial?.isFirst ?? false
+      trials.set(organization, { namespace, hash, isFirst, isPassed: false })
     },
   }
 }

@@ -36,7 +36,7 @@ t.test('the first pod gets the reference, and its namespace the Secret', async t
   t.match(secret, {
     type: 'kubernetes.io/dockerconfigjson',
     metadata: {
-      labels: { 'app.kubernetes.io/managed-by': 'pullpass' },
+      labels: { 'pullpass.io/pull-secret': 'true' },
       annotations: { 'pullpass.io/organization': 'acme' },
     },
   })
