@@ -65,8 +65,7 @@ export function createReplacements(checks: {
       else all.delete(namespace)
       leaveOthers({ dead, trials }, organization, namespace)
       const trial = trials.get(organization)
-      if (trial !== undefined && all.size === 0) trial.isFirst = false
-      if (trial?.hash !== undefined && checks.isAccepted(trial.hash)) trial.isPassed = true
+      if (trial !== undefined) progress(trial, all.size > 0, checks)
       const isRefused = checks.isRefused(trial?.hash)
       if (trial?.namespace === namespace && isOver(trial, state, isRefused)) {
         trials.delete(organization)
@@ -82,6 +81,16 @@ export function createReplacements(checks: {
       trials.clear()
     },
   }
+}
+
+/** Others wait no longer where nothing is dead, or where the registry accepts the new token. */
+function progress(
+  trial: Trial,
+  othersAreDead: boolean,
+  checks: { isAccepted(hash: string): boolean },
+): void {
+  if (!othersAreDead) trial.isFirst = false
+  if (trial.hash !== undefined && checks.isAccepted(trial.hash)) trial.isPassed = true
 }
 
 interface State {

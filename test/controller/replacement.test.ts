@@ -20,16 +20,19 @@ t.test('up to ten dead tokens are replaced at once', async t => {
   for (let n = 0; n < 10; n++) t.ok(replacements.mayReplace('acme', `ns-${n}`))
 })
 
-t.test('of more, the others wait until the registry accepts the new token of the first', async t => {
-  const { answers, replacements, dead } = setup()
-  dead(11)
-  t.ok(replacements.mayReplace('acme', 'ns-0'))
-  replacements.replaced('acme', 'ns-0', 'new')
-  t.notOk(replacements.mayReplace('acme', 'ns-1'))
-  answers.set('new', true)
-  replacements.observe('acme', 'ns-0', 'in_use')
-  t.ok(replacements.mayReplace('acme', 'ns-1'))
-})
+t.test(
+  'of more, the others wait until the registry accepts the new token of the first',
+  async t => {
+    const { answers, replacements, dead } = setup()
+    dead(11)
+    t.ok(replacements.mayReplace('acme', 'ns-0'))
+    replacements.replaced('acme', 'ns-0', 'new')
+    t.notOk(replacements.mayReplace('acme', 'ns-1'))
+    answers.set('new', true)
+    replacements.observe('acme', 'ns-0', 'in_use')
+    t.ok(replacements.mayReplace('acme', 'ns-1'))
+  },
+)
 
 t.test('nothing is minted while the registry refuses a new token', async t => {
   const { answers, replacements, dead } = setup()
