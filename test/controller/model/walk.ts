@@ -313,7 +313,8 @@ function expectNotice(walk: Walk): void {
   const sites = sitesOf(walk)
   const hasLeaders = sites.every(({ holder }) => holder?.owner.state === 'running')
   const works = environment.faults === noFaults && sites.every(isWell)
-  if (!hasLeaders || !works) walk.noticedAt = time.now() + noticeMs
+  if (!hasLeaders || !works) walk.noticedAt = Number.POSITIVE_INFINITY
+  else if (walk.noticedAt === Number.POSITIVE_INFINITY) walk.noticedAt = time.now() + noticeMs
 }
 
 function isWell({ cluster }: Site): boolean {
