@@ -11,7 +11,7 @@ export function tokenText(value: unknown): string | undefined {
 
 /**
  * How long an access token lives: the shorter of `expires_in` and the JWT's `exp - iat`; ten
- * minutes where neither tells. Both are spans, so a clock that is wrong does not matter.
+ * minutes if neither is given. Both are spans, so a clock that is wrong does not matter.
  */
 export function lifetimeMs(accessToken: string, expiresIn: unknown): number {
   const { exp, iat } = claimsOf(accessToken)

@@ -222,7 +222,7 @@ function aborted(): TokenError {
   return new TokenError('given up before the environment had answered', details)
 }
 
-/** Called as a request begins; what it returns is told how the request ended. */
+/** Called as a request begins. Call what it returns when the request has ended, with the outcome. */
 function createRequestMetrics(registry: Registry) {
   const requests = new Counter({
     name: 'pullpass_bluemix_requests_total',
