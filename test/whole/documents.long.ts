@@ -40,7 +40,7 @@ t.test('every command that docs/operations.md prints works as printed', { skip }
   const live = () => environment.ledger.liveTokens().filter(namespaceOf)
   t.equal(live().length, 1, 'the token stays as it is')
 
-  const looks = others['What it says'] ?? []
+  const looks = others['Events, status and logs'] ?? []
   t.ok(looks.length > 0)
   for (const line of looks) await t.resolves(type(line), line)
 

@@ -97,7 +97,6 @@ interface Row {
 const rows: Row[] = [
   { name: 'down', faults: [['*', { down: true }]], says: /cannot reach/ },
   { name: 'mint-500', faults: [['mint', { fail: 'error_text' }]], says: /HTTP 500/ },
-  { name: 'list-503', faults: [['list', { fail: 'unavailable' }]], says: /HTTP 503/ },
   { name: 'mint-429', faults: [['mint', { fail: 'rate_limited' }]], says: /too many requests/ },
   {
     name: 'login-503',
