@@ -9,7 +9,6 @@ export type LoginKind =
   | 'iam_api_key'
   | 'iam_passcode'
   | 'iam_refresh'
-  | 'iam_token'
   | 'malformed'
 
 /** One request to a token endpoint of login, uaa or iam. Times are the environment's, epoch ms. */
@@ -94,9 +93,8 @@ export function createLedger(now: () => number): Ledger {
   const requests: RequestEntry[] = []
   let inFlight = 0
   let most = 0
-  /** By id; a token may be minted again under the same id. */
-  const standing = new Map<string, LiveToken & { expiry: number }>()
-  const isUnexpired = ({ expiry }: { expiry: number }) => expiry === 0 || expiry > now()
+  const isLive = (token: { id: string; expiry: number }) =>
+    !revokes.some(({ id }) => id === token.id) && (token.expiry === 0 || token.expiry > now())
   return {
     enterLogin: () => {
       inFlight += 1
@@ -106,14 +104,8 @@ export function createLedger(now: () => number): Ledger {
       }
     },
     login: entry => logins.push({ ...entry, inFlight }),
-    mint: entry => {
-      minted.push(entry)
-      standing.set(entry.id, entry)
-    },
-    revoke: entry => {
-      revokes.push(entry)
-      standing.delete(entry.id)
-    },
+    mint: entry => minted.push(entry),
+    revoke: entry => revokes.push(entry),
     list: entry => lists.push(entry),
     request: entry => {
       requests.push(entry)
@@ -127,9 +119,9 @@ export function createLedger(now: () => number): Ledger {
     lists: () => [...lists],
     requests: operation => requests.filter(each => !operation || each.operation === operation),
     liveTokens: description =>
-      [...standing.values()]
+      minted
         .filter(token => description === undefined || token.description === description)
-        .filter(isUnexpired)
+        .filter(isLive)
         .map(({ expiry: _expiry, ...token }) => token),
   }
 }

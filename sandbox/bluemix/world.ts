@@ -1,7 +1,6 @@
 import { type ClockControl, createClock } from './clock.ts'
 import { createDirectory, type Directory, type User } from './directory.ts'
 import { createLedger, type Ledger } from './ledger.ts'
-import { createIamTokens, type IamTokens } from './login/iam-tokens.ts'
 import { createSessions, type Sessions } from './login/uaa-tokens.ts'
 import { settle } from './residents.ts'
 import { createSecretBook, type SecretBook } from './secret-book.ts'
@@ -24,7 +23,6 @@ export interface World {
   secrets: SecretBook
   directory: Directory
   sessions: Sessions
-  iamTokens: IamTokens
 }
 
 /** The state of an environment with this domain, with its users and organizations. */
@@ -37,7 +35,6 @@ export function createWorld(domain: string): { world: World; user: User; strange
   const issuer = `https://${uaa}/oauth/token`
   const sessions = createSessions({ issuer, settings, secrets, directory })
   const ledger = createLedger(clock.now)
-  const shared = { hosts, clock, settings, ledger, secrets, directory, sessions }
-  const world = { ...shared, iamTokens: createIamTokens(shared) }
+  const world = { hosts, clock, settings, ledger, secrets, directory, sessions }
   return { world, ...settle(directory) }
 }

@@ -1,18 +1,17 @@
 import { createSecureContext } from 'node:tls'
 import type { Logger } from 'pino'
 import { Counter, Gauge, type Registry } from 'prom-client'
-import { inTime, type TimeLimit } from '../time-limit.ts'
 import { CertificateError, type KeyPair, parseCertificate } from './certificate.ts'
 
-/** The origin of the serving certificate: files, or our own CA. */
+/** Where the serving certificate comes from: files, or our own CA. */
 export interface CertificateSource {
   /** Key and certificate (PEM) to serve with. Throws before `start` has resolved. */
   current(): KeyPair
-  /** Called when the pair changes. */
+  /** Called when there is another pair than before. */
   onChange(listener: () => void): void
-  /** Whether the API server accepts the pair: names, dates, key and chain. */
+  /** Whether the API server takes what is served: names, dates, key and chain. */
   ready(): boolean
-  /** Sentences for people about what is wrong. They hold no secret. */
+  /** Sentences for people: why it is not ready, or what is not as it should be. No secret in them. */
   warnings(): string[]
   /** Resolves when there is a pair to serve with. */
   start(): Promise<void>
@@ -20,7 +19,7 @@ export interface CertificateSource {
 }
 
 export interface ServedPair {
-  /** Undefined: none so far. */
+  /** undefined: none so far. */
   pair(): KeyPair | undefined
   current: CertificateSource['current']
   onChange: CertificateSource['onChange']
@@ -46,10 +45,10 @@ function reasonOf(error: unknown): string {
   return reason ?? code ?? name ?? 'unknown error'
 }
 
-/** The pair in use, its listeners, and its end as a metric. */
-export function createServedPair(metrics: Registry): ServedPair {
+/** The pair in use, those who want to know of another, and its end as a metric. */
+export function createServedPair(metrics?: Registry): ServedPair {
   const listeners: (() => void)[] = []
-  const meters = createMeters(metrics)
+  const meters = metrics && createMeters(metrics)
   let served: KeyPair | undefined
   return {
     pair: () => served,
@@ -68,8 +67,8 @@ export function createServedPair(metrics: Registry): ServedPair {
         served = before
         throw new CertificateError(`the server refuses the certificate: ${reasonOf(error)}`)
       }
-      meters.end.set(parseCertificate(pair.cert).validToDate.getTime() / 1000)
-      meters.changes.inc()
+      meters?.end.set(parseCertificate(pair.cert).validToDate.getTime() / 1000)
+      meters?.changes.inc()
     },
   }
 }
@@ -79,7 +78,7 @@ function createMeters(metrics: Registry) {
   return {
     end: new Gauge({
       name: 'pullpass_certificate_end_timestamp_seconds',
-      help: 'Expiry of the serving certificate, in seconds since 1970',
+      help: 'When the serving certificate ends, in seconds since 1970',
       registers,
     }),
     changes: new Counter({
@@ -92,36 +91,30 @@ function createMeters(metrics: Registry) {
 
 interface Repeater {
   start(): void
-  /** Runs soon: now if none is running, else right after it. */
+  /** Once more, soon: now when it rests, else right after the run that is under way. */
   trigger(): void
-  /** Why the last run failed; undefined: it succeeded. */
+  /** Why the last run failed; undefined: it did not. */
   problem(): string | undefined
-  /** Resolves when the last run has ended. */
+  /** Resolves when no run is under way any more, and none will be. */
   stop(): Promise<void>
 }
 
-interface RepeaterDependencies {
-  /** Its errors are logged, so they must hold no secret. */
+interface RepeaterOptions {
+  /** Its errors are logged, and must therefore hold no secret. */
   task: () => Promise<void>
+  everyMs: number
+  /** Bells that ring without end make no hot loop. */
+  leastMs: number
+  /** For the log: what it means that a run failed. */
+  failed: string
   logger: Logger
 }
 
-interface RepeaterSettings {
-  everyMs: number
-  /** Shortest pause, however often it is triggered. */
-  leastMs: number
-  /** The log message for a failed run. */
-  failed: string
-}
-
 /**
- * Repeats `task`, one run at a time: `everyMs` after the last, or sooner when triggered, but not
- * before `leastMs`. Logs a failure unless the run before failed in the same way.
+ * Runs `task` again and again, one run at a time: `everyMs` after the last, or sooner when rung, but
+ * not before `leastMs`. A failure is logged when it is another than that of the run before.
  */
-export function createRepeater(
-  { task, logger }: RepeaterDependencies,
-  { everyMs, leastMs, failed }: RepeaterSettings,
-): Repeater {
+export function createRepeater({ task, ...options }: RepeaterOptions): Repeater {
   const stopping = new AbortController()
   let trigger = Promise.withResolvers<void>()
   let problem: string | undefined
@@ -133,7 +126,7 @@ export function createRepeater(
       problem = undefined
     } catch (error) {
       const { message } = error as Error
-      if (message !== problem) logger.warn({ problem: message }, failed)
+      if (message !== problem) options.logger.warn({ problem: message }, options.failed)
       problem = message
     }
   }
@@ -141,9 +134,8 @@ export function createRepeater(
     while (!stopping.signal.aborted) {
       trigger = Promise.withResolvers()
       await runOnce()
-      const { signal } = stopping
-      await pause({ ms: leastMs, signal })
-      await pause({ ms: everyMs - leastMs, signal }, trigger.promise)
+      await rest(options.leastMs, stopping.signal)
+      await rest(options.everyMs - options.leastMs, stopping.signal, trigger.promise)
     }
   }
   return {
@@ -159,7 +151,14 @@ export function createRepeater(
   }
 }
 
-/** Ends at the limit or with `sooner`. */
-async function pause(limit: TimeLimit, sooner = new Promise<void>(() => {})): Promise<void> {
-  await inTime(sooner, limit).catch(() => {})
+/** Ends after `ms`, when stopped, or when the trigger rings. */
+async function rest(ms: number, stopped: AbortSignal, trigger?: Promise<void>): Promise<void> {
+  if (stopped.aborted) return
+  const over = Promise.withResolvers<void>()
+  const timer = setTimeout(over.resolve, ms)
+  const end = () => over.resolve()
+  stopped.addEventListener('abort', end)
+  await Promise.race([over.promise, ...(trigger ? [trigger] : [])])
+  clearTimeout(timer)
+  stopped.removeEventListener('abort', end)
 }

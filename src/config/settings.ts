@@ -1,19 +1,19 @@
 import { configSchema } from './schema.ts'
 
-/** The parts of a schema node that are needed to read settings. */
+/** A node of the schema, as far as reading settings needs to know it. */
 export interface SettingSchema {
   type?: string
   description?: string
-  /** The words for a valid value in an error message. */
+  /** How an error message says what is right. */
   expected?: string
   default?: unknown
   properties?: Record<string, SettingSchema>
   required?: string[]
-  /** For a map with free keys: the schema of its values. */
+  /** Of a map with free keys: what the values are. */
   patternProperties?: Record<string, SettingSchema>
-  /** For a map with free keys: the schema of its keys. */
+  /** Of a map with free keys: what the keys are. */
   propertyNames?: SettingSchema
-  /** Messages never contain the value. */
+  /** Never repeat a wrong value in a message. */
   hidden?: boolean
   items?: SettingSchema
 }
@@ -35,7 +35,7 @@ export const rootSchema = configSchema as unknown as SettingSchema
 /** All settings, in the order of the schema. */
 export const settings: Setting[] = listSettings(rootSchema, [])
 
-/** Settings that are derived from others where they are missing, in this order. */
+/** Settings made from others where they are left out, in the order they are made. */
 export const derivedSettings: [name: string, template: string][] = [
   ['registry.host', 'registry.<domain>'],
   ['registry.url', 'https://<registry.host>'],

@@ -1,6 +1,7 @@
-import { injectLabel } from '../names.ts'
+/** What pullpass reads of a pod, from the raw object, so that fields it does not know survive. */
 
-/** The parts of a pod that pullpass reads, from the raw object: unknown fields survive. */
+/** On a namespace `enabled` or `true` opts in; on a pod `disabled` or `false` opts out. */
+export const INJECT_LABEL = 'pullpass.io/inject'
 
 export const MIRROR_ANNOTATION = 'kubernetes.io/config.mirror'
 
@@ -29,24 +30,24 @@ export function namesPullSecret(pod: JsonObject, secretName: string): boolean {
   return objectsOf(objectOf(pod.spec).imagePullSecrets).some(entry => entry.name === secretName)
 }
 
-/** A mirror pod represents a static pod; the API server rejects one that refers to a Secret. */
+/** A mirror pod stands for a static pod; the API server lets it refer to no Secret. */
 export function isMirrorPod(pod: JsonObject): boolean {
   return Object.hasOwn(objectOf(objectOf(pod.metadata).annotations), MIRROR_ANNOTATION)
 }
 
-/** By its own label, in any namespace. */
+/** By its own label, in whatever namespace. */
 export function optsOut(pod: JsonObject): boolean {
-  const label = objectOf(objectOf(pod.metadata).labels)[injectLabel]
+  const label = objectOf(objectOf(pod.metadata).labels)[INJECT_LABEL]
   return label === 'disabled' || label === 'false'
 }
 
-/** The ServiceAccount's name; the API server sets it before it calls the webhook. */
+/** The ServiceAccount's name; the API server has filled it in before it asks us. */
 export function serviceAccountOf(pod: JsonObject): string {
   const spec = objectOf(pod.spec)
   return textOf(spec.serviceAccountName) ?? textOf(spec.serviceAccount) ?? 'default'
 }
 
-/** A name for people: a pod with `generateName` has only the start of its name yet. */
+/** A name for people: a pod made from a template has no name yet, only the start of one. */
 export function displayNameOf(pod: JsonObject): string | undefined {
   const metadata = objectOf(pod.metadata)
   const start = textOf(metadata.generateName)
@@ -54,8 +55,8 @@ export function displayNameOf(pod: JsonObject): string | undefined {
 }
 
 /**
- * These functions read JSON of any shape: a value of another type counts as missing. They never throw,
- * since a review gets an answer whatever its pod contains.
+ * Reading JSON of any shape: what has not the expected type counts as absent.
+ * A review is answered whatever a pod holds, so nothing here throws.
  */
 
 export type JsonObject = Readonly<Record<string, unknown>>

@@ -1,7 +1,7 @@
 import type { Decision } from './decision.ts'
 import { isObject, type JsonObject, namesPullSecret, objectOf } from './pod.ts'
 
-/** An AdmissionReview with its response. Each function below returns a complete one. */
+/** An AdmissionReview with its response. Each constructor below gives a complete one. */
 export interface AdmissionAnswer {
   apiVersion: 'admission.k8s.io/v1'
   kind: 'AdmissionReview'
@@ -17,10 +17,9 @@ export interface AdmissionAnswer {
   }
 }
 
-/** A longer one may be cut by the API server. */
-const LONGEST_WARNING = 256
+const LONGEST_WARNING = 120
 
-/** The pod unchanged. The API server shows `warnings` to the client that creates it. */
+/** The pod as it is. `warnings` are for whoever creates it. */
 export function allowed(uid: string, decision: Decision, warnings: string[] = []): AdmissionAnswer {
   return {
     apiVersion: 'admission.k8s.io/v1',
@@ -34,7 +33,7 @@ export function allowed(uid: string, decision: Decision, warnings: string[] = []
   }
 }
 
-/** The pod with a patch; without operations there is no patch. */
+/** The pod with a patch; no operations make no patch. */
 export function patched(
   uid: string,
   decision: Decision,
@@ -48,8 +47,8 @@ export function patched(
 }
 
 /**
- * A text for a `Warning` header: the API server drops one with control characters, and may cut a
- * longer one (kubernetes/apiserver pkg/endpoints/filters/warning.go).
+ * A text that the API server passes on as a `Warning` header: it drops one that holds control
+ * characters, and may cut a longer one (kubernetes/apiserver pkg/endpoints/filters/warning.go).
  */
 export function warning(text: string): string {
   const line = text
@@ -76,7 +75,7 @@ export interface AddOperation {
 }
 
 /**
- * Adds a reference to the pod's pull secrets; existing entries keep their order.
+ * Adds a reference to the pod's pull secrets; what is there stays, in its order.
  *
  * | spec.imagePullSecrets                | operation                                    |
  * |--------------------------------------|----------------------------------------------|
@@ -84,7 +83,7 @@ export interface AddOperation {
  * | has entries, named or not            | add `/spec/imagePullSecrets/-`               |
  * | absent, null, empty, or no list      | add `/spec/imagePullSecrets` with one entry  |
  *
- * The API server rejects a pod whose patch does not apply, whatever the failurePolicy. So there is no
+ * A patch that does not apply gets the pod rejected whatever the failurePolicy says. So there is no
  * `test`, and no `/-` where the list may be missing.
  */
 export function addPullSecret(pod: JsonObject, secretName: string): AddOperation[] {

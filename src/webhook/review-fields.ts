@@ -1,7 +1,6 @@
 import { Tokenizer, TokenType } from '@streamparser/json'
-import { injectLabel } from '../names.ts'
 import { StringCutter } from './cut-strings.ts'
-import { isObject, MIRROR_ANNOTATION } from './pod.ts'
+import { INJECT_LABEL, isObject, MIRROR_ANNOTATION } from './pod.ts'
 
 /**
  * The fields of an AdmissionReview that pullpass reads, out of a small body (parsed already) or a
@@ -29,7 +28,7 @@ const pod = object({
   metadata: object({
     name: value,
     generateName: value,
-    labels: object({ [injectLabel]: value }),
+    labels: object({ [INJECT_LABEL]: value }),
     annotations: object({ [MIRROR_ANNOTATION]: value }),
   }),
   spec: object({

@@ -1,7 +1,7 @@
 import pino from 'pino'
 import { Registry } from 'prom-client'
 import t from 'tap'
-import { createMutatePod } from '../../src/webhook/mutate-pod.ts'
+import { createMutatePod, type MutatePodOptions } from '../../src/webhook/mutate-pod.ts'
 import { type Review, readReview } from '../../src/webhook/review.ts'
 
 const rules = {
@@ -29,19 +29,18 @@ function reviewOf(namespace = 'shop', image = 'registry.d.example.com/acme/web:1
   return review
 }
 
-type Dependencies = Parameters<typeof createMutatePod>[0]
-
-function setup(options: Partial<Dependencies> = {}) {
+function setup(options: Partial<MutatePodOptions> = {}) {
   const log: Record<string, unknown>[] = []
   const metrics = options.metrics ?? new Registry()
-  const defaults: Dependencies = {
+  const mutatePod = createMutatePod({
     index: { serviceAccounts: tableOf(() => undefined) },
     isOptedIn: async () => true,
     secretMissing: async () => undefined,
+    rules,
     logger: pino({}, { write: line => void log.push(JSON.parse(line)) }),
     metrics,
-  }
-  const mutatePod = createMutatePod({ ...defaults, ...options }, rules)
+    ...options,
+  })
   const patchOf = async (budgetMs = 100) => {
     const { answer, outcome } = await mutatePod(reviewOf(), budgetMs)
     const { patch = 'bnVsbA==', warnings = [] } = answer.response
@@ -55,12 +54,12 @@ function setup(options: Partial<Dependencies> = {}) {
   return { mutatePod, patchOf, errors, log }
 }
 
-function tableOf(get: (key: string) => unknown): Dependencies['index']['serviceAccounts'] {
+function tableOf(get: (key: string) => unknown): MutatePodOptions['index']['serviceAccounts'] {
   const unused = () => {
     throw new Error('not used here')
   }
   const table = { get, keys: unused, upsert: unused, remove: unused, replace: unused }
-  return table as Dependencies['index']['serviceAccounts']
+  return table as MutatePodOptions['index']['serviceAccounts']
 }
 
 /** Ways for a function to fail. */

@@ -9,7 +9,6 @@ import { logIn } from '../../sandbox/bluemix/log-in.ts'
 import { waitFor } from '../../sandbox/processes.ts'
 import { pullImage, pushTestImage } from '../../sandbox/registry.ts'
 import { startSandbox } from '../../sandbox/sandbox.ts'
-import { notReady } from '../../src/webhook/await-secret.ts'
 import { optedIn } from './cluster.ts'
 import { startFixture, testInvariants } from './fixture.ts'
 import { elsewhere, image, pod, reference, references, reviewOf } from './pods.ts'
@@ -36,7 +35,7 @@ t.test('the first pod gets the reference, and its namespace the Secret', async t
   t.match(secret, {
     type: 'kubernetes.io/dockerconfigjson',
     metadata: {
-      labels: { 'pullpass.io/pull-secret': 'true' },
+      labels: { 'app.kubernetes.io/managed-by': 'pullpass' },
       annotations: { 'pullpass.io/organization': 'acme' },
     },
   })
@@ -201,7 +200,7 @@ t.test('a late Secret causes a warning in the output of kubectl, and is created'
   await fixture.namespace('late')
   const { pod: made, warnings } = await created('create -n late', pod('mypod'))
   t.same(references(made), ['pullpass-registry'])
-  t.equal(warnings, `Warning: pull secret pullpass-registry: ${notReady('late')}`)
+  t.equal(warnings, 'Warning: pull secret pullpass-registry: it does not exist yet')
   await fixture.whenSecret('late')
 })
 

@@ -51,7 +51,7 @@ export function damaged(annotations: Record<string, string> = {}, change: object
   return {
     metadata: {
       name: 'pullpass-registry',
-      labels: { 'pullpass.io/pull-secret': 'true' },
+      labels: { 'app.kubernetes.io/managed-by': 'pullpass' },
       annotations,
     },
     type: 'kubernetes.io/dockerconfigjson',

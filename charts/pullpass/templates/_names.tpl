@@ -29,9 +29,9 @@ true
 {{- end -}}
 {{- end }}
 
-{{/* The label of the pull secrets that pullpass manages. */}}
+{{/* Labels of the pull secrets that pullpass manages. */}}
 {{- define "pullpass.pullSecretLabels" -}}
-pullpass.io/pull-secret: "true"
+app.kubernetes.io/managed-by: pullpass
 {{- end }}
 
 {{- define "pullpass.selectorLabels" -}}
