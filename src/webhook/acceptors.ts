@@ -15,13 +15,13 @@ const canShare = process.platform === 'linux'
 export interface Acceptors {
   /** Accepts no more. */
   stop(): void
-  /** Resolves when each connection that came in here has ended; call `stop` before. */
+  /** Resolves when each connection that these sockets accepted has ended. Call `stop` first. */
   ended(): Promise<unknown>
 }
 
 /**
- * Options for `listen`, with which more sockets can listen at the same port. Another process could do
- * that too, so a port that is in use is found out before: rejects with its EADDRINUSE.
+ * Options for `listen` that let more sockets listen at the same port. They would let another process do
+ * so too. So this function first listens without them, and rejects with EADDRINUSE if the port is in use.
  */
 export async function shareablePort(
   host: string,

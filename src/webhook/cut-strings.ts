@@ -3,10 +3,10 @@ const BACKSLASH = 0x5c
 const LETTER_U = 0x75
 
 /**
- * Leaves out what follows the first `most` bytes of a string in a JSON text that comes in slices, and
- * nothing else. The strings that decide about a review are short, while a pod may hold megabytes in
- * others; a tokenizer takes a hundred times as long for a byte as the search for the end of a string.
- * No escape and no character is cut in two.
+ * Shortens the strings of a JSON text, which arrives in slices, to about `most` bytes, and changes
+ * nothing else. The fields that pullpass reads are short, but other strings of a pod can have megabytes.
+ * A tokenizer needs a hundred times as long for a byte as a search for the end of the string. Escapes and
+ * characters stay whole.
  */
 export class StringCutter {
   readonly #most: number
@@ -26,11 +26,13 @@ export class StringCutter {
   /** The parts of the slice that stay. */
   cut(slice: Uint8Array): Uint8Array[] {
     const kept: Uint8Array[] = []
-    for (let from = 0; from < slice.length; ) {
-      const isKept = this.#place !== 'left out'
-      const to = this.#pass(slice, from)
-      if (isKept && to > from) kept.push(slice.subarray(from, to))
-      from = to
+    let start = 0
+    for (let at = 0; at < slice.length; ) {
+      const wasLeftOut = this.#place === 'left out'
+      at = this.#pass(slice, at)
+      if (wasLeftOut) start = at
+      const isEnd = this.#place === 'left out' || at === slice.length
+      if (!wasLeftOut && isEnd && at > start) kept.push(slice.subarray(start, at))
     }
     return kept
   }
@@ -85,9 +87,8 @@ export class StringCutter {
     for (let start = from; ; ) {
       const quote = slice.indexOf(QUOTE, start)
       const end = quote < 0 ? slice.length : quote
-      const before = this.#backslashes + end - start
       const found = backslashesBefore(slice, start, end)
-      this.#backslashes = found === end - start ? before : found
+      this.#backslashes = found === end - start ? this.#backslashes + found : found
       if (quote < 0) return end
       const isEnd = this.#backslashes % 2 === 0
       this.#backslashes = 0

@@ -37,10 +37,10 @@ interface FairQueue {
   add(address: string, run: () => void): boolean
 }
 
-/** Then the event loop gets to read what arrived meanwhile. One body of the largest kind takes as long. */
+/** Longest time without a pause, in which the event loop reads what has arrived. */
 const longestTurnMs = 1
 
-/** Work on requests whose body is there: for a short time without a pause, the addresses in turn. */
+/** Work on requests whose body is there. The addresses take turns, and so does the event loop. */
 export function createFairQueue(most: { perAddress: number; inAll: number }): FairQueue {
   const waiting = createRoundRobin<() => void>()
   let isArranged = false

@@ -30,16 +30,16 @@ const acceptorsOf = new WeakMap<object, Acceptors>()
 interface OneAtATime {
   /** Whether a request on this socket is not answered yet, or the socket is closed. */
   isBusy(socket: Socket): boolean
-  /** A request came on a socket that is not busy. */
+  /** A request arrived on a socket that is not busy. */
   begin(request: IncomingMessage, response: ServerResponse): void
-  /** A request came on a socket that is busy: it gets no answer, and nothing more is read. */
+  /** A request arrived on a busy socket. It gets no answer, and nothing after it is parsed. */
   refuse(socket: Socket): void
 }
 
 /**
- * Node parses all requests that have arrived on a socket, and makes a request and a response for each of
- * them, before anybody can refuse one. Its parser stops at a request to change the protocol (Node
- * lib/_http_server.js, `parserOnIncoming`), so one on a socket that is busy is taken for such a request.
+ * Node parses all requests that have arrived on a socket, and creates two objects for each of them. Its
+ * parser stops only at a request that changes the protocol (Node lib/_http_server.js,
+ * `parserOnIncoming`). So a request on a busy socket is treated as such a request, which is then refused.
  */
 function stoppingAt(isBusy: OneAtATime['isBusy']): typeof IncomingMessage {
   return class extends IncomingMessage {

@@ -173,7 +173,7 @@ function countStructure(reading: Reading, chunk: Buffer, { smallStructure }: Bod
   for (const each of isFirst ? reading.chunks : [chunk]) reading.structure += structureOf(each)
 }
 
-/** 1 at the codes of `,`, `:`, `[` and `{`: a loop that looks them up is the fastest here. */
+/** 1 at the codes of `,`, `:`, `[` and `{`. A table is faster than comparisons. */
 const STRUCTURE = Uint8Array.from({ length: 256 }, (_, code) =>
   Number(',:[{'.includes(String.fromCharCode(code))),
 )

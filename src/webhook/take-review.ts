@@ -63,10 +63,10 @@ function parseSmall(chunks: Buffer[]): unknown {
   return JSON.parse(Buffer.concat(chunks).toString())
 }
 
-/** Works for this long, and then leaves the CPU to others for as long. */
+/** Time of work, and then of a pause in which others get the CPU. */
 const TURN_MS = 1
 
-/** Takes half of the CPU at most, so that small reviews do not wait for a large one. */
+/** Uses at most half of the CPU, so that small reviews do not wait for a large one. */
 async function parseLarge({ chunks, isClosed, release }: Body): Promise<() => ReviewOrProblem> {
   const parsing = parseFields([...chunks])
   for (;;) {
