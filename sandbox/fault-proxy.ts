@@ -28,6 +28,8 @@ export interface FaultProxy extends Pick<ProxyState, 'requests' | 'hooks'> {
    * The present connections stay open, but no more data arrives from them: they are half-open.
    */
   freeze(): void
+  /** The number of open watches that match. */
+  watches(match: Match): number
   /** Writes an event into the open watches that match; returns their number. */
   inject(match: Match, event: { type: string; object: unknown }): number
   /**
@@ -52,6 +54,8 @@ export async function startFaultProxy(target: { url: string; ca: string }): Prom
     relay(state, request, response).catch(() => response.destroy())
   })
   server.on('secureConnection', (socket: Socket) => {
+    // Its handshake began before the server was closed.
+    if (!server.listening) socket.destroy()
     sockets.add(socket)
     socket.on('error', () => {}).on('close', () => sockets.delete(socket))
   })
@@ -96,7 +100,9 @@ function createState({ url, ca }: { url: string; ca: string }): ProxyState {
 
 function controls(
   state: ProxyState,
-): Pick<FaultProxy, 'requests' | 'hooks' | 'fault' | 'latency' | 'inject'> {
+): Pick<FaultProxy, 'requests' | 'hooks' | 'fault' | 'latency' | 'watches' | 'inject'> {
+  const openWatches = (match: Match) =>
+    [...state.streams].filter(({ request, response }) => match(request) && !response.writableEnded)
   return {
     requests: state.requests,
     hooks: state.hooks,
@@ -110,8 +116,9 @@ function controls(
     latency(ms) {
       state.latencyMs = ms
     },
+    watches: match => openWatches(match).length,
     inject(match, event) {
-      const open = [...state.streams].filter(({ request }) => match(request))
+      const open = openWatches(match)
       for (const { response } of open) response.write(`${JSON.stringify(event)}\n`)
       return open.length
     },

@@ -323,7 +323,12 @@ t.test('list and watch work with a real API server', async t => {
     watch.start()
     await create('half-open-1', 'half-open')
     await knows('half-open-1')
-    proxy.freeze()
+    const freezeWatch = async () => {
+      const isOpen = proxy.watches(isWatch) > 0
+      if (isOpen) proxy.freeze()
+      return isOpen
+    }
+    await waitFor(freezeWatch, { withinMs: 5_000, what: 'an open watch' })
     await create('half-open-2', 'half-open')
     await failed('timeout')
     await knows('half-open-1', 'half-open-2')
