@@ -3,7 +3,8 @@ import { connect } from 'node:net'
 import { dirname } from 'node:path'
 import t from 'tap'
 import { type ControlPlane, startControlPlane } from '../../sandbox/control-plane.ts'
-import { run, startProcess, waitFor } from '../../sandbox/processes.ts'
+import { startProcess, waitFor } from '../../sandbox/processes.ts'
+import { processesLeft } from './processes-left.ts'
 
 t.test('a control plane behaves like a cluster', async t => {
   const [plane, other] = await Promise.all([
@@ -84,8 +85,7 @@ async function leftBehind(folder: string, port: number): Promise<string[]> {
     () => [],
     () => [folder],
   )
-  const { stdout } = await run({ command: 'ps', args: ['-eo', 'args'] })
-  const processes = stdout.split('\n').filter(line => line.includes(folder))
+  const processes = await processesLeft(folder)
   return [...left, ...processes, ...((await listens(port)) ? [`port ${port}`] : [])]
 }
 

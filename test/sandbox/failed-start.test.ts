@@ -3,9 +3,10 @@ import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import { startBluemixEnvironment } from '../../sandbox/bluemix/environment.ts'
 import { startComponents } from '../../sandbox/components.ts'
-import { makeFolder, type Program, run, waitFor } from '../../sandbox/processes.ts'
+import { makeFolder, type Program, waitFor } from '../../sandbox/processes.ts'
 import { startPullpass } from '../../sandbox/pullpass.ts'
 import { startTestbed, type TestbedPullpass } from '../../sandbox/testbed.ts'
+import { processesLeft } from './processes-left.ts'
 
 const folder = await makeFolder('failed-start')
 t.teardown(folder.remove)
@@ -136,15 +137,7 @@ async function nothingIsLeft(t: Test, after: string): Promise<void> {
   await waitFor(closed, { withinMs: 5000, what: 'servers to close' }).catch(() => {})
   t.same(openServers(), [], `after ${after}: no port is open`)
   t.same(await readdir(folder.path), [], `after ${after}: no folder is left`)
-  // The reaper, which ends what a killed test leaves, may still forget the last name.
-  const gone = async () => (await processesLeft()).length === 0
-  await waitFor(gone, { withinMs: 5000, what: 'processes to end' }).catch(() => {})
-  t.same(await processesLeft(), [], `after ${after}: no process is left`)
-}
-
-async function processesLeft(): Promise<string[]> {
-  const { stdout } = await run({ command: 'ps', args: ['-eo', 'args'] })
-  return stdout.split('\n').filter(line => line.includes(folder.path))
+  t.same(await processesLeft(folder.path), [], `after ${after}: no process is left`)
 }
 
 function openServers(): string[] {
