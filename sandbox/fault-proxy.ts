@@ -58,6 +58,8 @@ export async function startFaultProxy(target: { url: string; ca: string }): Prom
     if (!server.listening) socket.destroy()
     sockets.add(socket)
     socket.on('error', () => {}).on('close', () => sockets.delete(socket))
+    // Its handshake began before the server was closed.
+    if (!server.listening) socket.destroy()
   })
   const cut = () => {
     for (const socket of sockets) socket.destroy()

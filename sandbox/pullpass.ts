@@ -126,6 +126,7 @@ async function writeFiles(folder: string, options: PullpassOptions) {
     operations: { address: '127.0.0.1', port: ports.operations },
     certificate: { names: ['127.0.0.1'] },
     kubernetes: { kubeconfig: await writeKubeconfig(folder, options) },
+    controller: { listEverySeconds: 5 },
     shutdown: { drainMs: 500 },
   }
   for (const [section, values] of Object.entries(settings)) {

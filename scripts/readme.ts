@@ -1,20 +1,43 @@
 import { readFileSync, writeFileSync } from 'node:fs'
 import { settingsTable } from '../src/config/config.ts'
+import { failureTable } from '../src/controller/failures.ts'
 
-const begin = '<!-- settings: made by `npm run readme` -->\n'
-const end = '<!-- /settings -->'
-const file = 'docs/settings.md'
-
-/** Replaces the table of settings in the page by the table of the schema. */
-export function withSettings(page: string): string {
-  const [before, rest = ''] = page.split(begin)
-  const [, after = ''] = rest.split(end)
-  return `${before}${begin}${settingsTable()}${end}${after}`
+/** A part of a page that is made from the source. */
+interface MadePart {
+  file: string
+  begin: string
+  end: string
+  text: () => string
 }
 
-/** The page without this table, that is, the part that people write. */
+const settingsPart: MadePart = {
+  file: 'docs/settings.md',
+  begin: '<!-- settings: made by `npm run readme` -->\n',
+  end: '<!-- /settings -->',
+  text: settingsTable,
+}
+const failuresPart: MadePart = {
+  file: 'CONTRIBUTING.md',
+  begin: '<!-- failures: made by `npm run readme` -->\n',
+  end: '<!-- /failures -->',
+  text: failureTable,
+}
+export const madeParts = [settingsPart, failuresPart]
+
+/** The page with this part as the source has it. */
+export function withPart(page: string, { begin, end, text }: MadePart): string {
+  const [before, rest = ''] = page.split(begin)
+  const [, after = ''] = rest.split(end)
+  return `${before}${begin}${text()}${end}${after}`
+}
+
+/** The page without the table of settings, that is, the part that people write. */
 export function withoutSettings(page: string): string {
   return page.replace(settingsTable(), '')
 }
 
-if (import.meta.main) writeFileSync(file, withSettings(readFileSync(file, 'utf8')))
+if (import.meta.main) {
+  for (const part of madeParts) {
+    writeFileSync(part.file, withPart(readFileSync(part.file, 'utf8'), part))
+  }
+}

@@ -1,74 +1,104 @@
 import Fastify, { type FastifyError, type FastifyInstance } from 'fastify'
 import type { Logger } from 'pino'
 import { Gauge, type Registry } from 'prom-client'
-import { framesOf } from './failure.ts'
+import { type Failure, type FailureStore, framesOf } from './failure.ts'
 
 export type State = 'starting' | 'serving' | 'draining'
 
-export interface HealthDependencies {
+interface HealthDependencies {
   watches: readonly { synced(): boolean; problem(): string | undefined }[]
   certificate: { ready(): boolean; warnings(): string[] }
   clock: { problem(): string | undefined }
-  issuer: { problem(): { code: string; message: string } | undefined }
+  failureStore: FailureStore
   leader: { leading(): boolean; problem(): string | undefined }
   logger: Logger
   metrics: Registry
+  now: () => { state: State }
+}
+
+interface Health {
+  operations: OperationsDependencies
+  /** Those that an event of the release namespace reports. */
+  problems(): Problem[]
 }
 
 /**
- * What probes, metrics and events say of this replica. Only what keeps reviews from being answered
- * makes it unready; the rest is a warning.
+ * The state of this replica for probes, metrics and events. Only a problem that keeps reviews from
+ * being answered makes it unready; all others are warnings.
  */
-export function createHealth(
-  dependencies: HealthDependencies,
-  now: () => { state: State; controller: { problems(): string[] } | undefined },
-): OperationsServerOptions {
-  const { watches, certificate, clock, issuer, leader, logger, metrics } = dependencies
+export function createHealth(dependencies: HealthDependencies): Health {
+  const { watches, certificate, failureStore, logger, metrics, now } = dependencies
   countProblem(dependencies)
-  return {
+  const operations: OperationsDependencies = {
     logger,
     metrics,
     warnings: () => {
-      const found = [
-        ...certificate.warnings(),
-        clock.problem(),
-        // Only the leader asks the environment, and so knows.
-        leader.leading() ? issuer.problem()?.message : undefined,
-        ...watches.map(watch => watch.problem()),
-        leader.problem(),
-        ...(now().controller?.problems() ?? []),
-      ]
-      return [...new Set(found)].filter(warning => warning !== undefined)
+      const shown = failureStore.all(...concerningMany).map(withoutNames)
+      return [...new Set([...ownProblems(dependencies), ...shown])]
     },
     ready: () => {
       const problems = [
-        ...(watches.every(watch => watch.synced()) ? [] : ['the first lists are not there yet']),
+        ...(watches.every(watch => watch.synced()) ? [] : ['the first lists have not arrived yet']),
         ...(certificate.ready() ? [] : ['the serving certificate is not trusted yet']),
         ...(now().state === 'draining' ? ['shutting down'] : []),
       ]
       return { ready: problems.length === 0 && now().state === 'serving', problems }
     },
   }
+  return { operations, problems: () => lastingProblems(dependencies) }
 }
 
-function countProblem({ issuer, leader, metrics }: HealthDependencies): void {
+/** What an event of the release namespace is about. */
+export interface Problem {
+  code: string
+  message: string
+}
+
+function lastingProblems(dependencies: HealthDependencies): Problem[] {
+  const { failureStore, leader } = dependencies
+  // The others know the same from the leader.
+  const failures = leader.leading() ? failureStore.all(...concerningMany) : []
+  const own = ownProblems(dependencies)
+  return [...failures, ...own.map(message => ({ code: 'pullpass_problem', message }))]
+}
+
+/** Of this replica itself. */
+function ownProblems({ certificate, clock, watches, leader }: HealthDependencies): string[] {
+  const found = [
+    ...certificate.warnings(),
+    clock.problem(),
+    ...watches.map(watch => watch.problem()),
+    leader.problem(),
+  ]
+  return [...new Set(found)].filter(warning => warning !== undefined)
+}
+
+const concerningMany = ['environment', 'organization', 'cluster'] as const
+
+/** Anybody who reaches the port reads it, so it names no namespace and no organization. */
+function withoutNames({ scope, code, message }: Failure): string {
+  if (scope !== 'organization') return message
+  return `an organization cannot be used (${code}): see the events of the release namespace`
+}
+
+function countProblem({ failureStore, leader, metrics }: HealthDependencies): void {
   new Gauge({
     name: 'pullpass_environment_problem',
-    help: '1 for what keeps the Bluemix environment from issuing tokens at the moment',
+    help: '1 for the code of each problem that keeps the environment, or an organization in it, from issuing tokens',
     labelNames: ['code'] as const,
     registers: [metrics],
     collect() {
       this.reset()
-      const problem = leader.leading() ? issuer.problem() : undefined
-      if (problem !== undefined) this.set({ code: problem.code }, 1)
+      const failures = leader.leading() ? failureStore.all('environment', 'organization') : []
+      for (const { code } of failures) this.set({ code }, 1)
     },
   })
 }
 
-export interface OperationsServerOptions {
+export interface OperationsDependencies {
   /** Each problem keeps reviews from being answered. */
   ready(): { ready: boolean; problems: string[] }
-  /** What people should know although reviews are answered: a refused login, for example. */
+  /** Other problems, such as a refused login. */
   warnings(): string[]
   metrics: Registry
   logger: Logger
@@ -80,11 +110,11 @@ export interface OperationsServerOptions {
  * | GET      | status                 | body                                                       |
  * |----------|------------------------|------------------------------------------------------------|
  * | /livez   | 200                    | `ok`: the event loop turns                                 |
- * | /readyz  | 200, or 503            | JSON `{ready, problems, warnings}`; warnings make nobody unready |
+ * | /readyz  | 200, or 503            | JSON `{ready, problems, warnings}`; warnings do not count  |
  * | /metrics | 200                    | Prometheus                                                 |
  */
-export function buildOperationsServer(options: OperationsServerOptions): FastifyInstance {
-  const { ready, warnings, metrics, logger } = options
+export function buildOperationsServer(dependencies: OperationsDependencies): FastifyInstance {
+  const { ready, warnings, metrics, logger } = dependencies
   const server = Fastify({
     logger: false,
     return503OnClosing: false,
@@ -114,7 +144,10 @@ export function buildOperationsServer(options: OperationsServerOptions): Fastify
   server.setErrorHandler((error: FastifyError, request, reply) => {
     const status = error.statusCode ?? 500
     if (status >= 500) {
-      logger.error({ path: request.routeOptions.url, at: framesOf(error) }, 'operations failed')
+      logger.error(
+        { path: request.routeOptions.url, at: framesOf(error) },
+        'cannot answer a request',
+      )
     }
     return reply.code(status).type('text/plain; charset=utf-8').send('could not be answered\n')
   })

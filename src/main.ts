@@ -13,51 +13,51 @@ import { type Config, ConfigError, readConfig } from './config/config.ts'
 import { framesOf } from './failure.ts'
 import { createKubernetesClient, type KubernetesClient } from './kubernetes/client.ts'
 import { loadKubeConfig } from './kubernetes/kube-config.ts'
-import { createApp } from './service.ts'
+import { createApp, createParts } from './service.ts'
 
 const program = new Command('pullpass')
-  .description('Gives the pods of opted-in namespaces what they need to pull from their registry')
+  .description('Lets the pods of opted-in namespaces pull from a Bluemix Dedicated registry')
   .exitOverride()
 
 program
   .command('serve')
-  .description('answer admission reviews and keep the pull secrets')
+  .description('answer admission reviews and manage the pull secrets')
   .requiredOption('--config <file>', 'settings (YAML)')
   .action(({ config }: { config: string }) => serve(readSettings(config)))
 
 program
   .command('clean-up')
-  .description('revoke and delete what was made for namespaces that are not opted in any more')
+  .description('revoke the tokens and delete the Secrets of namespaces that are not opted in')
   .requiredOption('--config <file>', 'settings (YAML)')
-  .action(async ({ config }: { config: string }) => {
-    const done = await cleanUpOnce({ ...optionsOf(readSettings(config)), metrics: new Registry() })
-    console.log(done.length > 0 ? done.join('\n') : 'there was nothing to clean up')
-  })
+  .action(({ config }: { config: string }) => cleanUp(readSettings(config)))
 
 program
   .command('selftest')
-  .description('create a dry-run pod and see that it comes back with the reference')
-  .requiredOption('--namespace <name>', 'a labelled namespace')
+  .description('create a dry-run pod and check that it gets the reference')
+  .requiredOption('--namespace <name>', 'an opted-in namespace')
   .requiredOption('--image <reference>', 'an image of the registry; it need not exist')
   .option('--secret <name>', 'name of the pull secret', 'pullpass-registry')
-  .action(async about => console.log(await selftest(ownClient(), about)))
+  .action(async ({ namespace, image, secret }) =>
+    console.log(await selftest({ client: createClient() }, { namespace, image, secret })),
+  )
 
 program
   .command('remove-webhook')
-  .description('delete the webhook configuration: no pod is sent to pullpass any more')
-  .requiredOption('--name <name>', 'of the MutatingWebhookConfiguration')
-  .action(async ({ name }) => console.log(await removeWebhook(ownClient(), name)))
+  .description('delete the webhook configuration: the API server then sends no pods to pullpass')
+  .requiredOption('--name <name>', 'name of the MutatingWebhookConfiguration')
+  .action(async ({ name }) =>
+    console.log(await removeWebhook({ client: createClient() }, { name })),
+  )
 
 /** Runs until SIGTERM or SIGINT. */
 async function serve(config: Config): Promise<void> {
-  const options = optionsOf(config)
-  const { logger } = options
-  const app = createApp(options)
+  const { kubeConfig, logger, identity } = readProcess(config)
+  const app = createApp({ kubeConfig, logger }, { config, identity })
   const signalled = new Promise(resolve => {
     for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, resolve)
   })
   process.on('unhandledRejection', error => {
-    logger.error({ at: framesOf(error) }, 'a failure that nobody waited for')
+    logger.error({ at: framesOf(error) }, 'unhandled rejection')
   })
   await Promise.race([app.start(), signalled])
   await signalled
@@ -65,29 +65,51 @@ async function serve(config: Config): Promise<void> {
   logger.info('stopped')
 }
 
-function optionsOf(config: Config) {
+async function cleanUp(config: Config): Promise<void> {
+  const { kubeConfig, logger, identity } = readProcess(config)
+  const { client, watches, index, store, issuer, notes, clock, rules } = createParts(
+    { kubeConfig, logger, metrics: new Registry() },
+    { config, identity, standalone: true },
+  )
+  const { mintsPerMinute, listEverySeconds } = config.controller
+  let count = 0
+  await cleanUpOnce(
+    { client, watches, index, store, issuer, notes, clock, logger },
+    {
+      rules,
+      organizations: config.bluemix,
+      clusterName: config.clusterName,
+      mintsPerMinute,
+      listEveryMs: listEverySeconds * 1000,
+    },
+    what => {
+      count += 1
+      console.log(what)
+    },
+  )
+  if (count === 0) console.log('nothing to clean up')
+}
+
+/** What this process has beside its settings. */
+function readProcess(config: Config) {
   return {
-    config,
     kubeConfig: readKubeConfig(config.kubernetes.kubeconfig),
-    identity: `${hostname()}_${randomUUID()}`,
     logger: pino({ level: config.log.level, base: null }),
+    identity: `${hostname()}_${randomUUID()}`,
   }
 }
 
-/** For commands that need the API server and no settings: in the cluster, or by $KUBECONFIG. */
-function ownClient(): KubernetesClient {
-  return createKubernetesClient({
-    kubeConfig: readKubeConfig(undefined),
-    timeoutMs: 10_000,
-  })
+/** For commands without settings: by the service account in the cluster, else by $KUBECONFIG. */
+function createClient(): KubernetesClient {
+  return createKubernetesClient({ kubeConfig: readKubeConfig(undefined) }, { timeoutMs: 10_000 })
 }
 
-/** The parser's own message quotes the file, and so perhaps a token. */
+/** Drops the parser's message: it quotes the file, and so perhaps a token. */
 function readKubeConfig(file: string | undefined): KubeConfig {
   try {
     return loadKubeConfig(file, process.env)
   } catch {
-    throw new ConfigError([`the kubeconfig ${file ?? '(by default)'} cannot be read`])
+    throw new ConfigError([`cannot read the kubeconfig ${file ?? '(default)'}`])
   }
 }
 
@@ -97,7 +119,7 @@ function readSettings(file: string): Config {
     text = readFileSync(file, 'utf8')
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException
-    throw new ConfigError([`the file ${file} cannot be read (${code})`])
+    throw new ConfigError([`cannot read the file ${file}: ${code}`])
   }
   return readConfig(text, process.env)
 }

@@ -2,165 +2,215 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type { KubeConfig } from '@kubernetes/client-node'
 import type { Logger } from 'pino'
 import { collectDefaultMetrics, Registry } from 'prom-client'
-import { type BluemixSettings, createBluemixIssuer } from './bluemix/bluemix-issuer.ts'
+import { createBluemixIssuer } from './bluemix/bluemix-issuer.ts'
 import { createCertificateSource } from './certificate/source.ts'
 import type { Config } from './config/config.ts'
 import { type Controller, createController } from './controller/controller.ts'
-import { buildOperationsServer, createHealth, type State } from './health.ts'
-import { guardIssuer, reportListing } from './issuer/guarded-issuer.ts'
-import { createKubernetesClient } from './kubernetes/client.ts'
-import { createReportProblem, watchProblems } from './kubernetes/events.ts'
+import { createEnvironment, type Environment } from './controller/environment.ts'
+import type { Note } from './controller/organizations.ts'
+import { createFailureStore } from './failure.ts'
+import { buildOperationsServer, createHealth, type Problem, type State } from './health.ts'
+import type { Issuer } from './issuer/issuer.ts'
+import { createKubernetesClient, readClusterId } from './kubernetes/client.ts'
+import { createReportProblem, eventReason, watchProblems } from './kubernetes/events.ts'
 import { createLeader } from './kubernetes/leader-election.ts'
 import { createLeaseAnnotation } from './kubernetes/lease.ts'
 import { createServerClock } from './kubernetes/server-clock.ts'
+import {
+  bluemixSettings,
+  controllerSettings,
+  environmentSettings,
+  pullSecretRules,
+} from './part-settings.ts'
 import { createPullSecretIndex, createWatches, neverServedWith } from './pull-secret/cache.ts'
-import type { PullSecretRules } from './pull-secret/pull-secret.ts'
 import { createSecretStore } from './pull-secret/store.ts'
 import { createIsOptedIn, createSecretMissing } from './webhook/await-secret.ts'
 import { type HttpsServer, listen, replaceCertificate, stopServer } from './webhook/https-server.ts'
 import { createMutatePod, type MutatePod } from './webhook/mutate-pod.ts'
 import { buildWebhookServer } from './webhook/server.ts'
 
+export interface ServiceDependencies {
+  kubeConfig: KubeConfig
+  logger: Logger
+  /** Default: Bluemix Dedicated. */
+  createIssuer?: CreateIssuer
+}
+
+/** Makes the issuer of registry tokens. */
+export type CreateIssuer = (dependencies: IssuerDependencies, config: Config) => Issuer
+
+interface IssuerDependencies {
+  logger: Logger
+  metrics: Registry
+  /** A text on the Lease, which survives a restart. */
+  note: { read(): Promise<string | undefined>; write(text: string): Promise<void> }
+  /** False: the issuer sends no login, because another replica leads. */
+  mayLogIn: () => boolean
+  /** Milliseconds since 1970. */
+  now: () => number
+}
+
+/** The issuer of this program. */
+const createDefaultIssuer: CreateIssuer = ({ logger, metrics, note, mayLogIn, now }, config) =>
+  createBluemixIssuer({ logger, metrics, note, mayLogIn, now }, bluemixSettings(config))
+
+interface ServiceSettings {
+  config: Config
+  /** Unique for each process. */
+  identity: string
+}
+
 interface App {
-  /** Resolves when reviews are answered; until then /readyz tells what is awaited. */
+  /** Resolves when reviews are answered. Until then /readyz says what is missing. */
   start(): Promise<void>
-  /** Not ready, keeps answering for the drain time, then ends; no review is cut off. */
+  /** Not ready, answers for the drain time, then ends; no review is cut off. */
   stop(): Promise<void>
 }
 
-/** What has come up so far. */
+/** What has started so far. */
 interface Running {
   webhook?: HttpsServer
   controller?: Controller
 }
 
-/** For a review that is still being answered when the drain time is over. */
+/** For a review that waits for its answer when the drain time ends. */
 const graceMs = 10_000
 
-/** Joins the dependencies, and puts their beginning and their end in order. */
-export function createApp(options: Omit<ServiceOptions, 'metrics'>): App {
+/** Builds the parts, and starts and stops them in order. */
+export function createApp(
+  { kubeConfig, logger, createIssuer = createDefaultIssuer }: ServiceDependencies,
+  { config, identity }: ServiceSettings,
+): App {
   const metrics = new Registry()
   collectDefaultMetrics({ register: metrics })
-  const dependencies = createDependencies({ ...options, metrics })
-  const { shutdown } = dependencies.config
+  const parts = createParts(
+    { kubeConfig, logger, metrics, createIssuer },
+    { config, identity, standalone: false },
+  )
   let state: State = 'starting'
   const running: Running = {}
-  const health = createHealth(dependencies, () => ({ state, controller: running.controller }))
-  reportWarnings(dependencies, health.warnings)
-  const operations = buildOperationsServer(health)
+  const health = createHealthOf(parts, () => ({ state }))
+  reportProblems(parts, health.problems)
+  const operations = buildOperationsServer(health.operations)
   return {
     start: async () => {
-      await listen(operations, dependencies.config.operations)
-      await run(dependencies, running, () => state)
+      await listen(operations, config.operations)
+      await run(parts, running, () => state)
       if (state === 'starting') state = 'serving'
-      dependencies.logger.info('serving')
+      logger.info('serving')
     },
     stop: async () => {
+      const { drainMs } = config.shutdown
       state = 'draining'
-      dependencies.logger.info({ drainMs: shutdown.drainMs }, 'draining')
-      await Promise.all([sleep(shutdown.drainMs), handOver(dependencies, running.controller)])
+      logger.info({ drainMs }, 'draining')
+      await Promise.all([sleep(drainMs), handOver(parts, running.controller)])
       if (running.webhook) await stopServer(running.webhook, graceMs)
-      await Promise.all([
-        dependencies.certificate.stop(),
-        ...dependencies.watches.map(watch => watch.stop()),
-      ])
-      await Promise.all([dependencies.issuer.close(), operations.close()])
-      await dependencies.client.close()
+      await Promise.all([parts.certificate.stop(), ...parts.watches.map(watch => watch.stop())])
+      await Promise.all([parts.issuer.close(), operations.close()])
+      await parts.client.close()
     },
   }
 }
 
-/** What lasts is an event of the release namespace too. */
-function reportWarnings({ config, reportProblem }: Dependencies, problems: () => string[]): void {
+function createHealthOf(
+  { watches, certificate, clock, failureStore, leader, logger, metrics }: Parts,
+  now: () => { state: State },
+) {
+  return createHealth({ watches, certificate, clock, failureStore, leader, logger, metrics, now })
+}
+
+/** A problem that lasts is also an event in the release namespace. */
+function reportProblems({ config, reportProblem }: Parts, problems: () => Problem[]): void {
   const { namespace } = config.kubernetes
   const release = { kind: 'Namespace', name: namespace, namespace }
-  watchProblems({ problems, tell: note => reportProblem(release, 'PullpassProblem', note) })
+  const report = ({ code, message }: Problem) => reportProblem(release, eventReason(code), message)
+  watchProblems({ problems, report })
 }
 
 /**
- * In this order: who answers, who knows, who acts. Before all of it is there, reviews are told to
- * come again, which the API server does; no answer at all would be a failed call.
+ * In this order: the webhook answers, the cache knows, the controller acts. Until all are ready, the
+ * webhook answers 503, and the API server asks again; no answer at all would be a failed call.
  */
-async function run(
-  dependencies: Dependencies,
-  running: Running,
-  state: () => State,
-): Promise<void> {
-  const { watches, issuer, leader, certificate } = dependencies
+async function run(parts: Parts, running: Running, state: () => State): Promise<void> {
+  const { config, watches, issuer, leader, certificate, client, logger } = parts
   for (const watch of watches) watch.start()
   issuer.start()
   await certificate.start()
-  const answering = Promise.withResolvers<MutatePod>()
-  running.webhook = await openWebhook(dependencies, {
-    mutatePod: (review, budgetMs) => answering.promise.then(mutate => mutate(review, budgetMs)),
-    state: () => (running.controller === undefined ? 'starting' : state()),
-  })
+  const ready = Promise.withResolvers<MutatePod>()
+  running.webhook = await openWebhook(
+    parts,
+    (review, budgetMs) => ready.promise.then(mutatePod => mutatePod(review, budgetMs)),
+    () => (running.controller === undefined ? 'starting' : state()),
+  )
   await Promise.all(watches.map(watch => watch.whenSynced()))
-  const controller = createControllerOf(dependencies, await readClusterId(dependencies))
+  const cluster = config.clusterName ?? (await readClusterId({ client, logger }))
+  const controller = createControllerOf(parts, cluster)
   controller.start()
   leader.start()
-  answering.resolve(createMutatePodOf(dependencies, controller))
+  ready.resolve(createMutatePodOf(parts, controller))
   running.controller = controller
 }
 
 async function openWebhook(
-  { certificate, config, logger, metrics }: Dependencies,
-  answering: { mutatePod: MutatePod; state: () => State },
+  { certificate, config, logger, metrics }: Parts,
+  mutatePod: MutatePod,
+  state: () => State,
 ): Promise<HttpsServer> {
-  const current = certificate.current()
-  const webhook = buildWebhookServer({ ...answering, certificate: current, logger, metrics })
+  const webhook = buildWebhookServer({
+    mutatePod,
+    state,
+    certificate: certificate.current(),
+    logger,
+    metrics,
+  })
   certificate.onChange(() => replaceCertificate(webhook, certificate.current()))
   await listen(webhook, config.admission)
   return webhook
 }
 
-/** What another replica is to go on with is left in order before the lease is given back. */
-async function handOver(
-  { leader }: Dependencies,
-  controller: Controller | undefined,
-): Promise<void> {
+/** The running steps end before another replica can lead. */
+async function handOver({ leader }: Parts, controller: Controller | undefined): Promise<void> {
   await controller?.stop()
   await leader.release()
 }
 
-export interface ServiceOptions {
-  config: Config
+interface PartsDependencies {
   kubeConfig: KubeConfig
-  /** This process, unlike every other. */
-  identity: string
   logger: Logger
   metrics: Registry
-  /** Asks the environment without leading: for what a person does standalone the running service. */
-  standalone?: boolean
+  createIssuer?: CreateIssuer
 }
 
-/** The dependencies that stand by themselves. */
-export type Dependencies = ReturnType<typeof createDependencies>
+interface PartsSettings {
+  config: Config
+  /** Unique for each process. */
+  identity: string
+  /** Logs in without leading: for a command that runs beside the service or without it. */
+  standalone: boolean
+}
 
-/** Chooses them and passes them to each other; nothing is started yet. */
-export function createDependencies(options: ServiceOptions) {
-  const { config, kubeConfig, identity, logger, metrics, standalone = false } = options
-  const { kubernetes, leader, registry } = config
-  const { timeoutMs, namespace } = kubernetes
+/** All but the webhook and the controller. */
+type Parts = ReturnType<typeof createParts>
+
+/** Creates the parts and passes them to each other. Starts nothing. */
+export function createParts(
+  { kubeConfig, logger, metrics, createIssuer = createDefaultIssuer }: PartsDependencies,
+  { config, identity, standalone }: PartsSettings,
+) {
+  const { namespace, timeoutMs } = config.kubernetes
+  const rules = pullSecretRules(config)
+  const { secretName } = rules
   const clock = createServerClock({ logger, metrics })
-  const client = createKubernetesClient({ kubeConfig, timeoutMs, metrics, clock })
-  const shared = { client, namespace, identity, logger, metrics }
-  const rules: PullSecretRules = {
-    secretName: config.pullSecret.name,
-    registryHost: registry.host,
-    email: config.pullSecret.email,
-  }
-  const index = createPullSecretIndex(rules, neverServedWith(kubernetes.namespace))
-  const settings = issuerSettings(config)
-  const lease = { ...shared, name: leader.leaseName, annotation: 'pullpass.io/logins' }
-  const leadership = createLeader({ ...lease, ...leader })
-  const organizationsAnnotation = createLeaseAnnotation({
-    ...lease,
-    annotation: 'pullpass.io/organizations',
-  })
-  const mayLogIn = () => standalone || leadership.leading()
-  const note = createLeaseAnnotation(lease)
+  const client = createKubernetesClient({ kubeConfig, metrics, clock }, { timeoutMs })
+  const index = createPullSecretIndex(rules, neverServedWith(namespace))
+  const { leaseName: name, leaseSeconds, renewSeconds } = config.leader
+  const lease = { namespace, name, identity, leaseSeconds, renewSeconds }
+  const leader = createLeader({ client, logger, metrics }, lease)
+  const noteOf = (annotation: string) =>
+    createLeaseAnnotation({ client }, { namespace, name, annotation })
+  const note = noteOf('pullpass.io/logins')
   const now = () => clock.now().getTime()
+  const mayLogIn = () => standalone || leader.leading()
   return {
     config,
     logger,
@@ -169,63 +219,70 @@ export function createDependencies(options: ServiceOptions) {
     clock,
     rules,
     index,
-    reportProblem: createReportProblem(shared),
-    store: createSecretStore(client, rules.secretName),
-    watches: createWatches({ ...shared, index, secretName: rules.secretName }),
-    certificate: createCertificateSource({ ...shared, settings: config.certificate, clock }),
-    leader: leadership,
-    organizationsAnnotation,
-    issuer: createBluemixIssuer({ settings, logger, metrics, note, mayLogIn, now }),
+    leader,
+    failureStore: createFailureStore(),
+    notes: notesOf(noteOf),
+    reportProblem: createReportProblem({ client, logger }, { identity }),
+    store: createSecretStore(client, secretName),
+    watches: createWatches({ client, index, logger, metrics }, { secretName }),
+    certificate: createCertificateSource(
+      { client, clock, logger, metrics },
+      { certificate: config.certificate, namespace, identity },
+    ),
+    issuer: createIssuer({ logger, metrics, note, mayLogIn, now }, config),
   }
 }
 
-function issuerSettings({ bluemix, registry }: Config): BluemixSettings {
-  const { iam, caFile } = bluemix
-  return { ...bluemix, iam, caFile, registryUrl: registry.url, registryHost: registry.host }
+/** Texts on the Lease that the next leader needs. */
+function notesOf(noteOf: (annotation: string) => Note) {
+  return { organizations: noteOf('pullpass.io/organizations'), marks: noteOf('pullpass.io/marks') }
 }
 
-/** `cluster`: the UID of kube-system, which can be asked for only when the API server is there. */
-function createControllerOf(dependencies: Dependencies, cluster: string): Controller {
-  const { controller, bluemix } = dependencies.config
-  return createController({
-    ...dependencies,
-    ...controller,
-    cluster,
-    issuer: reportListing(guardIssuer(dependencies.issuer, controller), dependencies),
-    leadership: dependencies.leader,
-    organizations: bluemix,
-    now: dependencies.clock.now,
-    rotateAfterMs: controller.rotateAfterSeconds && controller.rotateAfterSeconds * 1000,
-    rotateGraceMs: controller.rotateGraceSeconds * 1000,
-    revokeGraceMs: controller.revokeGraceSeconds * 1000,
-    verifyEveryMs: controller.verifyEverySeconds * 1000,
-    sweepAgainMs: dependencies.config.leader.leaseSeconds * 1000,
-  })
+/** `cluster`: the name of the cluster in the descriptions of its tokens. */
+function createControllerOf(parts: Parts, cluster: string): Controller {
+  const { config, index, store, leader, failureStore, reportProblem, clock, logger, metrics } =
+    parts
+  const environment = createEnvironmentOf(parts, cluster)
+  return createController(
+    {
+      index,
+      store,
+      leadership: leader,
+      problems: { store: failureStore, report: reportProblem },
+      environment,
+      now: clock.now,
+      logger,
+      metrics,
+    },
+    controllerSettings(config, cluster),
+  )
 }
 
-/** The admission of a pod, on what the watches know and with the controller to ask. */
-function createMutatePodOf(dependencies: Dependencies, controller: Controller): MutatePod {
-  const { config, index, store, rules, logger, metrics } = dependencies
-  const { waitMs } = config.admission
-  return createMutatePod({
-    index,
-    secretMissing: createSecretMissing({ index, controller, waitMs }),
-    isOptedIn: createIsOptedIn({ index, store }),
-    rules: { ...rules, releaseNamespace: config.kubernetes.namespace },
-    logger,
-    metrics,
-  })
-}
-
-/** The UID of kube-system stands for the cluster; asked for until the API server gives it. */
-export async function readClusterId({ store, logger }: Dependencies): Promise<string> {
-  for (;;) {
-    try {
-      const namespace = await store.readNamespace('kube-system')
-      if (namespace?.metadata?.uid !== undefined) return namespace.metadata.uid
-    } catch (error) {
-      logger.warn({ problem: (error as Error).message }, 'cannot tell which cluster this is')
-    }
-    await sleep(1000)
+function createEnvironmentOf(parts: Parts, cluster: string): Environment {
+  const { config, issuer, index, notes, leader, clock, logger, metrics } = parts
+  const assertLeading = () => {
+    if (!leader.leading()) throw new Error('another replica leads')
   }
+  return createEnvironment(
+    { issuer, index, notes, assertLeading, now: clock.now, logger, metrics },
+    environmentSettings(config, cluster),
+  )
+}
+
+function createMutatePodOf(parts: Parts, controller: Controller): MutatePod {
+  const { config, index, store, rules, failureStore, logger, metrics } = parts
+  const { secretName, registryHost } = rules
+  return createMutatePod(
+    {
+      index,
+      secretMissing: createSecretMissing(
+        { index, controller, failures: failureStore },
+        { waitMs: config.admission.waitMs },
+      ),
+      isOptedIn: createIsOptedIn({ index, store }),
+      logger,
+      metrics,
+    },
+    { secretName, registryHost, releaseNamespace: config.kubernetes.namespace },
+  )
 }

@@ -53,6 +53,7 @@ t.test('three settings are enough, because all others have a default', async t =
       mintsPerMinute: 120,
       revokeGraceSeconds: 86_400,
       rotateGraceSeconds: 3600,
+      listEverySeconds: 60,
       verifyEverySeconds: 21_600,
     },
     certificate: {
@@ -77,11 +78,13 @@ t.test('three settings are enough, because all others have a default', async t =
 t.test('every setting can be written, and an empty setting counts as not set', async t => {
   const config = readConfig(
     `
+clusterName: staging-2
 registry: {host: 'registry.example.com:5000'}
 bluemix:
   api: https://api.example.com/cf
   login: iam
   iam: https://iam.example.com
+  account: 0123456789abcdef0123456789abcdef
   caFile: /etc/ca.crt
   organization: 8d2c7fd5-1a7a-4dd1-9f2b-0c6f6a1f2f7e
   namespaceOrganizations: {shop: Acme Shop}
@@ -94,6 +97,7 @@ kubernetes:
     {},
   )
   t.equal(config.domain, undefined)
+  t.equal(config.clusterName, 'staging-2')
   t.equal(config.registry.url, 'https://registry.example.com:5000')
   t.strictSame(config.bluemix.namespaceOrganizations, { shop: 'Acme Shop' })
   t.strictSame(config.bluemix.selectableOrganizations, [
@@ -124,6 +128,14 @@ certificate: {names: [no_name]}
   - domain is required (or both bluemix.api and registry.host)`,
     },
   )
+})
+
+t.test('a cluster name is one part of a description: a DNS label, which a UID is too', async t => {
+  const uid = '8d2c7fd5-1a7a-4dd1-9f2b-0c6f6a1f2f7e'
+  t.equal(readConfig(`${SMALLEST}\nclusterName: ${uid}`, {}).clusterName, uid)
+  for (const name of ['a/b', 'Staging', '""', '-a', 'a'.repeat(64)]) {
+    t.match(problemsOf(`${SMALLEST}\nclusterName: ${name}`), [/^clusterName must be a DNS label/])
+  }
 })
 
 t.test('Docker Hub is refused, because the kubelet knows it by several names', async t => {
@@ -182,6 +194,11 @@ const WRONG: [section: string, values: string, problem: string][] = [
     'bluemix.api must be an https:// URL without user, query or fragment, got "https://api.example.com?a=b"',
   ],
   ['bluemix', 'login: ldap', 'bluemix.login must be one of uaa, iam, got "ldap"'],
+  [
+    'bluemix',
+    'account: acme',
+    'bluemix.account must be an account id of 32 hexadecimal digits, got "acme"',
+  ],
   ['bluemix', 'login: iam', 'bluemix.iam is required where bluemix.login is iam'],
   [
     'bluemix',

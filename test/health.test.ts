@@ -1,9 +1,9 @@
 import pino from 'pino'
 import { Counter, Registry } from 'prom-client'
 import t from 'tap'
-import { buildOperationsServer, type OperationsServerOptions } from '../src/health.ts'
+import { buildOperationsServer, type OperationsDependencies } from '../src/health.ts'
 
-function setup(options: Partial<OperationsServerOptions> = {}) {
+function setup(options: Partial<OperationsDependencies> = {}) {
   const log: Record<string, unknown>[] = []
   const server = buildOperationsServer({
     ready: () => ({ ready: true, problems: [] }),

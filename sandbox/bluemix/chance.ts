@@ -14,7 +14,7 @@ export function chance(fault: {
 }
 
 /** A small generator with a seed: the same requests fail in each run. */
-function mulberry32(seed: number): () => number {
+export function mulberry32(seed: number): () => number {
   let state = seed >>> 0
   return () => {
     state = (state + 0x6d2b79f5) >>> 0

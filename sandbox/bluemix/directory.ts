@@ -31,6 +31,8 @@ export interface Organization {
   readonly namespace: string
   /** User ids; members see the organization and may mint for it. */
   readonly members: Set<string>
+  /** Nobody may manage its tokens. */
+  suspended: boolean
 }
 
 export interface OrganizationInput {
@@ -51,6 +53,7 @@ export interface Directory {
   /** Uses the code up. */
   userByPasscode(code: string): User | undefined
   organization(name: string): Organization
+  organizationByGuid(guid: unknown): Organization | undefined
   /** The organizations that this user sees, in order of creation. */
   organizationsOf(user: User): Organization[]
   /** Every current password, key and code. */
@@ -87,6 +90,7 @@ export function createDirectory(): Directory {
       if (!found) throw new Error(`no organization ${name} in the environment`)
       return found
     },
+    organizationByGuid: guid => organizations.find(organization => organization.guid === guid),
     organizationsOf: user => organizations.filter(({ members }) => members.has(user.id)),
     credentials: () =>
       users.flatMap(({ password, apiKeys, passcodes }) => [password, ...apiKeys, ...passcodes]),
@@ -115,5 +119,5 @@ function newOrganization(input: OrganizationInput, index: number): Organization 
   const namespace = input.namespace ?? `${plain}_${index}`.slice(-30).padStart(4, '0')
   if (!/^[a-z0-9_]{4,30}$/.test(namespace)) throw new Error(`bad registry namespace ${namespace}`)
   const members = new Set(input.members.map(({ id }) => id))
-  return { guid: randomUUID(), name: input.name, namespace, members }
+  return { guid: randomUUID(), name: input.name, namespace, members, suspended: false }
 }

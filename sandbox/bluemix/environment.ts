@@ -11,7 +11,7 @@ import { createIam } from './login/iam.ts'
 import { createUaa } from './login/uaa.ts'
 import { createRegistryAuth } from './registry/registry-auth.ts'
 import { createRegistryProxy } from './registry/registry-proxy.ts'
-import { createRegistryTokens } from './registry/registry-tokens.ts'
+import { createRegistryTokens, type RegistryTokens } from './registry/registry-tokens.ts'
 import { createTokenApi } from './registry/token-api.ts'
 import type { Settings } from './settings.ts'
 import type { Handler } from './wire/exchange.ts'
@@ -46,6 +46,10 @@ export interface BluemixEnvironment {
   readonly stranger: User
   addUser(input: UserInput): User
   addOrganization(input: OrganizationInput): Organization
+  /** Tokens of somebody else: one permanent token for each description, without any request. */
+  addTokens(organization: string, descriptions: string[]): void
+  /** Changes the description of a token, without any request. The ledger keeps the first one. */
+  describeToken(id: string, description: string): void
   /** By exact name; throws where there is none. */
   organization(name: string): Organization
   /** Behaviour that is normal for some environments (see settings.ts); change it at any time. */
@@ -55,7 +59,7 @@ export interface BluemixEnvironment {
   readonly ledger: LedgerView
   /** Makes the access tokens issued so far expire, for the registry or everywhere. */
   expireAccessTokens(where: 'registry' | 'everywhere'): void
-  /** Refuses all refresh tokens issued so far. */
+  /** Refuses all refresh tokens issued so far, by UAA and by IAM. */
   revokeRefreshTokens(): void
   /** Adds a listener; returns a function that removes it. hooks.ts describes the events. */
   on(event: EventName, listener: Listener): () => void
@@ -88,7 +92,8 @@ export async function startBluemixEnvironment(
     proxy.setUpstream(options.registryUpstream)
     const faults = createFaults()
     const hooks = createHooks()
-    const handlers = createHandlers(world, { registry: proxy.handle, certificates })
+    const tokens = createRegistryTokens(world.hosts.registry, world.settings)
+    const handlers = createHandlers(world, tokens, { registry: proxy.handle, certificates })
     const gateway = await begun(openGateway(Object.values(world.hosts), faults.down))
     const door = { world, handlers, faults, hooks, reset: gateway.reset }
     const frontDoor = await begun(openFrontDoor(door, certificates.tls))
@@ -110,6 +115,14 @@ export async function startBluemixEnvironment(
       get apiKey() {
         return user.apiKeys[0] ?? ''
       },
+      addTokens: (name, descriptions) => {
+        const organization = world.directory.organization(name)
+        for (const description of descriptions) {
+          const wish = { organization, description, permanent: true, write: false }
+          tokens.mint(wish, world.clock.now())
+        }
+      },
+      describeToken: tokens.describe,
       on: hooks.on,
       setRegistryUpstream: proxy.setUpstream,
     }
@@ -117,7 +130,8 @@ export async function startBluemixEnvironment(
 }
 
 /** The part of the state that tests can use. */
-function viewOf({ hosts, settings, clock, ledger, directory, sessions, secrets }: World) {
+function viewOf(world: World) {
+  const { hosts, settings, clock, ledger, directory, sessions, secrets } = world
   return {
     domain: hosts.api.slice('api.'.length),
     ...{ hosts, settings, clock, ledger },
@@ -125,16 +139,19 @@ function viewOf({ hosts, settings, clock, ledger, directory, sessions, secrets }
     addOrganization: directory.addOrganization,
     organization: directory.organization,
     expireAccessTokens: sessions.expireAccessTokens,
-    revokeRefreshTokens: sessions.revokeRefreshTokens,
+    revokeRefreshTokens: () => {
+      sessions.revokeRefreshTokens()
+      world.iamTokens.endSessions()
+    },
     issued: () => [...new Set([...secrets.all(), ...directory.credentials()])],
   }
 }
 
 function createHandlers(
   world: World,
+  tokens: RegistryTokens,
   { registry, certificates }: { registry: Handler; certificates: Certificates },
 ): Handlers {
-  const tokens = createRegistryTokens(world.hosts.registry)
   return {
     discovery: createDiscovery(world),
     cloudController: createCloudController(world),

@@ -9,6 +9,7 @@ export type LoginKind =
   | 'iam_api_key'
   | 'iam_passcode'
   | 'iam_refresh'
+  | 'iam_token'
   | 'malformed'
 
 /** One request to a token endpoint of login, uaa or iam. Times are the environment's, epoch ms. */
@@ -93,8 +94,9 @@ export function createLedger(now: () => number): Ledger {
   const requests: RequestEntry[] = []
   let inFlight = 0
   let most = 0
-  const isLive = (token: { id: string; expiry: number }) =>
-    !revokes.some(({ id }) => id === token.id) && (token.expiry === 0 || token.expiry > now())
+  /** By id; a token may be minted again under the same id. */
+  const standing = new Map<string, LiveToken & { expiry: number }>()
+  const isUnexpired = ({ expiry }: { expiry: number }) => expiry === 0 || expiry > now()
   return {
     enterLogin: () => {
       inFlight += 1
@@ -104,8 +106,14 @@ export function createLedger(now: () => number): Ledger {
       }
     },
     login: entry => logins.push({ ...entry, inFlight }),
-    mint: entry => minted.push(entry),
-    revoke: entry => revokes.push(entry),
+    mint: entry => {
+      minted.push(entry)
+      standing.set(entry.id, entry)
+    },
+    revoke: entry => {
+      revokes.push(entry)
+      standing.delete(entry.id)
+    },
     list: entry => lists.push(entry),
     request: entry => {
       requests.push(entry)
@@ -119,9 +127,9 @@ export function createLedger(now: () => number): Ledger {
     lists: () => [...lists],
     requests: operation => requests.filter(each => !operation || each.operation === operation),
     liveTokens: description =>
-      minted
+      [...standing.values()]
         .filter(token => description === undefined || token.description === description)
-        .filter(isLive)
+        .filter(isUnexpired)
         .map(({ expiry: _expiry, ...token }) => token),
   }
 }

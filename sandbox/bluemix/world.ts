@@ -1,6 +1,7 @@
 import { type ClockControl, createClock } from './clock.ts'
 import { createDirectory, type Directory, type User } from './directory.ts'
 import { createLedger, type Ledger } from './ledger.ts'
+import { createIamTokens, type IamTokens } from './login/iam-tokens.ts'
 import { createSessions, type Sessions } from './login/uaa-tokens.ts'
 import { settle } from './residents.ts'
 import { createSecretBook, type SecretBook } from './secret-book.ts'
@@ -23,6 +24,7 @@ export interface World {
   secrets: SecretBook
   directory: Directory
   sessions: Sessions
+  iamTokens: IamTokens
 }
 
 /** The state of an environment with this domain, with its users and organizations. */
@@ -35,6 +37,7 @@ export function createWorld(domain: string): { world: World; user: User; strange
   const issuer = `https://${uaa}/oauth/token`
   const sessions = createSessions({ issuer, settings, secrets, directory })
   const ledger = createLedger(clock.now)
-  const world = { hosts, clock, settings, ledger, secrets, directory, sessions }
+  const shared = { hosts, clock, settings, ledger, secrets, directory, sessions }
+  const world = { ...shared, iamTokens: createIamTokens(shared) }
   return { world, ...settle(directory) }
 }

@@ -1,4 +1,5 @@
 import { stringify } from 'yaml'
+import { namespaceOf } from '../descriptions.ts'
 import type { HelmSandbox, Values } from '../helm.ts'
 import { type LoadGenerator, startLoadGenerator } from '../load-generator.ts'
 import { obstacleToExec } from '../node/exec.ts'
@@ -71,12 +72,10 @@ async function takeBack({ steps, sandbox }: ChartDemo): Promise<void> {
   const cleanUp = 'node /app/pullpass.mjs clean-up --config /etc/pullpass/config/config.yaml'
   const said = await steps.kubectl(`exec -n pullpass deploy/pullpass -- ${cleanUp}`)
   steps.expect(
-    said.includes('elsewhere: token revoked, Secret deleted'),
-    'clean-up revoked the token and deleted the Secret',
+    ['elsewhere: Secret deleted', 'elsewhere: token revoked'].every(line => said.includes(line)),
+    'clean-up deleted the Secret and revoked the token',
   )
-  const live = environment.ledger.liveTokens().filter(({ description }) => {
-    return description.endsWith('/elsewhere')
-  })
+  const live = environment.ledger.liveTokens().filter(token => namespaceOf(token) === 'elsewhere')
   steps.expect(live.length === 0, 'the environment has no live token for this namespace')
 }
 
@@ -91,7 +90,7 @@ async function uninstall({ steps, sandbox }: ChartDemo, load: LoadGenerator): Pr
   steps.expect(left === '', 'no object of the release remains')
   const kept = await steps.kubectl('get secrets,leases -n pullpass -o name')
   steps.expect(kept === KEPT, 'its namespace still contains the CA, the Lease and your credentials')
-  const secrets = await steps.kubectl('get secrets -A -l app.kubernetes.io/managed-by=pullpass')
+  const secrets = await steps.kubectl('get secrets -A -l pullpass.io/pull-secret=true')
   const stay = ['shop', 'busy'].every(name => secrets.includes(`${name} `))
   steps.expect(stay, 'labelled namespaces keep their Secrets, so their pods can still pull')
 }

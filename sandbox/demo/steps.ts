@@ -1,6 +1,7 @@
 import { readFile } from 'node:fs/promises'
 import { styleText } from 'node:util'
 import { logIn } from '../bluemix/log-in.ts'
+import { namespaceOf } from '../descriptions.ts'
 import { waitFor } from '../processes.ts'
 import { pullImage, pushTestImage } from '../registry.ts'
 import type { Sandbox } from '../sandbox.ts'
@@ -17,6 +18,7 @@ export interface Steps {
   show(file: string): Promise<void>
   /** Prints the Secret as kubectl shows it, with its credential redacted. */
   showSecret(namespace: string): Promise<void>
+  /** Without the marks of leaders. */
   mints(): string[]
   pushImage(): Promise<void>
   /** Pulls with the credential of the namespace's Secret, or with none. */
@@ -51,10 +53,11 @@ export function createSteps(
     mints: () =>
       environment.ledger
         .mints()
-        .map(
-          ({ id, description, permanent, write }) =>
-            `${id} for ${description.split('/').at(-1)}, ${permanent ? 'permanent' : 'expiring'}, ${write ? 'read-write' : 'read-only'}`,
-        ),
+        .filter(namespaceOf)
+        .map(token => {
+          const { id, permanent, write } = token
+          return `${id} for ${namespaceOf(token)}, ${permanent ? 'permanent' : 'expiring'}, ${write ? 'read-write' : 'read-only'}`
+        }),
     pushImage: async () => {
       const credential = { username: 'bearer', password: await logIn(environment) }
       const digest = await pushTestImage(image, credential, environment)

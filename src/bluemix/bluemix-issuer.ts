@@ -1,15 +1,17 @@
 import type { Logger } from 'pino'
 import type { Registry } from 'prom-client'
-import { TokenError, type TokenIssuer } from '../issuer/issuer.ts'
+import { type Issuer, TokenError } from '../issuer/issuer.ts'
 import { createDiscovery, withoutSlash } from './endpoints.ts'
 import { environmentFailure } from './http/answer.ts'
 import { createRequest, type Request } from './http/request.ts'
 import { type CredentialFiles, createCredentialFiles } from './login/credentials.ts'
-import type { Note } from './login/lockout-guard.ts'
+import { createLockoutGuard } from './login/lockout-guard.ts'
+import type { Note } from './login/login-record.ts'
 import { createTokenEndpoint } from './login/oauth.ts'
 import { createSession } from './login/session.ts'
 import { createOrganizations } from './organizations.ts'
 import { createRegistry } from './registry.ts'
+import { createAccepts } from './registry-login.ts'
 
 export interface BluemixSettings {
   /** `https://api.<domain>` */
@@ -21,29 +23,15 @@ export interface BluemixSettings {
   registryUrl: string
   /** `host[:port]`, as images name the registry. */
   registryHost: string
+  /** The header `Account` of the token API. */
+  account: string | undefined
   credentialsDirectory: string
   caFile: string | undefined
   /** For each request, from its start to the end of its answer. */
   timeoutMs: number
 }
 
-export interface BluemixIssuer extends TokenIssuer {
-  /** What is wrong with the environment as a whole (login, network), for as long as it is. */
-  problem(): TokenError | undefined
-  /** A credential file has changed: a refused login counts no more, so try at once. */
-  onCredentialChange(listener: () => void): void
-  /** Begins to look after the credential files. */
-  start(): void
-  /** Ends everything under way; nothing can be asked afterwards. */
-  close(): Promise<void>
-}
-
-/**
- * Issues registry tokens from a Bluemix Dedicated environment: discovery, login, organization,
- * token, which are steps 1 to 4 of IBM's procedure of 2017. Nothing is asked before it is needed.
- */
-export function createBluemixIssuer(options: {
-  settings: BluemixSettings
+interface BluemixDependencies {
   logger: Logger
   metrics: Registry
   /** Where logins are noted for the next process, so that no restart locks the account. */
@@ -52,17 +40,37 @@ export function createBluemixIssuer(options: {
   mayLogIn?: () => boolean
   /** The wall clock in epoch milliseconds. */
   now?: () => number
-}): BluemixIssuer {
-  const { settings, logger, metrics, note, now = Date.now } = options
+  /** Monotonic milliseconds. */
+  elapsed?: () => number
+}
+
+/**
+ * Issues registry tokens from a Bluemix Dedicated environment: discovery, login, organization,
+ * token, which are steps 1 to 4 of IBM's procedure of 2017. Nothing is asked before it is needed.
+ */
+export function createBluemixIssuer(
+  dependencies: BluemixDependencies,
+  settings: BluemixSettings,
+): Issuer {
+  const { logger, metrics, note, mayLogIn, now = Date.now } = dependencies
   const controller = new AbortController()
-  const credentials = createCredentialFiles(settings.credentialsDirectory)
-  const shared = { logger, metrics, note, now, closing: controller.signal }
-  const { request, close } = createRequest({ ...options, ...settings, ...shared })
-  const { session, registry } = connect({ ...shared, settings, credentials, request })
+  const closing = controller.signal
+  const { caFile, timeoutMs, credentialsDirectory } = settings
+  const credentials = createCredentialFiles(credentialsDirectory)
+  const { elapsed = performance.now.bind(performance) } = dependencies
+  const { request, close } = createRequest(
+    { logger, metrics, closing, mayLogIn },
+    { caFile, timeoutMs },
+  )
+  const { session, registry } = connect(
+    { credentials, request, logger, metrics, note, now, elapsed, closing },
+    settings,
+  )
   const { watched, problem } = watch(credentials)
   return {
     mint: (...about) => watched(registry.mint(...about)),
     list: (...about) => watched(registry.list(...about)),
+    text: (...about) => watched(registry.text(...about)),
     revoke: (...about) => watched(registry.revoke(...about)),
     // Asks the registry alone, so it does not tell whether the rest works.
     accepts: (...about) => registry.accepts(...about).catch(rethrow),
@@ -78,27 +86,35 @@ export function createBluemixIssuer(options: {
 }
 
 interface Parts {
-  settings: BluemixSettings
   credentials: CredentialFiles
   request: Request
   logger: Logger
   metrics: Registry
   note: Note
   now: () => number
+  elapsed: () => number
   closing: AbortSignal
 }
 
-function connect(parts: Parts) {
-  const { settings } = parts
+function connect(parts: Parts, settings: BluemixSettings) {
+  const { credentials, request, logger, metrics, note, now, elapsed, closing } = parts
+  const { registryHost, account } = settings
   const api = withoutSlash(settings.api)
   const registryUrl = withoutSlash(settings.registryUrl)
   const iam = settings.login === 'iam' ? withoutSlash(settings.iam ?? '') : undefined
-  const discovery = createDiscovery({ ...parts, api })
-  const tokenEndpoint = createTokenEndpoint({ ...parts, iam, discovery })
-  const session = createSession({ ...parts, discovery, tokenEndpoint })
-  const organizations = createOrganizations({ ...parts, api, session, discovery })
-  const { registryHost } = settings
-  const registry = createRegistry({ ...parts, registryUrl, registryHost, session, organizations })
+  const discovery = createDiscovery({ request, logger, now }, { api })
+  const tokenEndpoint = createTokenEndpoint({ discovery, request, now }, { iam })
+  const guard = createLockoutGuard(
+    { server: tokenEndpoint, note, logger, metrics, now, elapsed },
+    { loginServer: iam ?? api },
+  )
+  const session = createSession({ credentials, guard, tokenEndpoint, request, now, closing })
+  const organizations = createOrganizations({ session, discovery, now, closing }, { api })
+  const accepts = createAccepts({ request, now }, { registryUrl, registryHost })
+  const registry = createRegistry(
+    { session, organizations, accepts, request, logger, now },
+    { registryUrl, account },
+  )
   return { session, registry }
 }
 

@@ -21,13 +21,10 @@ export interface Discovery {
  * `/v2/info`, and where v2 is switched off (an empty `api_version`) or gone, `links.login`, else
  * `links.uaa`, of the root document (cloud_controller_ng info_controller.rb, root_controller.rb).
  */
-export function createDiscovery(options: {
-  api: string
-  request: Request
-  logger: Logger
-  now: () => number
-}): Discovery {
-  const { api, request, logger, now } = options
+export function createDiscovery(
+  { request, logger, now }: { request: Request; logger: Logger; now: () => number },
+  { api }: { api: string },
+): Discovery {
   let known: Endpoints | undefined
 
   async function ask(path: string, signal: AbortSignal): Promise<Answer> {

@@ -22,6 +22,7 @@ export interface Organizations {
 interface Found {
   guid: string
   name: string
+  suspended: boolean
 }
 
 interface Page {
@@ -34,8 +35,7 @@ const rememberMs = 3_600_000
 const rememberMissingMs = 10_000
 const mostPages = 100
 
-interface Options {
-  api: string
+interface Dependencies {
   session: Session
   discovery: Discovery
   now: () => number
@@ -48,15 +48,18 @@ interface Options {
  * regard to case, as Cloud Foundry does itself, and exactly one must be found. One look-up at a
  * time for a name; what was found is remembered for an hour, that nothing was found for moments.
  */
-export function createOrganizations(options: Options): Organizations {
+export function createOrganizations(
+  dependencies: Dependencies,
+  { api }: { api: string },
+): Organizations {
   const cache = new LRUCache<string, { hits: Found[] }, string>({
     max: 1000,
     ttl: rememberMs,
     ttlResolution: 0,
-    perf: { now: options.now },
+    perf: { now: dependencies.now },
     fetchMethod: async (_key, _stale, { options: entry, context: name }) => {
-      const hits = await search(name, options).catch(failedIn('organizations'))
-      if (hits.length !== 1) entry.ttl = rememberMissingMs
+      const hits = await search(name, api, dependencies).catch(failedIn('organizations'))
+      if (hits.length !== 1 || hits[0]?.suspended) entry.ttl = rememberMissingMs
       return { hits }
     },
   })
@@ -72,8 +75,8 @@ export function createOrganizations(options: Options): Organizations {
   }
 }
 
-async function search(name: string, options: Options): Promise<Found[]> {
-  const { api, session, discovery, now, closing } = options
+async function search(name: string, api: string, dependencies: Dependencies): Promise<Found[]> {
+  const { session, discovery, now, closing } = dependencies
   const action = `look up organization "${name}"`
   const { version } = await discovery.endpoints(closing).catch(failedIn('login'))
   const hits: Found[] = []
@@ -114,6 +117,7 @@ function readPage(json: unknown): Page | undefined {
   const found = resources.map(record).map(row => ({
     guid: text(record(row.metadata).guid) ?? text(row.guid) ?? '',
     name: text(record(row.entity).name) ?? text(row.name) ?? '',
+    suspended: record(row.entity).status === 'suspended' || row.suspended === true,
   }))
   return { found, next: text(next_url) ?? text(record(record(pagination).next).href) }
 }
@@ -134,6 +138,10 @@ function only(hits: Found[], organization: string): string {
   if (another !== undefined) {
     const message = `there is more than one organization "${organization}": give its GUID instead`
     throw organizationFailure('organization_ambiguous', message)
+  }
+  if (hit.suspended) {
+    const message = `organization "${organization}" is suspended: nobody can manage its tokens`
+    throw organizationFailure('organization_suspended', message)
   }
   // It becomes a header.
   if (/^[\w-]{1,100}$/.test(hit.guid)) return hit.guid

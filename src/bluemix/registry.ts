@@ -1,106 +1,135 @@
 import type { Logger } from 'pino'
 import {
+  changed,
   type ListedToken,
-  type RegistryToken,
+  type MintedToken,
+  type MintRequest,
   TokenError,
-  type TokenIssuer,
+  type TokenRequests,
 } from '../issuer/issuer.ts'
-import {
-  type Answer,
-  environmentFailure,
-  failure,
-  organizationFailure,
-  record,
-  text,
-  unexpectedAnswer,
-} from './http/answer.ts'
+import { failure, organizationFailure, record, unexpectedAnswer } from './http/answer.ts'
 import type { Ask, Request } from './http/request.ts'
 import type { Session } from './login/session.ts'
 import type { Organizations } from './organizations.ts'
-import { listedTokens, mintedToken, tokenText } from './tokens.ts'
+import type { Accepts } from './registry-login.ts'
+import { createListReader } from './token-list.ts'
+import { mintedToken, tokenText } from './tokens.ts'
 
-interface Options {
-  registryUrl: string
-  registryHost: string
+interface Dependencies {
   session: Session
   organizations: Organizations
+  accepts: Accepts
   request: Request
   logger: Logger
   now: () => number
 }
 
-/** A row of the list is about a kilobyte, and a busy organization has thousands. */
-const mostBytes = 16 * 1024 * 1024
+interface Settings {
+  registryUrl: string
+  /** The header `Account`, for registries that ask for it. */
+  account: string | undefined
+}
+
+interface Registry extends Dependencies, Settings {}
 
 /*
  * The registry's token API (bluemix-go api/container/registryv1/tokens.go, and IBM's procedure of
  * 2017 for the headers `Authorization` and `Organization`):
  *
- * | operation | request                                                | done when            |
- * |-----------|--------------------------------------------------------|----------------------|
- * | mint      | POST /api/v1/tokens?permanent=true&description=D       | 2xx with a token     |
- * | list      | GET /api/v1/tokens                                     | 2xx; 404, 405, 501:  |
- * |           |                                                        | it cannot list       |
- * | revoke    | DELETE /api/v1/tokens/ID                               | 2xx, 404             |
+ * | operation | request                                                  | done when            |
+ * |-----------|----------------------------------------------------------|----------------------|
+ * | mint      | POST /api/v1/tokens?permanent=true|false&description=D   | 2xx with a token     |
+ * | list      | GET /api/v1/tokens                                       | 2xx; 404, 405, 501:  |
+ * |           |                                                          | it cannot list       |
+ * | text      | GET /api/v1/tokens/ID                                    | 2xx; 404 of the      |
+ * |           |                                                          | registry: gone       |
+ * | revoke    | DELETE /api/v1/tokens/ID                                 | 2xx, 404             |
  *
  * `write` is never sent: absent, the token only pulls. Nothing is ever revoked by description.
  */
-export function createRegistry(options: Options): TokenIssuer {
+export function createRegistry(dependencies: Dependencies, settings: Settings): TokenRequests {
+  const { session, organizations, accepts, request, logger, now } = dependencies
+  const { registryUrl, account } = settings
+  const registry: Registry = {
+    session,
+    organizations,
+    accepts,
+    request,
+    logger,
+    now,
+    registryUrl,
+    account,
+  }
   return {
-    mint: (organization, description, signal) =>
-      mint(options, { organization, description }, signal),
-    list: (organization, signal) => list(options, organization, signal),
-    revoke: (organization, id, signal) => revoke(options, { organization, id }, signal),
-    accepts: (token, signal) => accepts(options, token, signal),
+    mint: (wish, signal) => mint(registry, wish, signal),
+    list: (organization, row, signal) => list(registry, { organization, row }, signal),
+    text: (organization, id, signal) => textOf(registry, { organization, id }, signal),
+    revoke: (organization, id, signal) => revoke(registry, { organization, id }, signal),
+    accepts,
   }
 }
 
 async function mint(
-  options: Options,
-  { organization, description }: { organization: string; description: string },
+  registry: Registry,
+  { organization, description, permanent }: MintRequest,
   signal: AbortSignal,
-): Promise<RegistryToken> {
+): Promise<MintedToken> {
   const action = `mint a token in organization "${organization}"`
-  const path = `?permanent=true&description=${encodeURIComponent(description)}`
-  const call = { operation: 'mint', method: 'POST', organization, path } as const
-  const { guid, answer } = await inOrganization(options, call, signal)
-  if (answer.status >= 300) throw failure('registry', action, answer, options.now())
+  const path = `?permanent=${permanent}&description=${encodeURIComponent(description)}`
+  const call = { operation: 'mint', method: 'POST', organization, path, action } as const
+  const { guid, answer } = await inOrganization(registry, call, signal)
   const token = mintedToken(answer.json)
-  if (token === undefined) throw unexpectedAnswer(action, answer)
-  options.logger.info({ organization: guid, description, token: token.id }, 'token minted')
+  if (token === undefined) throw concerning(organization, unexpectedAnswer(action, answer))
+  registry.logger.info({ organization: guid, description, token: token.id }, 'token minted')
   return token
 }
 
 async function list(
-  options: Options,
-  organization: string,
+  registry: Registry,
+  { organization, row }: { organization: string; row: (token: ListedToken) => void },
   signal: AbortSignal,
-): Promise<ListedToken[] | 'unsupported'> {
+): Promise<'complete' | 'unsupported'> {
   const action = `list the tokens of organization "${organization}"`
-  const call = { operation: 'list', method: 'GET', organization, path: '' } as const
-  const { answer } = await inOrganization(options, call, signal)
-  if ([404, 405, 501].includes(answer.status)) return 'unsupported'
-  if (answer.status >= 300) throw failure('registry', action, answer, options.now())
-  const tokens = listedTokens(answer.json)
-  if (tokens === undefined) throw unexpectedAnswer(action, answer)
-  return tokens
+  const reader = createListReader(row)
+  const call = { operation: 'list', method: 'GET', organization, path: '', action } as const
+  const others = { body: reader.write, accepted: [404, 405, 501] }
+  const { answer } = await inOrganization(registry, { ...call, ...others }, signal)
+  if (answer.status >= 300) return 'unsupported'
+  if (reader.isComplete() && answer.status !== 206) return 'complete'
+  throw concerning(organization, unexpectedAnswer(action, answer))
+}
+
+async function textOf(
+  registry: Registry,
+  { organization, id }: { organization: string; id: string },
+  signal: AbortSignal,
+): Promise<string | 'gone' | undefined> {
+  const action = `read a token of organization "${organization}"`
+  const path = pathOf(id, action, organization)
+  const call = { operation: 'get', method: 'GET', organization, path, action } as const
+  const { answer } = await inOrganization(registry, { ...call, accepted: [404, 405, 501] }, signal)
+  if (answer.status < 300) return tokenText(record(answer.json).token)
+  // A router says 404 too, where there is no such API, but not in JSON.
+  return answer.status === 404 && answer.json !== undefined ? 'gone' : undefined
 }
 
 async function revoke(
-  options: Options,
+  registry: Registry,
   { organization, id }: { organization: string; id: string },
   signal: AbortSignal,
 ): Promise<void> {
   const action = `revoke a token of organization "${organization}"`
-  // It becomes a part of the path; an empty one would name all tokens.
-  if (!/^[\w-]{1,200}$/.test(id)) {
-    throw organizationFailure('unusable_id', `cannot ${action}: its id has characters of no id`)
-  }
-  const call = { operation: 'revoke', method: 'DELETE', organization, path: `/${id}` } as const
-  const { guid, answer } = await inOrganization(options, call, signal)
-  const gone = answer.status < 300 || answer.status === 404
-  if (!gone) throw failure('registry', action, answer, options.now())
-  options.logger.info({ organization: guid, token: id }, 'token revoked')
+  const path = pathOf(id, action, organization)
+  const call = { operation: 'revoke', method: 'DELETE', organization, path, action } as const
+  const { guid } = await inOrganization(registry, { ...call, accepted: [404] }, signal)
+  registry.logger.info({ organization: guid, token: id }, 'token revoked')
+}
+
+/** The id becomes a part of the path; an empty one would name all tokens. */
+function pathOf(id: string, action: string, organization: string): string {
+  if (/^[\w-]{1,200}$/.test(id)) return `/${id}`
+  const message = `cannot ${action}: its id has characters of no id`
+  throw concerning(organization, organizationFailure('unusable_id', message))
 }
 
 interface Call {
@@ -109,16 +138,40 @@ interface Call {
   organization: string
   /** After `/api/v1/tokens`. */
   path: string
+  /** For messages. */
+  action: string
+  body?: (chunk: Uint8Array) => boolean
+  /** Statuses beside 2xx that the caller understands. */
+  accepted?: number[]
+}
+
+/** Rejects with a TokenError that names the organization where the failure is its own. */
+async function inOrganization(registry: Registry, call: Call, signal: AbortSignal) {
+  const { organization, action, accepted = [] } = call
+  try {
+    const found = await ask(registry, call, signal)
+    const { status } = found.answer
+    if (status < 300 || accepted.includes(status)) return found
+    throw failure('registry', action, found.answer, registry.now())
+  } catch (error) {
+    if (!(error instanceof TokenError)) throw error
+    const isOwn = await isOfOrganization(error, registry, signal)
+    throw isOwn ? concerning(organization, error) : error
+  }
 }
 
 /** Asks as a member of the organization; a refusal may mean that it was made anew meanwhile. */
-async function inOrganization(options: Options, call: Call, signal: AbortSignal) {
-  const { organizations, registryUrl, session } = options
-  const { operation, method, organization } = call
-  const url = `${registryUrl}/api/v1/tokens${call.path}`
-  const ask = { operation, method, url, sent: [], maxBytes: mostBytes }
-  const askAs = (guid: string) =>
-    session.authorized({ ...ask, headers: { organization: guid } }, signal)
+async function ask(
+  { organizations, registryUrl, account, session }: Registry,
+  { operation, method, organization, path, body }: Call,
+  signal: AbortSignal,
+) {
+  const url = `${registryUrl}/api/v1/tokens${path}`
+  const askAs = (guid: string) => {
+    const headers = { organization: guid, ...(account !== undefined && { account }) }
+    const ask: Ask = { operation, method, url, headers, sent: [], ...(body && { body }) }
+    return session.authorized(ask, signal)
+  }
   const guid = await organizations.guid(organization, signal)
   const answer = await askAs(guid)
   if (answer.status !== 401) return { guid, answer }
@@ -126,78 +179,32 @@ async function inOrganization(options: Options, call: Call, signal: AbortSignal)
   return again === guid ? { guid, answer } : { guid: again, answer: await askAs(again) }
 }
 
-interface RegistryLogin {
-  registryUrl: string
-  registryHost: string
-  request: Request
-  now: () => number
+function concerning(organization: string, error: TokenError): TokenError {
+  const isNamed = error.message.includes(`"${organization}"`)
+  const message = isNamed ? error.message : `organization "${organization}": ${error.message}`
+  return changed(error, { scope: 'organization', organization }, message)
 }
 
-interface Realm {
-  url: string
-  service: string | undefined
-}
+const outages = ['unavailable', 'network', 'timeout']
+const pingMs = 3000
 
 /**
- * Logs in at the registry's token server as `docker login -u token` does, without a scope
- * (distribution docs/spec/auth/token.md). 401 is a refusal, and 400 the same at IBM.
+ * Whether a failure concerns the one organization. Of an outage it does where the registry itself
+ * works: then the other organizations may work too.
  */
-async function accepts(
-  options: RegistryLogin,
-  token: string,
+async function isOfOrganization(
+  { scope, kind, code, request }: TokenError,
+  registry: Registry,
   signal: AbortSignal,
 ): Promise<boolean> {
-  const { registryUrl, registryHost, request, now } = options
-  const action = 'check a token at the registry'
-  const ping = { operation: 'registry_ping', method: 'GET', url: `${registryUrl}/v2/` } as const
-  const challenge = await request({ ...ping, sent: [] }, signal)
-  if (challenge.status !== 401) throw unchallenged(challenge, action, now())
-  const realm = realmOf(challenge, [registryHost, new URL(registryUrl).host])
-  if (realm instanceof TokenError) throw realm
-  const answer = await request(exchange(token, realm), signal)
-  if (answer.status === 401 || answer.status === 400) return false
-  if (answer.status >= 300) throw failure('registry', action, answer, now())
-  const { token: bearer, access_token: access } = record(answer.json)
-  if ((tokenText(bearer) ?? tokenText(access)) === undefined) throw unexpectedAnswer(action, answer)
-  return true
-}
-
-function exchange(token: string, realm: { url: string; service: string | undefined }): Ask {
-  const url = new URL(realm.url)
-  if (realm.service !== undefined) url.searchParams.set('service', realm.service)
-  url.searchParams.set('account', 'token')
-  const credential = Buffer.from(`token:${token}`).toString('base64')
-  const headers = { authorization: `Basic ${credential}` }
-  const operation = 'registry_exchange'
-  return { operation, method: 'GET', url: url.href, headers, sent: [token, credential] }
-}
-
-function unchallenged(answer: Answer, action: string, nowMs: number): TokenError {
-  return answer.status < 300
-    ? environmentFailure('transient', 'no_challenge', `cannot ${action}: it asks for no token`)
-    : failure('registry', action, answer, nowMs)
-}
-
-/**
- * The realm of the registry's challenge (distribution docs/spec/auth/token.md):
- * `Bearer realm="https://registry.<d>/oauth/token",service="registry"`. A credential goes only to
- * the registry's own host, whatever the challenge says.
- * @param hosts the registry's own, `host[:port]`
- */
-export function realmOf(answer: Answer, hosts: string[]): Realm | TokenError {
-  const challenge = text([answer.headers['www-authenticate']].flat()[0]) ?? ''
-  const parameter = (name: string) =>
-    new RegExp(`^Bearer .*?\\b${name}="([^"]*)"`, 'i').exec(challenge)?.[1]
-  const realm = parameter('realm')
-  if (realm === undefined || !URL.canParse(realm)) {
-    const message = `cannot check a token: ${answer.origin} does not name its token server`
-    return environmentFailure('transient', 'no_challenge', message)
-  }
-  const { protocol, host, href } = new URL(realm)
-  const own = hosts.map(each => new URL(`https://${each}`).host)
-  if (protocol === 'https:' && own.includes(host)) {
-    return { url: href, service: parameter('service') }
-  }
-  const message = `cannot check a token: ${answer.origin} sends credentials to another host, ${host}`
-  return environmentFailure('permanent', 'unexpected_realm', message)
+  if (scope === 'organization') return true
+  if (kind !== 'transient' || request !== undefined) return false
+  if (!outages.includes(code)) return code === 'rate_limited'
+  const url = `${registry.registryUrl}/v2/`
+  const left = AbortSignal.any([signal, AbortSignal.timeout(pingMs)])
+  const ping = { operation: 'registry_ping', method: 'GET', url, sent: [] } as const
+  return registry.request(ping, left).then(
+    ({ status }) => status < 500,
+    () => false,
+  )
 }

@@ -1,4 +1,5 @@
-import type { ListedToken, RegistryToken } from '../issuer/issuer.ts'
+import type { ListedToken, MintedToken } from '../issuer/issuer.ts'
+import { claimsOf } from '../jwt.ts'
 import { record, text } from './http/answer.ts'
 
 /** A token as it can stand in a header: printable ASCII without spaces; white space around it is
@@ -10,10 +11,10 @@ export function tokenText(value: unknown): string | undefined {
 
 /**
  * How long an access token lives: the shorter of `expires_in` and the JWT's `exp - iat`; ten
- * minutes where neither tells. Both are spans, so a clock that is wrong does not matter.
+ * minutes if neither is given. Both are spans, so a clock that is wrong does not matter.
  */
 export function lifetimeMs(accessToken: string, expiresIn: unknown): number {
-  const { exp, iat } = claims(accessToken)
+  const { exp, iat } = claimsOf(accessToken)
   const spans = [Number(expiresIn), Number(exp) - Number(iat)].filter(span => span > 0)
   return (spans.length === 0 ? 600 : Math.min(...spans)) * 1000
 }
@@ -22,32 +23,20 @@ export function lifetimeMs(accessToken: string, expiresIn: unknown): number {
  * The body of a mint, `{"token":"<jwt>"}`; undefined where there is no usable token in it. The
  * token is opaque: its id (`jti`) and expiry (`exp`) are read where it shows them.
  */
-export function mintedToken(json: unknown): RegistryToken | undefined {
+export function mintedToken(json: unknown): MintedToken | undefined {
   const token = tokenText(record(json).token)
   if (token === undefined) return undefined
-  const { jti, exp } = claims(token)
+  const { jti, exp } = claimsOf(token)
   return { text: token, id: text(jti), expiresAt: instant(exp) }
 }
 
 /**
- * The rows of `{"tokens":[...]}`; undefined where the body is no such list. Fields may be missing
- * (bluemix-go registryv1/tokens.go): `_id`, `token`, `secondary_owner` (the description),
- * `readonly`, `revoked`, `expiry` (Unix seconds, 0 for never).
+ * A row of the list. Fields may be missing (bluemix-go registryv1/tokens.go): `_id`, `token`,
+ * `secondary_owner` (the description), `readonly`, `revoked`, `expiry` (Unix seconds, 0 for never).
  */
-export function listedTokens(json: unknown): ListedToken[] | undefined {
-  const { tokens } = record(json)
-  // Go writes an empty list as null.
-  if (tokens === null) return []
-  if (!Array.isArray(tokens)) return undefined
-  return tokens
-    .map(record)
-    .map(listedToken)
-    .filter(token => token.id !== '')
-}
-
-function listedToken(row: Record<string, unknown>): ListedToken {
+export function listedToken(row: Record<string, unknown>): ListedToken {
   const token = tokenText(row.token)
-  const { jti, exp } = claims(token ?? '')
+  const { jti, exp } = claimsOf(token ?? '')
   return {
     id: text(row._id) ?? text(jti) ?? '',
     description: text(row.secondary_owner) ?? '',
@@ -55,21 +44,6 @@ function listedToken(row: Record<string, unknown>): ListedToken {
     expiresAt: instant(row.expiry) ?? instant(exp),
     revoked: row.revoked === true,
     readOnly: row.readonly !== false,
-  }
-}
-
-/**
- * The payload of a JWT, as far as it can be read. The procedure's own sample has two parts and is
- * cut in the middle of the payload: then the `jti`, which comes first, is all that is taken.
- */
-function claims(token: string): Record<string, unknown> {
-  const parts = token.split('.')
-  if (parts.length < 2 || parts.length > 3) return {}
-  const payload = Buffer.from(parts[1] ?? '', 'base64url').toString()
-  try {
-    return record(JSON.parse(payload))
-  } catch {
-    return { jti: /^\{"jti":"([\w-]+)"/.exec(payload)?.[1] }
   }
 }
 

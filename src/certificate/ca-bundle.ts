@@ -1,7 +1,6 @@
-import { PatchStrategy, setHeaderOptions } from '@kubernetes/client-node'
 import type { Logger } from 'pino'
 import type { Registry } from 'prom-client'
-import { asKubernetesError, type KubernetesClient } from '../kubernetes/client.ts'
+import { type KubernetesClient, serverSideApply, unlessStatus } from '../kubernetes/client.ts'
 import type { ListWatchHandler } from '../kubernetes/list-pages.ts'
 import { createListWatch } from '../kubernetes/list-watch.ts'
 import { isTrusted } from './certificate.ts'
@@ -15,51 +14,55 @@ interface WebhookConfiguration {
 export interface CaBundle {
   start(): void
   stop(): Promise<void>
-  /** The configuration as it is; undefined while it was never read, or is not there. */
+  /** The configuration as it is; undefined: not read yet, or not there. */
   configuration(): WebhookConfiguration | undefined
-  /** Whether the configuration could be read, be it there or not. */
+  /** Whether the configuration was looked up, there or not. */
   known(): boolean
   /**
-   * Whether every webhook of the configuration takes this certificate (PEM); yes where there is no
-   * configuration. With `system`, also one that is called by a URL and names no CA: the API server
-   * then asks its own roots, which nobody else knows.
+   * Whether every webhook of the configuration trusts this certificate (PEM); yes where there is no
+   * configuration. With `system`, also a webhook with a URL and no CA: the API server then uses its
+   * own roots, which only it knows.
    */
   trusts(cert: string, now: Date, roots?: 'system'): boolean
   /**
-   * Puts `bundle` (PEM) into each webhook of `configuration` that holds another. The configuration
-   * must have been taken before the bundle was made, so that an old bundle never replaces a newer
-   * one: a write over another version than that is refused, and not tried again, since the change
-   * is told to `onChange`. Rejects with a KubernetesError.
+   * Writes `bundle` (PEM) to each webhook of `configuration` that holds another. Read the
+   * configuration before you make the bundle: a write over another version is refused, so an old
+   * bundle never replaces a newer one. It is not repeated, since `onChange` reports the new version.
+   * Rejects with a KubernetesError.
    */
   put(configuration: WebhookConfiguration | undefined, bundle: string): Promise<void>
-  /** Called when the configuration was read, changed, or went. */
+  /** Called when the configuration was read, changed or deleted. */
   onChange(listener: () => void): void
 }
 
 const PATH = '/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations'
 const FIELD_MANAGER = 'pullpass-ca-bundle'
 
-/** Watches the one configuration of that `name` and writes its caBundle. */
-export function createCaBundle(options: {
+interface CaBundleDependencies {
   client: KubernetesClient
-  name: string
   logger: Logger
-  metrics?: Registry
-}): CaBundle {
-  const { client, name, logger } = options
+  metrics: Registry
+}
+
+/** Watches the one configuration of that `name` and writes its caBundle. */
+export function createCaBundle(
+  { client, logger, metrics }: CaBundleDependencies,
+  { name }: { name: string },
+): CaBundle {
   let seen: WebhookConfiguration | undefined
   const listeners: (() => void)[] = []
   const see = (configuration: WebhookConfiguration | undefined) => {
     seen = configuration
     for (const listener of listeners) listener()
   }
-  const watch = createListWatch<WebhookConfiguration>({
-    ...options,
-    path: PATH,
-    query: { fieldSelector: `metadata.name=${name}` },
-    handler: handlerOf(see),
-    name: 'webhook-configuration',
-  })
+  const watch = createListWatch<WebhookConfiguration>(
+    { client, handler: handlerOf(see), logger, metrics },
+    {
+      name: 'webhook-configuration',
+      path: PATH,
+      query: { fieldSelector: `metadata.name=${name}` },
+    },
+  )
   return {
     start: watch.start,
     stop: watch.stop,
@@ -108,8 +111,8 @@ function bundlesOf(configuration: WebhookConfiguration | undefined): string[] {
 }
 
 /**
- * What is applied: of each webhook its name (the key of the list) and our one field. The uid and
- * version keep the apply from making a configuration that is not there, or webhooks it has no more.
+ * The applied fields: of each webhook its name (the key of the list) and our one field. With uid and
+ * version the apply cannot create a missing configuration, or webhooks that were removed.
  */
 function withBundle(configuration: WebhookConfiguration, name: string, bundle: string) {
   const { uid, resourceVersion } = configuration.metadata ?? {}
@@ -126,23 +129,18 @@ function withBundle(configuration: WebhookConfiguration, name: string, bundle: s
 }
 
 /**
- * Forced, since whoever emptied the field owns it then; nothing but our field can be lost by it.
- * false: the configuration is another by now, or gone.
+ * With force, since a person who emptied the field owns it then; only our field can be lost by it.
+ * False: the configuration is another by now, or gone.
  */
 async function written(
   client: KubernetesClient,
   body: ReturnType<typeof withBundle>,
 ): Promise<boolean> {
   const { name } = body.metadata
-  try {
-    await client.admissionregistration.patchMutatingWebhookConfiguration(
-      { name, body, fieldManager: FIELD_MANAGER, force: true },
-      setHeaderOptions('Content-Type', PatchStrategy.ServerSideApply),
-    )
-    return true
-  } catch (error) {
-    const failure = asKubernetesError(`apply MutatingWebhookConfiguration ${name}`, error)
-    if (failure.status === 409 || failure.status === 404) return false
-    throw failure
-  }
+  const applying = client.admissionregistration.patchMutatingWebhookConfiguration(
+    { name, body, fieldManager: FIELD_MANAGER, force: true },
+    serverSideApply(),
+  )
+  const action = `apply MutatingWebhookConfiguration ${name}`
+  return (await unlessStatus([404, 409], action, applying)) !== undefined
 }

@@ -10,21 +10,21 @@ import {
   renewAt,
 } from './certificate.ts'
 
-/** Clocks of replicas differ by seconds; `since` may be a little ahead of ours. */
+/** Clocks of replicas differ by seconds: `since` may be a little in our future. */
 const CLOCK_TOLERANCE_MS = 60_000
 
 /**
- * Our CA through its changes. A CA is trusted before it signs, and stays trusted until nothing it
- * signed can be in use.
+ * Our CA and its rotation. A CA is trusted before it signs, and stays trusted while certificates that
+ * it signed can be in use.
  */
 export interface CertificateAuthority {
   /** Signs the serving certificates. */
   signing: KeyPair
-  /** Trusted already, to sign soon. */
+  /** Trusted, and signs soon. */
   next: KeyPair | undefined
-  /** Certificates (PEM) of CAs that sign no more and are still trusted. Their keys are gone. */
+  /** Certificates (PEM) of CAs that no longer sign and are still trusted. Their keys are deleted. */
   older: string[]
-  /** When it became what it is: begun, next added, or last changed who signs. */
+  /** Time of the last step: begin, add-next or sign-with-next. */
   since: Date
 }
 
@@ -36,30 +36,30 @@ export type CaStep =
   | 'drop-older'
   | 'correct-since'
 
-/** What a step depends on beside the authority itself. */
+/** The input of a step apart from the CA itself. */
 export interface CaMoment {
-  /** The API server's clock, as far as it is known. */
+  /** The API server's clock, if it is known. */
   now: Date
   /** The clock of this machine. */
   local: Date
   /** Whether the API server's clock is known. */
   isMeasured: boolean
-  /** Life of a serving certificate. */
+  /** Lifetime of a serving certificate. */
   leafSeconds: number
-  /** Whether the API server trusts this certificate (PEM), as far as its configuration tells. */
+  /** Whether the API server trusts this certificate (PEM), according to the configuration. */
   trusts: (cert: string) => boolean
 }
 
 /**
- * The one step that is due. `good`: valid now; what is not has ended, or begins in the future: a
- * replica with a wrong clock has made it. `settled` is an hour, or a tenth of a leaf's life where
- * that is less: enough for every API server to learn of a changed configuration.
+ * The one step that is due. `good`: valid now. A CA that is not good has expired, or starts in the
+ * future because a replica with a wrong clock made it. `settled` is an hour, or a tenth of the life of
+ * a leaf if that is less: enough for each API server to see a changed configuration.
  *
  * | signing CA        | next CA                        | older CAs             | step           |
  * |-------------------|--------------------------------|-----------------------|----------------|
  * | not good          | good                           | any                   | sign-with-next |
  * | not good          | - or not good                  | any                   | begin          |
- * | good              | any                            | `since` is to come    | correct-since  |
+ * | good              | any                            | `since` in the future | correct-since  |
  * | good              | not good                       | any                   | add-next       |
  * | good              | good, trusted and settled      | -                     | sign-with-next |
  * | good              | good                           | -                     | keep           |
@@ -68,7 +68,7 @@ export interface CaMoment {
  * | past 2/3 of life  | -                              | -                     | add-next       |
  * | younger           | -                              | -                     | keep           |
  *
- * The time is the API server's. Some steps take trust from certificates that may be in use:
+ * The time is the API server's. Some steps end the trust in certificates that may be in use:
  *
  * | clocks                                                    | step                             |
  * |-----------------------------------------------------------|----------------------------------|
@@ -76,8 +76,8 @@ export interface CaMoment {
  * | ours leads to the same step, however far apart they are   | as above                         |
  * | ours leads to another step                                | as above; keep for begin and drop-older |
  *
- * A replica signs only after it has read the authority anew, so the last leaf of an older CA is as
- * old as the change of the signing CA.
+ * A replica reads the CA before it signs, so the last leaf of an older CA is as old as the change of
+ * the signing CA.
  */
 export function planCa(authority: CertificateAuthority, moment: CaMoment): CaStep {
   if (!moment.isMeasured) return 'keep'
@@ -104,12 +104,12 @@ function isGood(pair: KeyPair | undefined, { now }: CaMoment): boolean {
   return pair !== undefined && isValidAt(parseCertificate(pair.cert), now)
 }
 
-/** A CA from its beginning: nothing else is trusted. */
+/** A new CA: nothing else is trusted. */
 export function begun(signing: KeyPair, now: Date): CertificateAuthority {
   return { signing, next: undefined, older: [], since: now }
 }
 
-/** Announces the CA that is to sign next: it is trusted from now on, and signs nothing yet. */
+/** Adds the next CA: it is trusted from now on, and does not sign yet. */
 export function withNext(
   authority: CertificateAuthority,
   next: KeyPair,
@@ -118,19 +118,19 @@ export function withNext(
   return { ...authority, next, since: now }
 }
 
-/** The next CA signs from now on; the former ones stay trusted until their leafs are gone. */
+/** The next CA signs from now on; the older ones stay trusted while their leafs can be in use. */
 export function signingWithNext(authority: CertificateAuthority, now: Date): CertificateAuthority {
   const { signing, next, older } = authority
   if (!next) return authority
   return { signing: next, next: undefined, older: [signing.cert, ...older], since: now }
 }
 
-/** No leaf of a former CA can be in use any more: they are trusted no longer. */
+/** Ends the trust in the older CAs: none of their leafs can be in use. */
 export function withoutOlder(authority: CertificateAuthority, now: Date): CertificateAuthority {
   return { ...authority, older: [], since: now }
 }
 
-/** All certificates that are to be trusted, as one PEM text: what belongs into a caBundle. */
+/** All trusted certificates as one PEM text, for the caBundle. */
 export function trustedCertificates({ signing, next, older }: CertificateAuthority): string {
   return [signing.cert, ...(next ? [next.cert] : []), ...older].join('')
 }
@@ -157,21 +157,21 @@ function isPast(since: Date, seconds: number, now: Date): boolean {
 }
 
 /*
- * The Secret of the authority. Its type asks for tls.crt and tls.key and allows more.
+ * The Secret of the CA. Its type requires tls.crt and tls.key, and allows more keys.
  *
  * | key                  | holds                                                          |
  * |----------------------|----------------------------------------------------------------|
  * | tls.crt, tls.key     | the signing CA                                                 |
  * | next.crt, next.key   | the next CA, only while there is one                           |
- * | ca.crt               | all trusted CAs: signing, next, older; what a caBundle holds   |
+ * | ca.crt               | all trusted CAs: signing, next, older; as in the caBundle      |
  *
  * The annotation pullpass.io/ca-since: `since` of the authority, RFC 3339.
  */
 const SINCE = 'pullpass.io/ca-since'
 
 /**
- * The Secret that holds the authority. `metadata`: its namespace and name, perhaps uid and version.
- * `type`: of the one that is replaced, since it cannot be changed.
+ * The Secret that holds the CA. `metadata`: namespace and name, optionally uid and version. `type`: of
+ * the Secret that it replaces, since the type is immutable.
  */
 export function caSecret(
   authority: CertificateAuthority,
@@ -200,7 +200,7 @@ export function caSecret(
   }
 }
 
-/** Reads the authority from its Secret. Throws a CertificateError when it holds none. */
+/** Reads the CA from its Secret. Throws a CertificateError where it holds none. */
 export function readCa(secret: V1Secret): CertificateAuthority {
   const text = (key: string) => textIn(secret, key)
   const signing = checked({ key: text('tls.key'), cert: text('tls.crt') })
@@ -218,14 +218,14 @@ export function readCa(secret: V1Secret): CertificateAuthority {
     signing,
     next,
     older: trusted.filter(cert => !current.includes(fingerprint(cert))),
-    // Where somebody took it away, the newest CA tells nearly the same.
+    // Without the annotation, the age of the newest CA is nearly the same.
     since: Number.isNaN(since.getTime())
       ? issuedAt(parseCertificate((next ?? signing).cert))
       : since,
   }
 }
 
-/** The signing CA of a Secret of which something else is damaged; undefined: that is damaged too. */
+/** The signing CA of a damaged Secret; undefined: it is damaged too. */
 export function readSigning(secret: V1Secret): KeyPair | undefined {
   try {
     return checked({ key: textIn(secret, 'tls.key'), cert: textIn(secret, 'tls.crt') })

@@ -1,23 +1,23 @@
 import { createPrivateKey, X509Certificate } from 'node:crypto'
 import { isIP } from 'node:net'
 
-/** A key and its certificate, PEM. `cert` may go on with the certificates of those who signed it. */
+/** A key and its certificate (PEM). `cert` may also hold the certificates of its issuers. */
 export interface KeyPair {
   key: string
   cert: string
 }
 
-/** A certificate, its key or its CA cannot be used. The message says which and why, and holds no key. */
+/** A certificate, key or CA that cannot be used. The message says which and why, and holds no key. */
 export class CertificateError extends Error {
   override readonly name = 'CertificateError'
 }
 
-/** For a clock that is a day behind, and an hour more. */
+/** For a clock that is a day behind, plus an hour. */
 const BACK_DATED_MS = 25 * 3_600_000
 
 /**
- * When a certificate of `seconds` of life, made `now`, is valid. It begins 25 hours ago, so that it
- * is valid by every clock within a day of ours.
+ * The validity of a certificate that lives for `seconds` from `now`. It starts 25 hours earlier, so
+ * that each clock within a day of ours accepts it.
  */
 export function lifeFrom(now: Date, seconds: number): { notBefore: Date; notAfter: Date } {
   return {
@@ -26,14 +26,14 @@ export function lifeFrom(now: Date, seconds: number): { notBefore: Date; notAfte
   }
 }
 
-/** When one of our certificates was made: its life counts from then, not from where it is valid. */
+/** When one of our certificates was made. Its life counts from then, not from `notBefore`. */
 export function issuedAt({ validFromDate, validToDate }: Validity): Date {
   const issued = new Date(validFromDate.getTime() + BACK_DATED_MS)
-  // A version before this one did not date back so far.
+  // The first version did not date certificates back.
   return issued < validToDate ? issued : validFromDate
 }
 
-/** A certificate is renewed at two thirds of its life: the last third is for what goes wrong. */
+/** A certificate is renewed at two thirds of its life; the last third is for failures. */
 export function renewAt(certificate: Validity): Date {
   const issued = issuedAt(certificate).getTime()
   return new Date(issued + ((certificate.validToDate.getTime() - issued) * 2) / 3)
@@ -50,7 +50,7 @@ export function subjectAltNames(names: string[]) {
 
 const PEM = /-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----/g
 
-/** The certificates in a PEM text, in order. Throws a CertificateError when one of them is none. */
+/** The certificates in a PEM text, in order. Throws a CertificateError where one is invalid. */
 export function parseCertificates(pem: string): X509Certificate[] {
   return (pem.match(PEM) ?? []).map(one => {
     try {
@@ -61,14 +61,14 @@ export function parseCertificates(pem: string): X509Certificate[] {
   })
 }
 
-/** The first certificate of a PEM text. Throws a CertificateError when there is none. */
+/** The first certificate of a PEM text. Throws a CertificateError where there is none. */
 export function parseCertificate(pem: string): X509Certificate {
   const [first] = parseCertificates(pem)
   if (!first) throw new CertificateError('there is no certificate in the PEM text')
   return first
 }
 
-/** Throws a CertificateError that says why a server cannot serve with this pair; dates apart. */
+/** Throws a CertificateError that says why a server cannot use this pair; ignores its dates. */
 export function checkPair({ key, cert }: KeyPair): void {
   const certificate = parseCertificate(cert)
   if (!certificate.checkPrivateKey(privateKey(key))) {
@@ -76,7 +76,7 @@ export function checkPair({ key, cert }: KeyPair): void {
   }
 }
 
-/** Whether the certificate may be used at this moment. */
+/** Whether the certificate is valid at this moment. */
 export function isValidAt(certificate: Validity, now: Date): boolean {
   return certificate.validFromDate <= now && now < certificate.validToDate
 }
@@ -84,9 +84,9 @@ export function isValidAt(certificate: Validity, now: Date): boolean {
 const SERVER_AUTH = ['1.3.6.1.5.5.7.3.1', '2.5.29.37.0']
 
 /**
- * Why the API server would refuse a server with this certificate (PEM), its CA apart: the end of a
- * sentence that begins with the name of the certificate. Go looks at the Subject Alternative Names
- * only, and refuses SHA-1 and a certificate that is made for another use.
+ * Why the API server would refuse a server with this certificate (PEM), apart from its CA: the end of
+ * a sentence that starts with the name of the certificate. Go checks only the Subject Alternative
+ * Names, and refuses SHA-1 and a certificate for another use.
  */
 export function flawOf(
   cert: string,
@@ -115,15 +115,15 @@ function isWeaklySigned({ signatureAlgorithm }: X509Certificate): boolean {
 }
 
 /**
- * Whether someone who trusts the CAs of `bundle` (PEM) would take `cert` (PEM, perhaps with those
- * who signed it, in any order): from the first certificate leads a chain to a CA of the bundle, and
- * all of it is valid now.
+ * Whether a client that trusts the CAs of `bundle` (PEM) accepts `cert` (PEM, optionally with its
+ * issuers, in any order): a chain leads from the first certificate to a CA of the bundle, and each
+ * certificate in it is valid now.
  */
 export function isTrusted(cert: string, bundle: string, now: Date): boolean {
   const roots = readableCertificates(bundle).filter(root => isValidAt(root, now))
   const [leaf, ...sent] = parseCertificates(cert)
   const reached = leaf ? [leaf] : []
-  // It grows while it is walked.
+  // The loop adds to `reached`.
   for (const certificate of reached) {
     if (!isValidAt(certificate, now) || isWeaklySigned(certificate)) continue
     if (roots.some(root => isSignedBy(certificate, root))) return true
@@ -133,7 +133,7 @@ export function isTrusted(cert: string, bundle: string, now: Date): boolean {
   return false
 }
 
-/** Somebody else may have written the bundle: what cannot be read is trusted by nobody. */
+/** Other tools may write the bundle: one that cannot be read counts as empty. */
 function readableCertificates(pem: string): X509Certificate[] {
   try {
     return parseCertificates(pem)
@@ -150,7 +150,7 @@ function privateKey(pem: string) {
   try {
     return createPrivateKey(pem)
   } catch {
-    // The system's message is about the text of the key: it stays here.
+    // The message of OpenSSL may quote the key, so it is dropped.
     throw new CertificateError('the private key cannot be read')
   }
 }

@@ -1,7 +1,6 @@
-import { PatchStrategy, setHeaderOptions, type V1Secret } from '@kubernetes/client-node'
+import type { V1Secret } from '@kubernetes/client-node'
 import type { Logger } from 'pino'
-import { asKubernetesError, type KubernetesClient } from '../kubernetes/client.ts'
-import type { ServerClock } from '../kubernetes/server-clock.ts'
+import { type KubernetesClient, serverSideApply, unlessStatus } from '../kubernetes/client.ts'
 import {
   begun,
   type CaMoment,
@@ -18,51 +17,71 @@ import {
 import { CertificateError, isValidAt, type KeyPair, parseCertificate } from './certificate.ts'
 import { makeCa } from './sign.ts'
 
-interface ManagedCa {
+export interface ManagedCa {
   /**
-   * Reads the authority, makes it where there is none, and takes the step that is due. `trusts`:
-   * whether the API server trusts a certificate (PEM). Rejects with a KubernetesError, or with a
-   * CertificateError where there is no CA that can sign now.
+   * Reads the CA, creates it where there is none, and takes the step that is due. `trusts`: whether
+   * the API server trusts a certificate (PEM). Rejects with a KubernetesError, or with a
+   * CertificateError where no CA can sign now.
    */
   keep(trusts: CaMoment['trusts']): Promise<CertificateAuthority>
 }
 
-export interface CaOptions {
-  client: Pick<KubernetesClient, 'core'>
-  /** Where the Secret is, and its name. */
-  namespace: string
-  secretName: string
-  /** This replica, unlike every other. */
-  identity: string
-  leafSeconds: number
-  caSeconds: number
+interface CaDependencies {
+  client: KubernetesClient
   clock: CertificateClock
   logger: Logger
 }
 
-export type CertificateClock = Pick<ServerClock, 'now' | 'local' | 'isMeasured'>
+interface SecretOfCa {
+  namespace: string
+  secretName: string
+  /** Unique for each replica. */
+  identity: string
+}
 
-/** Time for another replica, which may know the CA, to put a damaged Secret back. */
+interface CaSettings extends SecretOfCa {
+  leafSeconds: number
+  caSeconds: number
+}
+
+interface CaOptions {
+  clock: CertificateClock
+  logger: Logger
+  settings: CaSettings
+}
+
+/** The part of the API server's clock that certificates need. */
+export interface CertificateClock {
+  now(): Date
+  local(): Date
+  isMeasured(): boolean
+}
+
+/** Time for another replica, which may know the CA, to restore a damaged Secret. */
 const DAMAGED_MS = 60_000
 
 /**
- * Keeps the CA in its Secret, together with the other replicas and without a leader: whoever is
- * first makes it or takes the step, the others find that they are late and read what is there.
+ * Keeps the CA in its Secret, together with the other replicas and without a leader: the first one
+ * creates it or takes the step, the others get a conflict and read the result.
  *
  * | Secret   | this replica remembers the CA | action                                              |
  * |----------|-------------------------------|-----------------------------------------------------|
- * | deleted  | yes                           | put back                                            |
+ * | deleted  | yes                           | restore                                             |
  * | none     | no                            | begin                                               |
- * | damaged  | yes                           | put back, over the version that was read            |
+ * | damaged  | yes                           | restore, over the version that was read             |
  * | damaged  | no, for less than a minute    | wait; reported                                      |
  * | damaged  | no, for a minute              | begin, with the CA that signs where that is readable |
  *
- * It is put back since serving certificates of that CA are in use; to begin with another CA at once,
+ * It is restored since serving certificates of that CA are in use; to begin with another CA at once,
  * delete it while no replica runs. Nothing begins before the API server's clock is measured.
  */
-export function createManagedCa(options: CaOptions): ManagedCa {
-  const { leafSeconds, clock } = options
-  const store = createCaStore(options)
+export function createManagedCa(
+  { client, clock, logger }: CaDependencies,
+  settings: CaSettings,
+): ManagedCa {
+  const { namespace, secretName, identity, leafSeconds } = settings
+  const options: CaOptions = { clock, logger, settings }
+  const store = createCaStore({ client }, { namespace, secretName, identity })
   let remembered: CertificateAuthority | undefined
   let damagedSince: Date | undefined
   async function repair(damaged: DamagedAuthority): Promise<StoredCa> {
@@ -93,8 +112,8 @@ async function create(
 ): Promise<StoredCa> {
   const authority = remembered ?? (await begin(options))
   if (await store.create(authority)) {
-    const step = remembered ? 'put-back' : 'begin'
-    options.logger.info({ secret: options.secretName, step }, 'CA made')
+    const step = remembered ? 'restore' : 'begin'
+    options.logger.info({ secret: options.settings.secretName, step }, 'CA created')
   }
   return readAgain(store)
 }
@@ -107,21 +126,22 @@ async function replaceDamaged(
     remembered,
   }: { damaged: DamagedAuthority; remembered: CertificateAuthority | undefined },
 ): Promise<StoredCa> {
-  const { clock, logger, secretName: secret } = options
+  const { clock, logger, settings } = options
+  const secret = settings.secretName
   const { signing, damage } = damaged
   const authority = remembered ?? (signing ? begun(signing, clock.now()) : await begin(options))
   if (await store.replace(damaged, authority)) {
-    const step = remembered ? 'put-back' : 'begin'
+    const step = remembered ? 'restore' : 'begin'
     logger.warn({ secret, step, problem: damage.message }, 'damaged CA replaced')
   }
   return readAgain(store)
 }
 
-async function begin({ clock, caSeconds }: CaOptions): Promise<CertificateAuthority> {
+async function begin({ clock, settings }: CaOptions): Promise<CertificateAuthority> {
   if (!clock.isMeasured()) {
-    throw new CertificateError("no CA is made before the API server's clock is known")
+    throw new CertificateError("cannot create a CA before the API server's clock is known")
   }
-  return begun(await makeCa(clock.now(), caSeconds), clock.now())
+  return begun(await makeCa(clock.now(), settings.caSeconds), clock.now())
 }
 
 async function takeStep(
@@ -132,7 +152,7 @@ async function takeStep(
   if (step === 'keep') return stored.authority
   const changed = await afterStep(step, stored.authority, options)
   if (!(await store.replace(stored, changed))) return (await readAgain(store)).authority
-  options.logger.info({ secret: options.secretName, step }, 'CA changed')
+  options.logger.info({ secret: options.settings.secretName, step }, 'CA changed')
   return changed
 }
 
@@ -146,31 +166,31 @@ async function afterStep(
   if (step === 'drop-older') return withoutOlder(authority, now)
   if (step === 'correct-since') return { ...authority, since: now }
   if (step === 'begin') return begin(options)
-  return withNext(authority, await makeCa(now, options.caSeconds), now)
+  return withNext(authority, await makeCa(now, options.settings.caSeconds), now)
 }
 
-/** Another replica may replace it soon; until then neither leaf nor caBundle follow it. */
-function assertUsable({ signing }: CertificateAuthority, { clock, ...options }: CaOptions): void {
+/** Another replica may replace the CA soon; until then leaf and caBundle stay as they are. */
+function assertUsable({ signing }: CertificateAuthority, { clock, settings }: CaOptions): void {
   const certificate = parseCertificate(signing.cert)
   const now = clock.now()
   if (isValidAt(certificate, now)) return
-  const title = `the CA in Secret ${options.namespace}/${options.secretName}`
-  const isEnded = certificate.validToDate <= now
+  const title = `the CA in Secret ${settings.namespace}/${settings.secretName}`
+  const hasExpired = certificate.validToDate <= now
   throw new CertificateError(
-    isEnded
-      ? `${title} has ended at ${certificate.validToDate.toISOString()}`
+    hasExpired
+      ? `${title} expired at ${certificate.validToDate.toISOString()}`
       : `${title} is not valid before ${certificate.validFromDate.toISOString()}`,
   )
 }
 
 async function readAgain(store: CaStore): Promise<StoredCa> {
   const stored = await store.read()
-  if (!stored) throw new CertificateError('the Secret of the CA was deleted as it was made')
+  if (!stored) throw new CertificateError('cannot read the CA: its Secret was deleted just now')
   if (!stored.authority) throw stored.damage
   return stored
 }
 
-/** What was read, in exactly this version of the Secret. */
+/** A CA, and the version of the Secret that it was read from. */
 type StoredCa = SecretVersion & { authority: CertificateAuthority }
 
 /** A Secret that holds no authority. */
@@ -189,52 +209,46 @@ interface SecretVersion {
 
 /** Reads and writes the Secret of the authority. Every call rejects with a KubernetesError. */
 interface CaStore {
-  /** undefined: there is none. */
+  /** Undefined: there is none. */
   read(): Promise<StoredCa | DamagedAuthority | undefined>
-  /** false: there is one by now, and it was left alone. */
+  /** False: there is one by now, and it stays unchanged. */
   create(authority: CertificateAuthority): Promise<boolean>
-  /** false: it is not any more what was `stored`, and was left alone. */
+  /** False: it is another version than `stored` by now, and stays unchanged. */
   replace(stored: SecretVersion, authority: CertificateAuthority): Promise<boolean>
 }
 
 /**
- * Made by server-side apply, since a role cannot limit a POST to one name
- * (kubernetes/kubernetes#132213). Each replica (`identity`) applies as a field manager of its own
- * and without force: over what another has made, that is a 409.
+ * Created by server-side apply, since a role cannot limit a POST to one name
+ * (kubernetes/kubernetes#132213). Each replica (`identity`) applies with its own field manager and
+ * without force: where another replica has created the Secret, that is a 409.
  */
-function createCaStore(options: {
-  client: Pick<KubernetesClient, 'core'>
-  namespace: string
-  secretName: string
-  identity: string
-}): CaStore {
-  const { client, namespace, secretName: name, identity } = options
+function createCaStore(
+  { client }: { client: KubernetesClient },
+  { namespace, secretName: name, identity }: SecretOfCa,
+): CaStore {
   const title = `Secret ${namespace}/${name}`
   const fieldManager = `pullpass-ca-${identity}`.slice(0, 128)
   return {
     async read() {
-      const secret = await client.core.readNamespacedSecret({ namespace, name }).catch(error => {
-        const failure = asKubernetesError(`read ${title}`, error)
-        if (failure.status === 404) return undefined
-        throw failure
-      })
+      const reading = client.core.readNamespacedSecret({ namespace, name })
+      const secret = await unlessStatus([404], `read ${title}`, reading)
       if (!secret) return undefined
       const { uid, resourceVersion } = secret.metadata ?? {}
       return { ...authorityIn(secret, title), uid, resourceVersion, type: secret.type }
     },
     create(authority) {
       const body = caSecret(authority, { namespace, name })
-      const applied = client.core.patchNamespacedSecret(
+      const applying = client.core.patchNamespacedSecret(
         { namespace, name, body, fieldManager, force: false },
-        setHeaderOptions('Content-Type', PatchStrategy.ServerSideApply),
+        serverSideApply(),
       )
-      return wasFirst(`create ${title}`, applied)
+      return wasFirst(`create ${title}`, applying)
     },
     replace({ uid, resourceVersion, type }, authority) {
       const version = { ...(uid && { uid }), ...(resourceVersion && { resourceVersion }) }
       const body = caSecret(authority, { namespace, name, ...version }, type)
-      const replaced = client.core.replaceNamespacedSecret({ namespace, name, body })
-      return wasFirst(`update ${title}`, replaced)
+      const replacing = client.core.replaceNamespacedSecret({ namespace, name, body })
+      return wasFirst(`update ${title}`, replacing)
     },
   }
 }
@@ -248,13 +262,6 @@ function authorityIn(secret: V1Secret, title: string) {
   }
 }
 
-async function wasFirst(action: string, written: Promise<unknown>): Promise<boolean> {
-  try {
-    await written
-    return true
-  } catch (error) {
-    const failure = asKubernetesError(action, error)
-    if (failure.status === 409) return false
-    throw failure
-  }
+async function wasFirst(action: string, writing: Promise<V1Secret>): Promise<boolean> {
+  return (await unlessStatus([409], action, writing)) !== undefined
 }

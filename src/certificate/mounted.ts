@@ -12,14 +12,26 @@ import {
   parseCertificate,
   parseCertificates,
 } from './certificate.ts'
-import type { CertificateClock } from './keep-ca.ts'
 import type { CertificateSource } from './served-pair.ts'
 import { checkServable, createRepeater, createServedPair } from './served-pair.ts'
 
+interface MountedDependencies {
+  clock: { now(): Date }
+  logger: Logger
+  metrics: Registry
+}
+
+interface MountedSettings {
+  directory: string
+  /** Names by which the API server calls the webhook. Empty: no name is checked. */
+  names: string[]
+  checkMs?: number
+}
+
 /**
- * A certificate that somebody else makes: the files `tls.crt`, `tls.key` and perhaps `ca.crt` of a
- * folder. They are read every `checkMs` and compared by content, since a mounted Secret changes by
- * a swapped symbolic link, which file events miss.
+ * A certificate from elsewhere: the files `tls.crt`, `tls.key` and optionally `ca.crt` of a folder.
+ * They are read every `checkMs` and compared by content: the kubelet changes a mounted Secret by
+ * swapping a symbolic link, which file events miss.
  *
  * | files now                            | at the start             | later, when the pair in use is |       |
  * |                                      |                          | good                 | not good       |
@@ -28,21 +40,15 @@ import { checkServable, createRepeater, createServedPair } from './served-pair.t
  * | the API server would refuse the pair | served, not ready        | kept, reported       | served, not ready |
  * | a good pair                          | served, ready            | served, ready        | served, ready  |
  */
-export function createMountedCertificate(options: {
-  directory: string
-  /** What the API server calls the webhook; where empty, no name is checked. */
-  names: string[]
-  logger: Logger
-  clock: Pick<CertificateClock, 'now'>
-  metrics?: Registry
-  checkMs?: number
-}): CertificateSource {
-  const { directory, names, logger, clock, checkMs = 5000 } = options
-  const served = createServedPair(options.metrics)
+export function createMountedCertificate(
+  { clock, logger, metrics }: MountedDependencies,
+  { directory, names, checkMs = 5000 }: MountedSettings,
+): CertificateSource {
+  const served = createServedPair(metrics)
   let loaded: Loaded | undefined
 
   const flawIn = (pair: Loaded) => whyUnfit(pair, { directory, names, now: clock.now() })
-  async function look(): Promise<void> {
+  async function reload(): Promise<void> {
     const found = await readPair(directory)
     if (found.digest === loaded?.digest) return
     const flaw = flawIn(found)
@@ -52,16 +58,18 @@ export function createMountedCertificate(options: {
     const end = parseCertificate(found.pair.cert).validToDate
     logger.info({ directory, end }, 'certificate loaded')
   }
-  const times = { everyMs: checkMs, leastMs: checkMs }
-  const repeater = createRepeater({ task: look, ...times, logger, failed: 'certificate kept' })
+  const repeater = createRepeater(
+    { task: reload, logger },
+    { everyMs: checkMs, leastMs: checkMs, failed: 'cannot use the new certificate' },
+  )
   const unfit = () => (loaded ? flawIn(loaded) : 'there is no serving certificate yet')
   return {
     current: served.current,
     onChange: served.onChange,
     ready: () => unfit() === undefined,
-    warnings: () => [unfit(), repeater.problem()].filter(note => note !== undefined),
+    warnings: () => [unfit(), repeater.problem()].filter(warning => warning !== undefined),
     async start() {
-      await look()
+      await reload()
       repeater.start()
     },
     stop: repeater.stop,
@@ -94,7 +102,7 @@ async function readPair(directory: string): Promise<Loaded> {
   return { pair, ca, digest }
 }
 
-/** Says in which files something is wrong. */
+/** Names the files in the error. */
 function inFiles(files: string, check: () => void): void {
   try {
     check()

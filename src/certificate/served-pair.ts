@@ -1,17 +1,18 @@
 import { createSecureContext } from 'node:tls'
 import type { Logger } from 'pino'
 import { Counter, Gauge, type Registry } from 'prom-client'
+import { inTime, type TimeLimit } from '../time-limit.ts'
 import { CertificateError, type KeyPair, parseCertificate } from './certificate.ts'
 
-/** Where the serving certificate comes from: files, or our own CA. */
+/** The origin of the serving certificate: files, or our own CA. */
 export interface CertificateSource {
   /** Key and certificate (PEM) to serve with. Throws before `start` has resolved. */
   current(): KeyPair
-  /** Called when there is another pair than before. */
+  /** Called when the pair changes. */
   onChange(listener: () => void): void
-  /** Whether the API server takes what is served: names, dates, key and chain. */
+  /** Whether the API server accepts the pair: names, dates, key and chain. */
   ready(): boolean
-  /** Sentences for people: why it is not ready, or what is not as it should be. No secret in them. */
+  /** Sentences for people about what is wrong. They hold no secret. */
   warnings(): string[]
   /** Resolves when there is a pair to serve with. */
   start(): Promise<void>
@@ -19,7 +20,7 @@ export interface CertificateSource {
 }
 
 export interface ServedPair {
-  /** undefined: none so far. */
+  /** Undefined: none so far. */
   pair(): KeyPair | undefined
   current: CertificateSource['current']
   onChange: CertificateSource['onChange']
@@ -45,10 +46,10 @@ function reasonOf(error: unknown): string {
   return reason ?? code ?? name ?? 'unknown error'
 }
 
-/** The pair in use, those who want to know of another, and its end as a metric. */
-export function createServedPair(metrics?: Registry): ServedPair {
+/** The pair in use, its listeners, and its end as a metric. */
+export function createServedPair(metrics: Registry): ServedPair {
   const listeners: (() => void)[] = []
-  const meters = metrics && createMeters(metrics)
+  const meters = createMeters(metrics)
   let served: KeyPair | undefined
   return {
     pair: () => served,
@@ -67,8 +68,8 @@ export function createServedPair(metrics?: Registry): ServedPair {
         served = before
         throw new CertificateError(`the server refuses the certificate: ${reasonOf(error)}`)
       }
-      meters?.end.set(parseCertificate(pair.cert).validToDate.getTime() / 1000)
-      meters?.changes.inc()
+      meters.end.set(parseCertificate(pair.cert).validToDate.getTime() / 1000)
+      meters.changes.inc()
     },
   }
 }
@@ -78,7 +79,7 @@ function createMeters(metrics: Registry) {
   return {
     end: new Gauge({
       name: 'pullpass_certificate_end_timestamp_seconds',
-      help: 'When the serving certificate ends, in seconds since 1970',
+      help: 'Expiry of the serving certificate, in seconds since 1970',
       registers,
     }),
     changes: new Counter({
@@ -91,30 +92,36 @@ function createMeters(metrics: Registry) {
 
 interface Repeater {
   start(): void
-  /** Once more, soon: now when it rests, else right after the run that is under way. */
+  /** Runs soon: now if none is running, else right after it. */
   trigger(): void
-  /** Why the last run failed; undefined: it did not. */
+  /** Why the last run failed; undefined: it succeeded. */
   problem(): string | undefined
-  /** Resolves when no run is under way any more, and none will be. */
+  /** Resolves when the last run has ended. */
   stop(): Promise<void>
 }
 
-interface RepeaterOptions {
-  /** Its errors are logged, and must therefore hold no secret. */
+interface RepeaterDependencies {
+  /** Its errors are logged, so they must hold no secret. */
   task: () => Promise<void>
-  everyMs: number
-  /** Bells that ring without end make no hot loop. */
-  leastMs: number
-  /** For the log: what it means that a run failed. */
-  failed: string
   logger: Logger
 }
 
+interface RepeaterSettings {
+  everyMs: number
+  /** Shortest pause, however often it is triggered. */
+  leastMs: number
+  /** The log message for a failed run. */
+  failed: string
+}
+
 /**
- * Runs `task` again and again, one run at a time: `everyMs` after the last, or sooner when rung, but
- * not before `leastMs`. A failure is logged when it is another than that of the run before.
+ * Repeats `task`, one run at a time: `everyMs` after the last, or sooner when triggered, but not
+ * before `leastMs`. Logs a failure unless the run before failed in the same way.
  */
-export function createRepeater({ task, ...options }: RepeaterOptions): Repeater {
+export function createRepeater(
+  { task, logger }: RepeaterDependencies,
+  { everyMs, leastMs, failed }: RepeaterSettings,
+): Repeater {
   const stopping = new AbortController()
   let trigger = Promise.withResolvers<void>()
   let problem: string | undefined
@@ -126,7 +133,7 @@ export function createRepeater({ task, ...options }: RepeaterOptions): Repeater 
       problem = undefined
     } catch (error) {
       const { message } = error as Error
-      if (message !== problem) options.logger.warn({ problem: message }, options.failed)
+      if (message !== problem) logger.warn({ problem: message }, failed)
       problem = message
     }
   }
@@ -134,8 +141,9 @@ export function createRepeater({ task, ...options }: RepeaterOptions): Repeater 
     while (!stopping.signal.aborted) {
       trigger = Promise.withResolvers()
       await runOnce()
-      await rest(options.leastMs, stopping.signal)
-      await rest(options.everyMs - options.leastMs, stopping.signal, trigger.promise)
+      const { signal } = stopping
+      await pause({ ms: leastMs, signal })
+      await pause({ ms: everyMs - leastMs, signal }, trigger.promise)
     }
   }
   return {
@@ -151,14 +159,7 @@ export function createRepeater({ task, ...options }: RepeaterOptions): Repeater 
   }
 }
 
-/** Ends after `ms`, when stopped, or when the trigger rings. */
-async function rest(ms: number, stopped: AbortSignal, trigger?: Promise<void>): Promise<void> {
-  if (stopped.aborted) return
-  const over = Promise.withResolvers<void>()
-  const timer = setTimeout(over.resolve, ms)
-  const end = () => over.resolve()
-  stopped.addEventListener('abort', end)
-  await Promise.race([over.promise, ...(trigger ? [trigger] : [])])
-  clearTimeout(timer)
-  stopped.removeEventListener('abort', end)
+/** Ends at the limit or with `sooner`. */
+async function pause(limit: TimeLimit, sooner = new Promise<void>(() => {})): Promise<void> {
+  await inTime(sooner, limit).catch(() => {})
 }

@@ -3,16 +3,16 @@ import { generate } from 'selfsigned'
 import { type KeyPair, lifeFrom, parseCertificate, subjectAltNames } from './certificate.ts'
 
 /*
- * EC keys on P-256 throughout: CA and leaf must be of one kind for selfsigned, and handshakes are
- * cheap. The algorithm is always named, since selfsigned's own choice is SHA-1, which the API server
- * refuses. The certificates carry no key identifiers (SKI, AKI): selfsigned writes none, RFC 5280
- * asks for them, and Go, whose TLS the API server uses, does without.
+ * All keys are EC keys on P-256: selfsigned needs one kind for CA and leaf, and handshakes are cheap.
+ * The algorithm is always set, since the default of selfsigned is SHA-1, which the API server refuses.
+ * The certificates have no key identifiers (SKI, AKI): RFC 5280 requires them, selfsigned does not
+ * write them, and Go, whose TLS the API server uses, does not need them.
  */
 const KEY = { keyType: 'ec', curve: 'P-256', algorithm: 'sha256' } as const
 
 /**
- * Makes a CA, valid from now for `seconds`. Each gets a name of its own: without key identifiers an
- * issuer is looked for by its name, and old and new CA are trusted at the same time.
+ * Makes a CA, valid from now for `seconds`. Each has its own name: without key identifiers an issuer
+ * is found by its name, and old and new CA are trusted at the same time.
  */
 export async function makeCa(now: Date, seconds: number): Promise<KeyPair> {
   const { notBefore, notAfter } = lifeFrom(now, seconds)

@@ -1,19 +1,19 @@
 import type { Logger } from 'pino'
 import type { Registry } from 'prom-client'
 import type { KubernetesClient } from '../kubernetes/client.ts'
-import { createCaBundle } from './ca-bundle.ts'
+import { type CaBundle, createCaBundle } from './ca-bundle.ts'
 import { CertificateError } from './certificate.ts'
 import type { CertificateClock } from './keep-ca.ts'
 import { createMountedCertificate } from './mounted.ts'
 import { createSelfManagedCertificate } from './self-managed.ts'
 import type { CertificateSource } from './served-pair.ts'
 
-/** The settings `certificate`. Seconds are lives: of a serving certificate, and of a CA. */
+/** The settings `certificate`. Seconds: the life of a serving certificate and of a CA. */
 interface CertificateSettings {
   mode: 'self-managed' | 'files'
-  /** Needed for `files`. */
+  /** Required for `files`. */
   directory?: string
-  /** What the API server calls the webhook. May be empty for `files`: then no name is checked. */
+  /** Names by which the API server calls the webhook. Empty (`files` only): no name is checked. */
   names: string[]
   secretName: string
   webhookConfiguration: string
@@ -21,46 +21,60 @@ interface CertificateSettings {
   caSeconds: number
 }
 
-interface CertificateSourceOptions {
-  settings: CertificateSettings
+interface SourceDependencies {
   client: KubernetesClient
-  namespace: string
-  identity: string
   clock: CertificateClock
   logger: Logger
-  metrics?: Registry
+  metrics: Registry
+}
+
+interface SourceSettings {
+  certificate: CertificateSettings
+  /** Of the CA's Secret. */
+  namespace: string
+  /** Unique for each replica. */
+  identity: string
 }
 
 /**
- * The source that the settings ask for. `namespace`: of the CA's Secret. `identity`: this replica,
- * unlike every other. Throws a CertificateError where there is no directory for `files`.
+ * The source that the settings choose. Throws a CertificateError where `files` has no directory.
  */
-export function createCertificateSource(options: CertificateSourceOptions): CertificateSource {
-  const { settings, ...shared } = options
-  if (settings.mode === 'self-managed') {
-    return createSelfManagedCertificate({ ...settings, ...shared })
+export function createCertificateSource(
+  { client, clock, logger, metrics }: SourceDependencies,
+  { certificate, namespace, identity }: SourceSettings,
+): CertificateSource {
+  const { mode, directory, names, secretName, webhookConfiguration } = certificate
+  const { leafSeconds, caSeconds } = certificate
+  if (mode === 'self-managed') {
+    return createSelfManagedCertificate(
+      { client, clock, logger, metrics },
+      { namespace, secretName, webhookConfiguration, names, leafSeconds, caSeconds, identity },
+    )
   }
-  const { directory, names } = settings
-  if (directory === undefined) throw new CertificateError('no directory of the certificate is set')
-  return withConfiguration(createMountedCertificate({ ...shared, directory, names }), options)
+  if (directory === undefined) throw new CertificateError('certificate.directory is not set')
+  const mounted = createMountedCertificate({ clock, logger, metrics }, { directory, names })
+  const bundle = createCaBundle({ client, logger, metrics }, { name: webhookConfiguration })
+  return withConfiguration(mounted, bundle, { clock, name: webhookConfiguration })
 }
 
 /**
- * Mounted files say nothing of what the API server trusts: that is in the configuration, which
- * somebody else fills in (cert-manager's injector, the chart), perhaps later.
+ * Mounted files do not show what the API server trusts. That is in the configuration, which
+ * cert-manager's injector or the chart fills in, perhaps later.
  */
 function withConfiguration(
   mounted: CertificateSource,
-  { settings, clock, ...shared }: CertificateSourceOptions,
+  bundle: CaBundle,
+  { clock, name }: { clock: CertificateClock; name: string },
 ): CertificateSource {
-  const name = settings.webhookConfiguration
-  const bundle = createCaBundle({ ...shared, name })
   const isTrusted = () => bundle.trusts(mounted.current().cert, clock.now(), 'system')
-  const distrust = `MutatingWebhookConfiguration ${name} does not trust the serving certificate`
+  const isNotTrusted = `MutatingWebhookConfiguration ${name} does not trust the serving certificate`
   return {
     ...mounted,
     ready: () => mounted.ready() && isTrusted(),
-    warnings: () => [...mounted.warnings(), ...(mounted.ready() && !isTrusted() ? [distrust] : [])],
+    warnings: () => [
+      ...mounted.warnings(),
+      ...(mounted.ready() && !isTrusted() ? [isNotTrusted] : []),
+    ],
     start: async () => {
       bundle.start()
       await mounted.start()

@@ -1,20 +1,16 @@
-import { asKubernetesError, type KubernetesClient } from '../kubernetes/client.ts'
+import { type KubernetesClient, unlessStatus } from '../kubernetes/client.ts'
 
 /**
- * Deletes the MutatingWebhookConfiguration, so that no pod is sent to a service that is about to
- * go. One that is not there is fine. Resolves to a sentence; rejects with a KubernetesError.
+ * Deletes the MutatingWebhookConfiguration, so that the API server sends no pod to a service that is
+ * about to be removed. Resolves to a sentence, also where it does not exist; rejects with a
+ * KubernetesError.
  */
 export async function removeWebhook(
-  client: Pick<KubernetesClient, 'admissionregistration'>,
-  name: string,
+  { client }: { client: KubernetesClient },
+  { name }: { name: string },
 ): Promise<string> {
-  const what = `MutatingWebhookConfiguration ${name}`
-  try {
-    await client.admissionregistration.deleteMutatingWebhookConfiguration({ name })
-    return `${what} deleted`
-  } catch (error) {
-    const failure = asKubernetesError(`delete ${what}`, error)
-    if (failure.status === 404) return `${what} was not there`
-    throw failure
-  }
+  const webhook = `MutatingWebhookConfiguration ${name}`
+  const deleting = client.admissionregistration.deleteMutatingWebhookConfiguration({ name })
+  const deleted = await unlessStatus([404], `delete ${webhook}`, deleting)
+  return deleted === undefined ? `${webhook} does not exist` : `${webhook} deleted`
 }

@@ -1,8 +1,9 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { V1Pod } from '@kubernetes/client-node'
 import { asKubernetesError, type KubernetesClient } from '../kubernetes/client.ts'
+import { injectLabel } from '../names.ts'
 
-/** What the "restricted" pod security standard asks of every pod. */
+/** Required by the "restricted" Pod Security Standard. */
 const securityContext = {
   runAsNonRoot: true,
   runAsUser: 65532,
@@ -14,13 +15,13 @@ const unprivileged = {
 const tries = 20
 
 /**
- * Creates a pod with `dryRun`, which goes the whole way (API server, certificate, webhook) and
- * leaves nothing. Resolves to a sentence about what came back.
+ * Creates a pod with `dryRun`: it passes API server, certificate and webhook, and is not stored.
+ * Resolves to a sentence about the result.
  *
  * @throws KubernetesError where the API server refuses the pod; Error where the reference is missing.
  */
 export async function selftest(
-  client: Pick<KubernetesClient, 'core'>,
+  { client }: { client: KubernetesClient },
   { namespace, image, secret }: { namespace: string; image: string; secret: string },
 ): Promise<string> {
   const body = {
@@ -33,14 +34,14 @@ export async function selftest(
     throw asKubernetesError(`create a dry-run pod in ${namespace}`, error)
   })
   const named = (pod.spec?.imagePullSecrets ?? []).map(({ name }) => name)
-  if (named.includes(secret)) return `a pod of ${namespace} with image ${image} names ${secret}`
+  if (named.includes(secret)) return `a pod in ${namespace} with image ${image} names ${secret}`
   throw new Error(
-    `a pod of ${namespace} with image ${image} does not name ${secret}: ` +
-      `is the namespace labelled pullpass.io/inject=enabled, and is the image of the registry?`,
+    `a pod in ${namespace} with image ${image} does not name ${secret}: ` +
+      `check that the namespace has the label ${injectLabel}=enabled, and that the image is in the registry`,
   )
 }
 
-/** A new namespace refuses pods for a moment, until its ServiceAccount `default` has been made. */
+/** A new namespace refuses pods until its ServiceAccount `default` exists. */
 async function createPod(create: () => Promise<V1Pod>): Promise<V1Pod> {
   for (let left = tries; ; left--) {
     try {

@@ -7,7 +7,7 @@ import { brokenRules, findProblems, isMap, type Problem, suggestion } from './va
 export type { Config } from './schema.ts'
 export { settingsTable } from './settings.ts'
 
-/** The configuration cannot be used. The message lists every problem, and repeats no secret. */
+/** An invalid configuration. The message lists every problem and holds no secret. */
 export class ConfigError extends Error {
   override readonly name = 'ConfigError'
   readonly problems: string[]
@@ -19,8 +19,8 @@ export class ConfigError extends Error {
 }
 
 /**
- * Makes the settings from the text of the YAML file and the PULLPASS_... variables, which go before
- * the file. Settings left out get their default. Throws a ConfigError that lists every problem.
+ * The settings from the text of the YAML file and the PULLPASS_... variables, which override the file.
+ * Missing settings get their default. Throws a ConfigError that lists every problem.
  */
 export function readConfig(yamlText: string, environment: Environment): Config {
   const written = readYaml(yamlText)
@@ -34,7 +34,7 @@ export function readConfig(yamlText: string, environment: Environment): Config {
   throw new ConfigError(problems.map(({ name, says }) => `${labelled(name, environment)} ${says}`))
 }
 
-/** The parser's messages quote the file, and so perhaps a secret: only place and kind are told. */
+/** The parser's messages may quote a secret of the file: the error names only line and kind. */
 function readYaml(text: string): Record<string, unknown> {
   const lines = new LineCounter()
   const document = parseDocument(text, { lineCounter: lines, prettyErrors: false })
@@ -59,7 +59,7 @@ function toPlain(document: ReturnType<typeof parseDocument>): unknown {
   }
 }
 
-/** A setting written without a value (`email:`) is one that is left out. */
+/** A setting without a value (`email:`) counts as missing. */
 function withoutNulls(value: unknown): unknown {
   if (!isMap(value)) return value
   const kept = Object.entries(value).filter(([, child]) => child !== null)
@@ -67,8 +67,8 @@ function withoutNulls(value: unknown): unknown {
 }
 
 /**
- * Fills in the settings that are made from others. Returns the names of those that were left out:
- * what is wrong with them is wrong with what they are made from, and told there.
+ * Adds the settings that are derived from others. Returns the names of those that were missing: an
+ * error in one of them is an error in its source, and reported there.
  */
 function derive(written: Record<string, unknown>): Set<string> {
   const derived = new Set<string>()
@@ -100,9 +100,9 @@ function labelled(name: string, environment: Environment): string {
 type Environment = Record<string, string | undefined>
 
 /**
- * Puts the values of PULLPASS_... variables over those of the file, in place. Lists and maps are
- * YAML (or JSON) in a variable. An empty variable counts as not set. Returns the variables that
- * are no setting, by name only: their value may be anything.
+ * Overrides the values of the file with those of PULLPASS_... variables, in place. Lists and maps are
+ * YAML (or JSON) in a variable. An empty variable counts as not set. Returns the names of variables
+ * that are not settings.
  */
 function applyEnvironment(written: Record<string, unknown>, environment: Environment): Problem[] {
   const known = settings.map(({ variable }) => variable)
@@ -143,7 +143,7 @@ function put(written: Record<string, unknown>, setting: Setting, text: string): 
   place[setting.path.at(-1) as string] = typed(setting.schema.type, text)
 }
 
-/** A value that cannot be of the type stays text: the check against the schema then says so. */
+/** A value of another type stays text: the schema then reports it. */
 function typed(type: string | undefined, text: string): unknown {
   if (type === 'integer') return /^-?\d+$/.test(text) ? Number(text) : text
   if (type === 'array' || type === 'object') return parsed(text)

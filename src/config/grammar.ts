@@ -1,4 +1,5 @@
 import { type TProperties, Type } from 'typebox'
+import { dnsLabel } from '../names.ts'
 
 /*
  * The grammars of the settings.
@@ -12,7 +13,7 @@ import { type TProperties, Type } from 'typebox'
  * | HTTPS     | https://host[:port][/path], no user, no query     | RFC 3986, narrowed                       |
  * | NAMESPACES| a namespace name, or the start of one and then *  | ours                                     |
  */
-const LABEL = '[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?'
+const LABEL = dnsLabel
 const SUBDOMAIN = `(?=.{1,253}$)${LABEL}(?:\\.${LABEL})*`
 const PORT =
   ':(?:[1-9]\\d{0,3}|[1-5]\\d{4}|6[0-4]\\d{3}|65[0-4]\\d{2}|655[0-2]\\d|6553[0-5])(?![0-9])'
@@ -20,12 +21,12 @@ const HOST = `(?:${LABEL}(?:\\.${LABEL})+(?:${PORT})?|localhost(?:${PORT})?|${LA
 const HTTPS = `https://${LABEL}(?:\\.${LABEL})*(?:${PORT})?(?:/[-A-Za-z0-9._~/]*)?`
 const NAMESPACES = `(?:${LABEL}|(?:[a-z0-9][-a-z0-9]{0,62})?\\*)`
 
-/** How long one request may take, in milliseconds. */
+/** Limits of a request timeout, in milliseconds. */
 export const TIMEOUTS = [100, 120_000] as const
 /** From a second, for trying things out, to ten years. */
 export const SECONDS = [1, 315_360_000] as const
 
-/** What each kind of text looks like, and how an error message says so. */
+/** The pattern of each kind of text, and its name in an error message. */
 const TEXTS = {
   domain: [`${LABEL}(?:\\.${LABEL})+`, 'a domain name like dedicated.example.com'],
   host: [HOST, 'a host or host:port'],
@@ -34,6 +35,7 @@ const TEXTS = {
   subdomain: [SUBDOMAIN, 'a DNS name (a-z, 0-9, - and ., at most 253 characters)'],
   namespaces: [NAMESPACES, 'a namespace, or the start of one followed by *'],
   organization: ['\\S(?:.{0,253}\\S)?', 'the name or GUID of an organization'],
+  account: ['[0-9a-fA-F]{32}', 'an account id of 32 hexadecimal digits'],
   path: ['/.*', 'an absolute path'],
   email: ['[^\\s@"]+@[^\\s@"]+', 'an e-mail address'],
 } as const
@@ -41,8 +43,8 @@ const TEXTS = {
 type TextKind = keyof typeof TEXTS
 
 /**
- * A setting that is text of one of the kinds above. `initial`: its default. A wrong path is not
- * repeated in a message: where a folder of credentials is asked for, people put the credential.
+ * A setting that is text of one of the kinds above. `initial`: its default. Messages never contain a
+ * wrong path: where a folder of credentials is expected, people write the credential itself.
  */
 export function text(kind: TextKind, description: string, initial?: string) {
   const [pattern, expected] = TEXTS[kind]
@@ -91,7 +93,7 @@ export function certificateName() {
   return Type.Union([...kinds], { expected })
 }
 
-/** A group of settings; one that is not there is made of its defaults. */
+/** A group of settings; a missing group gets its defaults. */
 export function section<Properties extends TProperties>(properties: Properties) {
   const expected = 'a map of settings'
   return Type.Object(properties, { additionalProperties: false, expected, default: {} })

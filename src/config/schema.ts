@@ -18,7 +18,7 @@ const PORTS = [1, 65_535] as const
 const admission = section({
   address: address('Address the webhook listens on.', '::'),
   port: whole(PORTS, 'Port the webhook listens on.', 8443),
-  waitMs: whole([0, 10_000], 'Longest wait of a new pod for a Secret that is not there yet.', 2000),
+  waitMs: whole([0, 10_000], 'Maximum time that a new pod waits for a missing Secret.', 2000),
 })
 
 const operations = section({
@@ -29,12 +29,12 @@ const operations = section({
 const certificate = section({
   mode: choice(
     ['self-managed', 'files'],
-    'Who makes the serving certificate: pullpass, or someone else.',
+    'Source of the serving certificate: pullpass itself, or mounted files.',
   ),
   directory: Type.Optional(
     text(
       'path',
-      'Folder with `tls.crt` and `tls.key`, perhaps `ca.crt`. Needed for `mode: files`.',
+      'Folder with `tls.crt` and `tls.key`, optionally `ca.crt`. Required for `mode: files`.',
     ),
   ),
   names: Type.Array(certificateName(), {
@@ -43,16 +43,20 @@ const certificate = section({
       'Names by which the API server calls the webhook. Required for `mode: self-managed`; checked in `mode: files`.',
     default: [],
   }),
-  secretName: text('subdomain', 'Secret of the CA, in `kubernetes.namespace`.', 'pullpass-ca'),
+  secretName: text(
+    'subdomain',
+    'Name of the Secret with the CA, in `kubernetes.namespace`.',
+    'pullpass-ca',
+  ),
   webhookConfiguration: text(
     'subdomain',
-    'MutatingWebhookConfiguration whose `caBundle` is kept.',
+    'Name of the MutatingWebhookConfiguration that gets the `caBundle`.',
     'pullpass',
   ),
-  leafSeconds: whole([5, SECONDS[1]], 'Life of a serving certificate.', 604_800),
+  leafSeconds: whole([5, SECONDS[1]], 'Lifetime of a serving certificate.', 604_800),
   caSeconds: whole(
     [20, SECONDS[1]],
-    'Life of a CA. At least four times `leafSeconds`.',
+    'Lifetime of the CA. At least four times `leafSeconds`.',
     31_536_000,
   ),
 })
@@ -61,48 +65,50 @@ const kubernetes = section({
   kubeconfig: Type.Optional(
     text(
       'path',
-      'Kubeconfig file. Where left out: in the cluster its own account, else the usual places.',
+      'Kubeconfig file. Default: in-cluster service account, else `$KUBECONFIG` or `~/.kube/config`.',
     ),
   ),
   namespace: text('label', 'Namespace pullpass itself runs in.', 'pullpass'),
-  timeoutMs: whole(TIMEOUTS, 'Longest wait for one answer of the API server.', 10_000),
+  timeoutMs: whole(TIMEOUTS, 'Timeout of a request to the API server.', 10_000),
 })
 
 const leader = section({
   leaseName: text('subdomain', 'Name of the Lease.', 'pullpass'),
-  leaseSeconds: whole([2, 3600], 'How long a silent leader stays leader.', 15),
+  leaseSeconds: whole([2, 3600], 'Lease duration.', 15),
   renewSeconds: whole(
     [1, 1200],
-    'How often the leader renews. At most a third of `leaseSeconds`.',
+    'Interval between renewals of the Lease. At most a third of `leaseSeconds`.',
     5,
   ),
 })
 
 const shutdown = section({
-  drainMs: whole([0, 120_000], 'How long calls are still answered after SIGTERM.', 5000),
+  drainMs: whole([0, 120_000], 'Time after SIGTERM in which reviews are still answered.', 5000),
 })
 
 const log = section({
-  level: choice(
-    ['info', 'fatal', 'error', 'warn', 'debug', 'trace'],
-    'Least important line logged.',
-  ),
+  level: choice(['info', 'fatal', 'error', 'warn', 'debug', 'trace'], 'Minimum log level.'),
 })
 
 const domain = text(
   'domain',
-  'Domain of the environment. May be left out where `bluemix.api` and `registry.host` are both set.',
+  'Domain of the environment. Optional if both `bluemix.api` and `registry.host` are set.',
+)
+
+const clusterName = text(
+  'label',
+  'Name of this cluster in the descriptions of its tokens. Default: the UID of kube-system. A change replaces all tokens.',
 )
 
 const registry = section({
-  host: text('host', 'Registry as images name it.'),
-  url: text('https', 'Where the token API is.'),
+  host: text('host', 'Registry host as image names contain it.'),
+  url: text('https', 'URL of the token API.'),
 })
 
 const selectable = Type.Object(
   {
     organization: text('organization', 'The organization'),
-    namespaces: Type.Array(text('namespaces', 'Who may choose it'), {
+    namespaces: Type.Array(text('namespaces', 'Namespaces that may choose it'), {
       minItems: 1,
       expected: 'a list of at least one namespace',
     }),
@@ -111,66 +117,74 @@ const selectable = Type.Object(
 )
 
 const bluemix = section({
-  api: text('https', 'Cloud Controller of the environment.'),
-  login: choice(['uaa', 'iam'], 'Where to log in.'),
+  api: text('https', 'URL of the Cloud Controller.'),
+  login: choice(['uaa', 'iam'], 'Login server.'),
   iam: Type.Optional(
-    text('https', 'IAM of the environment, without `/oidc/token`. Needed for `login: iam`.'),
+    text('https', 'URL of IAM, without `/oidc/token`. Required for `login: iam`.'),
+  ),
+  account: Type.Optional(
+    text('account', 'Account id, for a registry that needs the header `Account`.'),
   ),
   credentialsDirectory: text(
     'path',
-    'Folder with the file `api-key`, or the files `username` and `password`. Read again when they change.',
+    'Folder with the file `api-key`, or the files `username` and `password`. pullpass reads them again when they change.',
     '/etc/pullpass/credentials',
   ),
   caFile: Type.Optional(
-    text('path', 'Private CA of the environment (PEM), trusted beside the public ones.'),
+    text('path', 'Private CA of the environment (PEM), trusted in addition to the public CAs.'),
   ),
-  organization: text('organization', 'Organization whose tokens the namespaces get: name or GUID.'),
+  organization: text(
+    'organization',
+    'Name or GUID of the organization whose tokens the namespaces get.',
+  ),
   namespaceOrganizations: Type.Record(
     Type.String(),
     text('organization', 'Organization of the namespace'),
     {
       expected: 'a map of namespace to organization',
       propertyNames: text('label', 'Namespace'),
-      description: 'Namespaces that get another organization than that one.',
+      description: 'Other organizations by namespace.',
       default: {},
     },
   ),
   selectableOrganizations: Type.Array(selectable, {
     expected: 'a list of maps of organization and namespaces',
     description:
-      'Which namespaces may choose which organization by the annotation `pullpass.io/organization`.',
+      'Organizations that namespaces may choose with the annotation `pullpass.io/organization`.',
     default: [],
   }),
-  timeoutMs: whole(TIMEOUTS, 'Longest wait for one answer of the environment.', 10_000),
+  timeoutMs: whole(TIMEOUTS, 'Timeout of a request to the environment.', 10_000),
 })
 
 const pullSecret = section({
   name: text('subdomain', 'Name of the Secret in each namespace.', 'pullpass-registry'),
-  email: Type.Optional(text('email', 'E-mail address in the Secret. None is needed.')),
+  email: Type.Optional(text('email', 'E-mail address in the Secret. Optional.')),
 })
 
 const controller = section({
-  concurrency: whole([1, 64], 'Namespaces worked on at the same time.', 4),
-  mintsPerMinute: whole([1, 6000], 'Most tokens minted in a minute.', 120),
+  concurrency: whole([1, 64], 'Number of namespaces that are reconciled at the same time.', 4),
+  mintsPerMinute: whole([1, 6000], 'Maximum number of tokens minted per minute.', 120),
   revokeGraceSeconds: whole(
     [0, SECONDS[1]],
-    'How long Secret and token outlive the label of their namespace.',
+    'Time after which Secret and token are removed when a namespace loses its label.',
     86_400,
   ),
   rotateAfterSeconds: Type.Optional(
-    whole(SECONDS, 'Age at which a token is replaced. Never where left out.'),
+    whole(SECONDS, 'Rotate tokens older than this. Default: never.'),
   ),
-  rotateGraceSeconds: whole([0, SECONDS[1]], 'How long a replaced token stays valid.', 3600),
-  verifyEverySeconds: whole(
-    SECONDS,
-    'How often the registry is asked whether it takes a credential.',
-    21_600,
+  rotateGraceSeconds: whole([0, SECONDS[1]], 'Time for which a replaced token stays valid.', 3600),
+  listEverySeconds: whole(
+    [5, 86_400],
+    "Interval between two lists of an organization's tokens.",
+    60,
   ),
+  verifyEverySeconds: whole(SECONDS, 'Interval between credential checks.', 21_600),
 })
 
-/** Every setting there is. JSON Schema, with `expected` (how an error names what is right) added. */
+/** All settings, as JSON Schema. `expected` is added: the words for a valid value in an error. */
 export const configSchema = section({
   domain: Type.Optional(domain),
+  clusterName: Type.Optional(clusterName),
   registry,
   bluemix,
   pullSecret,
@@ -184,5 +198,5 @@ export const configSchema = section({
   log,
 })
 
-/** The settings as the program gets them: checked, and with every default filled in. */
+/** The settings, valid and with all defaults. */
 export type Config = Static<typeof configSchema>

@@ -1,19 +1,19 @@
 import { configSchema } from './schema.ts'
 
-/** A node of the schema, as far as reading settings needs to know it. */
+/** The parts of a schema node that are needed to read settings. */
 export interface SettingSchema {
   type?: string
   description?: string
-  /** How an error message says what is right. */
+  /** The words for a valid value in an error message. */
   expected?: string
   default?: unknown
   properties?: Record<string, SettingSchema>
   required?: string[]
-  /** Of a map with free keys: what the values are. */
+  /** For a map with free keys: the schema of its values. */
   patternProperties?: Record<string, SettingSchema>
-  /** Of a map with free keys: what the keys are. */
+  /** For a map with free keys: the schema of its keys. */
   propertyNames?: SettingSchema
-  /** Never repeat a wrong value in a message. */
+  /** Messages never contain the value. */
   hidden?: boolean
   items?: SettingSchema
 }
@@ -35,7 +35,7 @@ export const rootSchema = configSchema as unknown as SettingSchema
 /** All settings, in the order of the schema. */
 export const settings: Setting[] = listSettings(rootSchema, [])
 
-/** Settings made from others where they are left out, in the order they are made. */
+/** Settings that are derived from others where they are missing, in this order. */
 export const derivedSettings: [name: string, template: string][] = [
   ['registry.host', 'registry.<domain>'],
   ['registry.url', 'https://<registry.host>'],

@@ -9,7 +9,7 @@ export interface Problem {
   says: string
 }
 
-/** Everything that is wrong with `value`, by the schema. `known`: all names, for suggestions. */
+/** All errors of `value` against the schema. `known`: all names, for suggestions. */
 export function findProblems(schema: SettingSchema, value: unknown, known: string[]): Problem[] {
   return problemsAt({ schema, value, name: '' }, known)
 }
@@ -122,11 +122,11 @@ function editDistance(from: string, to: string): number {
   return row[to.length] ?? 0
 }
 
-/** A rule between settings, told as a problem of `name`. */
+/** A rule about several settings, reported as a problem of `name`. */
 interface Rule {
   name: string
   says: string
-  /** The other settings it is about. */
+  /** The other settings in the rule. */
   others: string[]
   holds: (config: Config) => boolean
 }
@@ -138,7 +138,7 @@ const RULES: Rule[] = [
     name: 'domain',
     says: 'is required (or both bluemix.api and registry.host)',
     others: ['bluemix.api', 'registry.host'],
-    // Both are made from the domain, so what the types promise is not so before this rule holds.
+    // Both are derived from the domain, so they may be undefined until this rule holds.
     holds: ({ bluemix, registry }) => Boolean(bluemix.api && registry.host),
   },
   {
@@ -196,7 +196,7 @@ const RULES: Rule[] = [
   },
 ]
 
-/** The rules that do not hold, as far as what they are about is right in itself (`problems`). */
+/** The rules that do not hold, without those about a setting that is invalid itself (`problems`). */
 export function brokenRules(config: Config, problems: Problem[]): Problem[] {
   return RULES.filter(rule => {
     const about = [rule.name, ...rule.others]

@@ -1,14 +1,12 @@
 import { LRUCache } from 'lru-cache'
 
-export type Budget = 'mint' | 'lookup' | 'failed_write' | 'change'
+export type Budget = 'mint' | 'failed_write' | 'change' | 'check'
 
 export interface Budgets {
   /** Throws a TooManyChanges where the namespace has to wait. Takes nothing. */
   check(namespace: string, budget: Budget): void
   take(namespace: string, budget: Budget): void
-  /** Calling the result gives back the look-ups that the namespace has taken since. */
-  mark(namespace: string): () => void
-  /** Something that matters changed: look-ups and failed writes wait for one short pause again. */
+  /** Something that matters changed: failed writes wait for one short pause again. */
   relax(namespace: string): void
   /** The namespace is another one of the same name. Its mints still count. */
   reset(namespace: string): void
@@ -44,19 +42,19 @@ interface Limit {
  * | budget       | counts                                              | at once | then             |
  * |--------------|-----------------------------------------------------|---------|------------------|
  * | mint         | tokens minted                                       | 3       | 3 in ten minutes |
- * | lookup       | organizations looked up and tokens listed           | 3       | 10 s to 5 min    |
  * | failed_write | writes that the namespace itself makes fail         | 2       | 10 s to 5 min    |
  * | change       | steps that succeeded: many are a fight with another | 6       | 10 s to 5 min    |
+ * | check        | credentials that the registry was asked about       | 3       | 10 s to 5 min    |
  *
  * A namespace that asks for nothing during two pauses begins anew with all of its burst. A change
- * that matters (`failures.ts`) makes the pauses of look-ups and failed writes short again.
+ * that matters (`failures.ts`) makes the pause of failed writes short again.
  */
 const backOff = { pauseMs: 10_000, longestPauseMs: 300_000 }
 const limits: Record<Exclude<Budget, 'mint'>, Limit> = {
-  // A token, its rotation and its end within ten seconds are no fight.
-  lookup: { burst: 3, ...backOff },
   failed_write: { burst: 2, ...backOff },
+  // A token, its rotation and its end within ten seconds are no fight.
   change: { burst: 6, ...backOff },
+  check: { burst: 3, ...backOff },
 }
 const mostMints = 3
 const mintsMs = 600_000
@@ -92,19 +90,9 @@ export function createBudgets(now: () => Date): Budgets {
       if (budget === 'mint') takeMint(state, namespace)
       else takeOne(state, namespace, budget)
     },
-    mark: namespace => {
-      const key = `lookup/${namespace}`
-      const before = state.uses.get(key)
-      return () => {
-        if (before === undefined) state.uses.delete(key)
-        else state.uses.set(key, before)
-      }
-    },
     relax: namespace => {
-      for (const budget of ['lookup', 'failed_write'] as const) {
-        const use = state.uses.get(`${budget}/${namespace}`)
-        if (use !== undefined) Object.assign(use, shortened(use, limits[budget].pauseMs))
-      }
+      const use = state.uses.get(`failed_write/${namespace}`)
+      if (use !== undefined) Object.assign(use, shortened(use, limits.failed_write.pauseMs))
     },
     reset: namespace => {
       for (const budget of Object.keys(limits)) state.uses.delete(`${budget}/${namespace}`)

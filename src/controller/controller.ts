@@ -1,256 +1,286 @@
-import { LRUCache } from 'lru-cache'
-import type { Registry } from 'prom-client'
-import { framesOf } from '../failure.ts'
-import type { ReportProblem } from '../kubernetes/events.ts'
-import type { Leadership } from '../kubernetes/leader-election.ts'
-import type { PullSecretIndex } from '../pull-secret/cache.ts'
-import { type Budgets, createBudgets } from './budgets.ts'
-import { classify, createFailures, type Failures } from './failures.ts'
-import { createOrganizationsInUse, type Note, type OrganizationsInUse } from './organizations.ts'
-import { createFindOrphaned, type FindOrphaned } from './orphans.ts'
-import { createKeyedQueue, type KeyedQueue } from './queue.ts'
-import { createNamespaceWork, type NamespaceWork, type WorkOptions } from './reconcile.ts'
+import { type Failure, framesOf } from '../failure.ts'
+import { TokenError } from '../issuer/issuer.ts'
+import { inTime } from '../time-limit.ts'
+import { classify } from './failures.ts'
 import {
-  createControllerMetrics,
-  createNotManagedReport,
-  createReportFailure,
-  type ReportFailure,
-  reportLabels,
-} from './report.ts'
+  type ControllerDependencies,
+  type ControllerSettings,
+  createLoop,
+  type Loop,
+} from './loop.ts'
+import type { Priority } from './queue.ts'
+import { type Found, WaitForMint } from './reconcile.ts'
+import { startReporting } from './report.ts'
 
 export interface Controller {
   /** A pod waits for this namespace's Secret: it goes first. Nothing where another replica leads. */
   want(namespace: string): void
   /** Why the namespace has no Secret, as far as this replica knows; fit for people. */
-  failure(namespace: string): { message: string } | undefined
-  /** Aborted as soon as a step for the namespace fails. */
-  whenFailed(namespace: string): AbortSignal
+  failure(namespace: string): Failure | undefined
   start(): void
   /** Lets running steps end, for a moment; what is cut off then, the next leader goes on from. */
   stop(): Promise<void>
-  /** What keeps namespaces from their pull secret and is nobody's to mend but the administrator's. */
-  problems(): string[]
 }
 
 /** How long running steps may go on after `stop()`. */
 const stopMs = 3000
 
-/** Sees to it, as long as this replica leads, that every opted-in namespace has its pull secret. */
-export function createController(options: ControllerOptions): Controller {
-  const { index, leadership } = options
-  const loop = createLoop(options)
-  const { queue, failures, work } = loop
-  const reportNotManaged = createNotManagedReport(index, loop.tell)
-  const forgetFormer = createForgetFormer(loop)
-  /** A namespace that stays gets the Secret again, and its tokens are looked through then. */
-  const isLeaving = (namespace: string) => index.namespaces.get(namespace)?.terminating !== false
+/** Makes sure, while this replica leads, that every opted-in namespace has its pull secret. */
+export function createController(
+  dependencies: ControllerDependencies,
+  settings: ControllerSettings,
+): Controller {
+  const loop = createLoop(dependencies, settings, {
+    run: namespace => runOne(loop, namespace),
+    listed: (organization, error) => listed(loop, organization, error),
+    wake: namespace => wake(loop, namespace),
+  })
+  const { queue, failures } = loop
+  let stopReporting = () => {}
   return {
     start: () => {
-      for (const namespace of index.names()) reportNotManaged(namespace)
-      reportLabels(options)
-      index.onChange((namespace, gone) => {
-        reportNotManaged(namespace)
-        forgetFormer(namespace)
-        reconsider(loop, namespace)
-        // Who does not lead need not remember: a leader begins with a look through all tokens.
-        if (gone?.ours && leadership.leading() && isLeaving(namespace)) work.collectLater(gone)
-        if (shouldRun(loop, namespace)) queue.add(namespace)
-      })
-      leadership.onChange(leading => (leading ? begin(loop) : end(loop)))
-      if (leadership.leading()) begin(loop)
+      const { index, leadership, problems, environment, logger } = dependencies
+      const environmentProblem = environment.issuer.problem
+      stopReporting = startReporting(
+        { index, leadership, problems, failures, report: loop.report, logger },
+        environmentProblem,
+      )
+      start(loop)
     },
     stop: async () => {
       queue.clear()
-      await Promise.race([queue.onIdle(), new Promise(resolve => setTimeout(resolve, stopMs))])
+      await inTime(queue.onIdle(), { ms: stopMs }).catch(() => {})
       end(loop)
+      stopReporting()
     },
     want: namespace => {
-      if (shouldRun(loop, namespace)) queue.add(namespace, true)
+      if (!leads(loop)) return
+      loop.wanted.add(namespace)
+      lookAt(loop, namespace)
     },
-    problems: () => missingRights(failures),
-    failure: namespace => failures.get(namespace),
-    whenFailed: namespace => failures.whenFailed(namespace),
+    failure: namespace => failures.reason(namespace),
   }
 }
 
-/** What was held against the namespace, and what is left of it after a change. */
-function reconsider({ options, failures, budgets }: Loop, namespace: string): void {
-  const { namespaces, secrets } = options.index
+function start(loop: Loop): void {
+  const { index, leadership, environment, logger } = loop.dependencies
+  environment.inventory.onList(organization => {
+    completed(loop, organization).catch(error => {
+      logger.warn({ organization, at: framesOf(error) }, 'cannot use a list')
+    })
+  })
+  environment.issuer.onCredentialChange(loop.failures.credentialsChanged)
+  index.onChange(namespace => changed(loop, namespace))
+  leadership.onChange(leading => (leading ? begin(loop) : end(loop)))
+  if (leadership.leading()) begin(loop)
+}
+
+function changed(loop: Loop, namespace: string): void {
+  const { failures, budgets, dependencies } = loop
+  const { namespaces, secrets } = dependencies.index
+  forgetFormer(loop, namespace)
   if (namespaces.get(namespace) === undefined && secrets.get(namespace) === undefined) {
     failures.clear(namespace)
   } else if (failures.reconsider(namespace)) budgets.relax(namespace)
+  if (leads(loop)) lookAt(loop, namespace)
 }
 
 /** A namespace that was deleted and created again owes nothing for the one before it. */
-function createForgetFormer({ options, failures, budgets }: Loop): (namespace: string) => void {
-  const uids = new LRUCache<string, string>({ max: 20_000 })
-  return namespace => {
-    const uid = options.index.namespaces.get(namespace)?.uid
-    if (uid === undefined) return
-    const before = uids.get(namespace)
-    uids.set(namespace, uid)
-    if (before === undefined || before === uid) return
-    budgets.reset(namespace)
+function forgetFormer({ dependencies, budgets, failures, uids }: Loop, namespace: string): void {
+  const uid = dependencies.index.namespaces.get(namespace)?.uid
+  if (uid === undefined) return
+  const before = uids.get(namespace)
+  uids.set(namespace, uid)
+  if (before === undefined || before === uid) return
+  budgets.reset(namespace)
+  failures.clear(namespace)
+}
+
+function leads({ dependencies, term }: Loop): boolean {
+  return dependencies.leadership.leading() && !term.controller.signal.aborted
+}
+
+/** So many lists in a row show nothing of ours before an organization is forgotten. */
+const listsToForget = 3
+
+/** What is thrown for these is reported. */
+const problems: ReadonlySet<string> = new Set([
+  'immutable',
+  'not_managed',
+  'no_list',
+  'another_goes_first',
+])
+
+/** A namespace that failed has its next try arranged already: no event makes it come sooner. */
+function lookAt(loop: Loop, namespace: string): void {
+  const { looks, orphans, checks, failures, queue, wanted } = loop
+  const found = looks.at(namespace)
+  const { secret, state, row } = found
+  if (state === undefined || isIdle(found, 'ready')) wanted.delete(namespace)
+  const isInUse = isIdle(found, 'ready') || isIdle(found, 'another_goes_first')
+  if (isInUse && secret !== undefined) checks.look(secret, row === undefined)
+  if (failures.get(namespace) !== undefined) return
+  if (isWrong(found) || orphans.pending(namespace)) {
+    queue.add(namespace, priorityOf(loop, namespace))
+  }
+}
+
+function isIdle({ step }: Found, because: string): boolean {
+  return step.do === 'nothing' && step.because === because
+}
+
+/** A step is missing, or something has to be reported. */
+function isWrong({ step, refused }: Found): boolean {
+  return refused !== undefined || step.do !== 'nothing' || problems.has(step.because)
+}
+
+function priorityOf({ wanted, dependencies }: Loop, namespace: string): Priority {
+  if (wanted.has(namespace)) return 'pod'
+  const { namespaces, secrets } = dependencies.index
+  const isFirst = namespaces.get(namespace) !== undefined && secrets.get(namespace) === undefined
+  return isFirst ? 'first_mint' : 'repair'
+}
+
+function lookAtAll(loop: Loop): void {
+  if (!leads(loop)) return
+  const { dependencies, orphans, looks } = loop
+  const names = new Set([...dependencies.index.names(), ...orphans.namespaces()])
+  // How many are dead is known before the first of them is replaced.
+  for (const namespace of names) looks.at(namespace)
+  for (const namespace of names) lookAt(loop, namespace)
+}
+
+function wake(loop: Loop, namespace: string): void {
+  if (!leads(loop)) return
+  if (loop.waitingFor.delete(namespace)) loop.failures.clear(namespace)
+  if (loop.replacements.isFirst(namespace)) {
+    release(loop, loop.looks.at(namespace).organization)
+    lookAtAll(loop)
+  } else lookAt(loop, namespace)
+}
+
+/** The namespaces that waited for something of their organization go on. */
+function release({ failures, waitingFor }: Loop, organization: string): void {
+  for (const [namespace, awaited] of waitingFor) {
+    if (awaited !== organization) continue
+    waitingFor.delete(namespace)
     failures.clear(namespace)
   }
-}
-
-/** A right that is missing in many namespaces is one problem. */
-function missingRights(failures: Failures): string[] {
-  const notes = failures.all().flatMap(({ platform }) => platform ?? [])
-  return [...new Set(notes)].toSorted()
-}
-
-type Made = 'stepDone' | 'assertLeading' | 'budgets' | 'organizationsInUse'
-
-interface ControllerOptions extends Omit<WorkOptions, Made> {
-  /** Where the leader keeps the organizations in use for its successor. */
-  organizationsAnnotation: Note
-  leadership: Leadership
-  concurrency: number
-  metrics: Registry
-  /** Tells whoever owns a namespace why it has no pull secret. */
-  reportProblem: ReportProblem
-  /** Every namespace is looked at this often, whatever the watches said. */
-  resyncMs?: number
-  /** The environment's tokens are looked through this often for ones that no Secret names. */
-  sweepMs?: number
-  /** And so long after a term began: what a stalled predecessor had under way may land late. */
-  sweepAgainMs?: number
-}
-
-class NotLeadingError extends Error {}
-
-interface Loop {
-  options: ControllerOptions
-  queue: KeyedQueue
-  failures: Failures
-  work: NamespaceWork
-  count(step: string, outcome: string): void
-  tell: ReportFailure
-  /** Ends with this replica's leadership. */
-  term: AbortController
-  timers: NodeJS.Timeout[]
-  findOrphaned: FindOrphaned
-  organizationsInUse: OrganizationsInUse
-  budgets: Budgets
-}
-
-/** The state of the controller, before it is started. */
-function createLoop(options: ControllerOptions): Loop {
-  const queue = createKeyedQueue(options.concurrency, namespace => runOne(loop, namespace))
-  const failures = createFailures({
-    retry: namespace => queue.add(namespace),
-    digest: namespace => digestOf(options.index, namespace),
-  })
-  const budgets = createBudgets(options.now)
-  const organizationsInUse = createOrganizationsInUse(
-    options.organizations,
-    options.organizationsAnnotation,
-  )
-  const { count } = createControllerMetrics(options.index, failures, options.metrics)
-  const work = createNamespaceWork({
-    ...options,
-    budgets,
-    organizationsInUse,
-    stepDone: step => count(step, 'done'),
-    assertLeading: () => {
-      if (!leads(loop)) throw new NotLeadingError()
-    },
-  })
-  const loop: Loop = {
-    options,
-    queue,
-    failures,
-    work,
-    count,
-    tell: createReportFailure(options),
-    term: new AbortController(),
-    timers: [],
-    findOrphaned: createFindOrphaned({ ...options, organizationsInUse }),
-    organizationsInUse,
-    budgets,
-  }
-  return loop
-}
-
-/** Of all that decides what a namespace needs: not of annotations and versions of its Secret. */
-function digestOf({ namespaces, secrets }: PullSecretIndex, name: string): string {
-  const namespace = namespaces.get(name)
-  return JSON.stringify([namespace, secrets.get(name)?.digest, secrets.get(name)?.terminating])
-}
-
-function leads({ options, term }: Loop): boolean {
-  return options.leadership.leading() && !term.signal.aborted
-}
-
-/** A refused namespace has its next try arranged already: no event makes it come sooner. */
-function shouldRun(loop: Loop, namespace: string): boolean {
-  return leads(loop) && !loop.failures.get(namespace) && loop.work.isNeeded(namespace)
 }
 
 async function runOne(loop: Loop, namespace: string): Promise<void> {
-  const { work, failures } = loop
-  const { signal } = loop.term
+  const { reconcile, failures, term } = loop
+  const { signal } = term.controller
   try {
-    const acted = await work.run(namespace, signal)
-    failures.clear(namespace)
-    if (acted) failures.environmentAnswers()
+    const outcome = await reconcile.run(namespace, signal)
+    if (outcome === 'waiting') return keepWaiting(loop, namespace)
+    failures.succeeded(namespace, outcome === 'acted')
+    if (outcome === 'acted') lookAt(loop, namespace)
   } catch (error) {
-    if (!signal.aborted && !(error instanceof NotLeadingError)) refuse(loop, namespace, error)
+    if (!signal.aborted && leads(loop)) failOrWait(loop, namespace, error)
   }
 }
 
-function refuse({ failures, count, tell, options }: Loop, namespace: string, error: unknown): void {
+/** Its failure, if there is one, stays until what it waits for has come. */
+function keepWaiting({ looks, waitingFor }: Loop, namespace: string): void {
+  waitingFor.set(namespace, looks.at(namespace).organization)
+}
+
+function failOrWait(loop: Loop, namespace: string, error: unknown): void {
+  const ms = error instanceof WaitForMint ? error.ms : mintLimitMs(error)
+  if (ms === undefined) fail(loop, namespace, error)
+  else loop.queue.addLater(namespace, priorityOf(loop, namespace), ms)
+}
+
+/** Others were faster since it was asked about. */
+function mintLimitMs(error: unknown): number | undefined {
+  const isLimit = error instanceof TokenError && error.code === 'mint_limit'
+  return isLimit ? (error.retryAfterMs ?? 1000) : undefined
+}
+
+function fail(loop: Loop, namespace: string, error: unknown): void {
+  const { failures, count, report, dependencies, looks, lists, replacements, waitingFor } = loop
+  const { organization } = looks.at(namespace)
+  const isAwaited = error === lists.problem(organization) || replacements.isProblem(error)
+  if (isAwaited) waitingFor.set(namespace, organization)
   const policy = classify(error)
   const { code, message } = policy
   count('any', code)
   const isNew = failures.refuse(namespace, policy)
-  if (code === 'internal_error') options.logger.error({ namespace, at: framesOf(error) }, message)
-  else if (isNew) tell(namespace, policy)
+  if (code === 'internal_error') {
+    dependencies.logger.error({ namespace, at: framesOf(error) }, message)
+  } else if (isNew) report.begin(namespace, policy)
 }
 
-function lookAtAll(loop: Loop): void {
-  for (const namespace of [...loop.options.index.names(), ...loop.work.pending()]) {
-    if (shouldRun(loop, namespace)) loop.queue.add(namespace)
+/** After each try to list: the namespaces that waited for it go on, or report why they cannot. */
+function listed(loop: Loop, organization: string, error: TokenError | undefined): void {
+  if (error === undefined) {
+    release(loop, organization)
+    loop.failures.environmentAnswers()
   }
-}
-
-/** Namespaces with tokens that no Secret names are collected, one by one. */
-async function sweep(loop: Loop): Promise<void> {
-  if (!leads(loop)) return
-  for (const tokens of await loop.findOrphaned(loop.term.signal)) {
-    loop.work.collectLater(tokens)
-    loop.queue.add(tokens.namespace)
-  }
-}
-
-/** A term of leadership begins with a full look at everything. */
-function begin(loop: Loop): void {
-  const { logger, resyncMs = 15_000, sweepMs = 60_000, sweepAgainMs = 15_000 } = loop.options
-  end(loop)
-  loop.organizationsInUse.reload()
-  loop.term = new AbortController()
-  const { signal } = loop.term
-  const sweepSafely = () => {
-    sweep(loop).catch(error => {
-      if (!signal.aborted)
-        logger.error({ at: framesOf(error) }, 'looking for orphaned tokens failed')
-    })
-  }
-  loop.timers = [
-    setInterval(() => lookAtAll(loop), resyncMs).unref(),
-    setInterval(sweepSafely, sweepMs).unref(),
-    setTimeout(sweepSafely, sweepAgainMs).unref(),
-  ]
   lookAtAll(loop)
-  sweepSafely()
+}
+
+/**
+ * A list may show that tokens can be revoked; several, that nothing of ours is left in an organization
+ * that the settings do not name. One that does not show our mark is not believed.
+ */
+async function completed(loop: Loop, organization: string): Promise<void> {
+  const { inventory, identity, organizationsInUse } = loop.dependencies.environment
+  await identity.onList(organization)
+  reportAlarm(loop)
+  lookAtAll(loop)
+  const [first] = inventory.organization(organization).namespaces()
+  const isEmpty = first === undefined && identity.mayRevoke(organization)
+  const count = isEmpty ? (loop.emptyLists.get(organization) ?? 0) + 1 : 0
+  loop.emptyLists.set(organization, count)
+  if (count >= listsToForget) await organizationsInUse.forget(organization)
+  // The Lease may be of an older state than the tokens.
+  if (first !== undefined) await organizationsInUse.remember(organization)
+}
+
+/** Another pullpass acts under our identity. */
+function reportAlarm({ dependencies }: Loop): void {
+  const { environment, problems } = dependencies
+  const message = environment.identity.alarm()
+  const of = { scope: 'cluster', subject: 'identity' } as const
+  if (message === undefined) problems.store.clear(of.scope, of.subject)
+  else
+    problems.store.set({
+      ...of,
+      code: 'identity_alarm',
+      message,
+      passing: true,
+      retryAt: undefined,
+    })
+}
+
+/** A term of leadership begins with a list, and a look at everything. */
+function begin(loop: Loop): void {
+  end(loop)
+  const { term, checks, lists, settings, dependencies } = loop
+  const { organizationsInUse, inventory, identity } = dependencies.environment
+  term.controller = new AbortController()
+  const { signal } = term.controller
+  organizationsInUse.reload()
+  inventory.begin(signal)
+  identity.begin(signal)
+  checks.begin(signal)
+  lists.begin(signal)
+  term.timer = setInterval(() => lookAtAll(loop), settings.resyncMs).unref()
+  lookAtAll(loop)
 }
 
 /** Cuts off what runs, forgets what waits. */
 function end(loop: Loop): void {
-  loop.term.abort()
-  for (const timer of loop.timers) clearInterval(timer)
-  loop.queue.clear()
-  loop.failures.clearAll()
+  const { term, queue, failures, replacements, wanted, waitingFor, emptyLists, dependencies } = loop
+  term.controller.abort()
+  clearInterval(term.timer)
+  queue.clear()
+  failures.clearAll()
+  dependencies.problems.store.clear('cluster', 'identity')
+  replacements.clear()
+  wanted.clear()
+  waitingFor.clear()
+  emptyLists.clear()
 }

@@ -1,216 +1,213 @@
-import type { Logger } from 'pino'
+import { LRUCache } from 'lru-cache'
+import type { GuardedIssuer } from '../issuer/guarded-issuer.ts'
 import {
-  chooseToken,
-  type ListFor,
-  type MintedTokens,
-  type RevokeTokens,
-  reportLeft,
+  type Inventory,
+  type InventoryToken,
+  isLive,
   tokenDescription,
+  tokenHash,
 } from '../issuer/inventory.ts'
-import type { ListedToken, RegistryToken, TokenIssuer } from '../issuer/issuer.ts'
-import { KubernetesError } from '../kubernetes/client.ts'
-import type { PullSecretIndex } from '../pull-secret/cache.ts'
-import {
-  type PullSecret,
-  type PullSecretContent,
-  type PullSecretRules,
-  pullSecretManifest,
-  readPullSecret,
-  withoutStrangers,
-} from '../pull-secret/pull-secret.ts'
-import { type SecretStore, writeFailure } from '../pull-secret/store.ts'
+import { TokenError } from '../issuer/issuer.ts'
 import type { Budgets } from './budgets.ts'
 import type { OrganizationsInUse } from './organizations.ts'
-import type { Step } from './plan.ts'
+import { ageAt } from './plan.ts'
+import type { CredentialChecks } from './verify.ts'
 
-export interface StepOptions {
-  index: PullSecretIndex
-  store: SecretStore
-  issuer: TokenIssuer
-  list: ListFor
-  minted: MintedTokens
-  revokeTokens: RevokeTokens
-  organizationsInUse: OrganizationsInUse
-  budgets: Budgets
-  /** UID of kube-system. */
-  cluster: string
-  rules: PullSecretRules
-  revokeGraceMs: number
-  now: () => Date
-  /** Throws unless this process leads: asked right before every mint and write. */
-  assertLeading: () => void
-  logger: Logger
+/** A token to write into the Secret of a namespace. */
+export interface Obtained {
+  token: { text: string; id: string | undefined; expiresAt: Date | undefined }
+  /** Undefined: a token of the first version, whose description has no time. */
+  mintedAt: Date | undefined
+  adopted: boolean
 }
 
-/** The step, with what it is about. `refusedToken` is one that the registry does not take any more. */
-export interface Task {
+export interface Wish {
   namespace: string
   organization: string
-  step: Step
-  refusedToken?: string | undefined
+  /** The hash of the token that is replaced. */
+  except: string | undefined
 }
 
-/** A token to write, and the live ones that nobody needs then. */
-interface Obtained {
-  token: RegistryToken
-  adopted: boolean
-  /** `'unknown'`: the environment cannot list. */
-  redundant: ListedToken[] | 'unknown'
+export interface Credentials {
+  /** Adopts a live token of the namespace, else mints one. */
+  obtain(wish: Wish, signal: AbortSignal): Promise<Obtained>
+  /** Milliseconds until `obtain` can do without waiting for the mint limit. */
+  availableIn(wish: Wish): number
+  /** The token is in its Secret. */
+  written(token: { text: string }): void
+  /** The answer to a mint was lost: no other is minted before a list shows what came of it. */
+  isUncertain(namespace: string): boolean
 }
 
-/** A token that still lives this much longer is worth adopting. */
+interface Dependencies {
+  issuer: GuardedIssuer
+  inventory: Inventory
+  organizationsInUse: OrganizationsInUse
+  checks: CredentialChecks
+  budgets: Budgets
+  /** Throws unless this process leads: called right before each mint. */
+  assertLeading: () => void
+  /** A namespace can go on. */
+  wake: (namespace: string) => void
+  now: () => Date
+}
+
+interface Settings {
+  /** What our descriptions begin with. */
+  cluster: string
+  rotateAfterMs: number | undefined
+}
+
+interface State extends Dependencies {
+  settings: Settings
+  /** Texts of tokens that were minted and are not in a Secret yet, by hash. */
+  unwritten: LRUCache<string, string>
+  uncertain: Set<string>
+}
+
+/** A token that lives this much longer is worth adopting. */
 const adoptableMs = 10 * 60_000
 
 /**
- * Finds or mints a token for a namespace, writes it, and revokes what is then too many. Whatever
- * it is cut off after, the next look finds the rest to do: a token minted but not written is found
- * by its description and adopted.
+ * Where the tokens for Secrets come from. Whatever it is cut off after, the next try goes on: a token
+ * that was minted and not written is found in the inventory by its description, and adopted.
  *
  * @throws TokenError, KubernetesError, TooManyChanges, or what `assertLeading` throws.
  */
-export async function ensureCredential(
-  task: Task,
-  secret: PullSecret | undefined,
-  options: StepOptions,
-  signal: AbortSignal,
-): Promise<void> {
-  const { namespace, organization, step } = task
-  const replaced = step.do === 'renew' ? secret?.tokenId : undefined
-  options.budgets.check(namespace, 'lookup')
-  await checkWrite(task, secret, options)
-  const obtained = await findOrMint(task, replaced, options, signal)
-  const { token, adopted } = obtained
-  const previousTokenId = task.refusedToken === undefined ? replaced : undefined
-  const mintedAt = options.now()
-  const content = { namespace, token, organization, mintedAt, previousTokenId }
-  await writeSecret(content, secret, options).catch(async error => {
-    if (isFinal(error) && !adopted) await revoke(task, token.id, options, signal)
-    throw error
-  })
-  options.logger.info(
-    { namespace, organization, token: token.id, because: reasonOf(step), adopted },
-    adopted ? 'pull secret written with a token found' : 'pull secret written with a new token',
-  )
-  const keep = [token.id, previousTokenId]
-  if (secret !== undefined && secret.organization !== organization) {
-    await options.revokeTokens(secret, keep, signal)
+export function createCredentials(dependencies: Dependencies, settings: Settings): Credentials {
+  const state: State = {
+    ...dependencies,
+    settings,
+    unwritten: new LRUCache({ max: 1000 }),
+    uncertain: new Set(),
   }
-  if (obtained.redundant === 'unknown' && secret !== undefined) {
-    const minted = options.minted.idsOf(namespace, organization)
-    reportLeft(secret, [...minted, ...keep], options.logger)
+  return {
+    obtain: async (wish, signal) => (await adopt(state, wish, signal)) ?? mint(state, wish, signal),
+    availableIn: wish =>
+      adoptable(state, wish).length > 0 ? 0 : dependencies.issuer.mintsAvailableIn(),
+    written: ({ text }) => void state.unwritten.delete(tokenHash(text)),
+    isUncertain: namespace => state.uncertain.has(namespace),
   }
-  await revokeSpare(task, { ...obtained, keep }, options, signal)
-}
-
-/** Stands for a token: about as long as one. */
-const placeholder = { text: 'placeholder'.repeat(50), id: 'placeholder', expiresAt: undefined }
-
-/** A permanent token is not minted where it is clear beforehand that it cannot be stored. */
-async function checkWrite(
-  { namespace, organization }: Task,
-  over: PullSecret | undefined,
-  { store, rules, now, assertLeading }: StepOptions,
-): Promise<void> {
-  assertLeading()
-  const content = { namespace, token: placeholder, organization, mintedAt: now() }
-  await store.check(pullSecretManifest(content, rules), over)
-}
-
-/** Mints only if no live token of this namespace can be gone on with. */
-async function findOrMint(
-  { namespace, organization, refusedToken }: Task,
-  replaced: string | undefined,
-  options: StepOptions,
-  signal: AbortSignal,
-): Promise<Obtained> {
-  const { list, cluster, now } = options
-  const description = tokenDescription(cluster, namespace)
-  const listed = await list(namespace, organization, signal)
-  const when = { now: now(), neededUntil: new Date(now().getTime() + adoptableMs) }
-  const known = listed === 'unsupported' ? [] : listed
-  const choice = chooseToken(known, description, when, [replaced, refusedToken])
-  const redundant = listed === 'unsupported' ? ('unknown' as const) : choice.redundant
-  if (choice.adopt !== undefined) return { token: choice.adopt, adopted: true, redundant }
-  return { token: await mint(namespace, organization, options, signal), adopted: false, redundant }
-}
-
-async function mint(
-  namespace: string,
-  organization: string,
-  options: StepOptions,
-  signal: AbortSignal,
-): Promise<RegistryToken> {
-  const { issuer, budgets, minted, cluster, organizationsInUse, assertLeading } = options
-  budgets.check(namespace, 'mint')
-  await organizationsInUse.remember(organization)
-  assertLeading()
-  const token = await issuer.mint(organization, tokenDescription(cluster, namespace), signal)
-  budgets.take(namespace, 'mint')
-  if (token.id !== undefined) minted.add(namespace, organization, token.id)
-  return identified(token, organization, issuer, signal)
-}
-
-/** A token whose text does not tell its id is looked up: without it, it could not be revoked. */
-async function identified(
-  token: RegistryToken,
-  organization: string,
-  issuer: TokenIssuer,
-  signal: AbortSignal,
-): Promise<RegistryToken> {
-  const listed = token.id === undefined ? await issuer.list(organization, signal) : []
-  const row = listed === 'unsupported' ? undefined : listed.find(({ text }) => text === token.text)
-  return { ...token, id: token.id ?? row?.id }
-}
-
-/** The list that was read before is enough: no token was added to it but the new one. */
-async function revokeSpare(
-  task: Task,
-  { redundant, keep }: Obtained & { keep: readonly (string | undefined)[] },
-  options: StepOptions,
-  signal: AbortSignal,
-): Promise<void> {
-  const { namespace, organization } = task
-  const ids =
-    redundant === 'unknown'
-      ? options.minted.idsOf(namespace, organization)
-      : redundant.map(({ id }) => id)
-  for (const id of ids.filter(id => !keep.includes(id))) await revoke(task, id, options, signal)
-}
-
-async function revoke(
-  { namespace, organization }: Task,
-  id: string | undefined,
-  { issuer, minted, assertLeading }: StepOptions,
-  signal: AbortSignal,
-): Promise<void> {
-  if (id === undefined) return
-  assertLeading()
-  await issuer.revoke(organization, id, signal)
-  minted.remove(namespace, organization, id)
-}
-
-/** The token could not be written and never will: it is given back. */
-function isFinal(error: unknown): boolean {
-  return error instanceof KubernetesError && writeFailure(error) !== 'transient'
 }
 
 /**
- * Writes the Secret and remembers it at once: the watch may tell of it only later. An annotation of
- * ours that somebody else put there outlives the apply, and would be believed: it is emptied.
+ * Tokens of the namespace that its Secret could hold, the youngest first.
+ *
+ * | token                                              | adopted                            |
+ * |----------------------------------------------------|------------------------------------|
+ * | not live, or it expires within ten minutes         | no                                 |
+ * | the one to replace, or revoked by us at any time   | no                                 |
+ * | past the rotation age                              | no                                 |
+ * | refused by the registry                            | no                                 |
+ * | else                                               | if the registry accepts it, or     |
+ * |                                                    | gives no answer                    |
  */
-export async function writeSecret(
-  content: PullSecretContent,
-  over: PullSecret | undefined,
-  { store, index, rules, assertLeading }: StepOptions,
-): Promise<void> {
-  assertLeading()
-  const manifest = pullSecretManifest(content, rules)
-  let written = await store.apply(manifest, over)
-  const cleared = withoutStrangers(manifest, written)
-  if (cleared !== undefined) written = await store.apply(cleared, readPullSecret(written, rules))
-  index.secrets.upsert(written)
+function adoptable(state: State, { namespace, organization, except }: Wish): InventoryToken[] {
+  const { inventory, checks, now, settings } = state
+  const { rotateAfterMs = Number.POSITIVE_INFINITY } = settings
+  const neededUntil = new Date(now().getTime() + adoptableMs)
+  const age = (token: InventoryToken) => ageAt(now(), token.mintedAt)
+  return inventory
+    .organization(organization)
+    .ofNamespace(namespace)
+    .filter(
+      token =>
+        isLive(token, neededUntil) &&
+        !token.revokedByUs &&
+        (token.hash === undefined || token.hash !== except) &&
+        !checks.isRefused(token.hash) &&
+        (age(token) < rotateAfterMs || rotateAfterMs === Number.POSITIVE_INFINITY),
+    )
+    .toSorted((a, b) => age(a) - age(b) || 0)
 }
 
-function reasonOf(step: Step): string {
-  return 'because' in step ? step.because : step.do
+async function adopt(state: State, wish: Wish, signal: AbortSignal): Promise<Obtained | undefined> {
+  for (const token of adoptable(state, wish)) {
+    const text = state.unwritten.get(token.hash ?? '') ?? (await readText(state, token, signal))
+    if (text === undefined || tokenHash(text) === wish.except) continue
+    if (!state.unwritten.has(tokenHash(text)) && !(await isAccepted(state, text, signal))) continue
+    const { id, expiresAt, mintedAt } = token
+    return { token: { text, id: id || undefined, expiresAt }, mintedAt, adopted: true }
+  }
+  return undefined
+}
+
+/** The environment gives a text by id, or else in its list. */
+async function readText(
+  { issuer, inventory }: State,
+  { organization, id, hash }: InventoryToken,
+  signal: AbortSignal,
+): Promise<string | undefined> {
+  if (id === '') return undefined
+  let text = await issuer.text(organization, id, signal)
+  if (text === 'gone') {
+    inventory.revoked(organization, id)
+    return undefined
+  }
+  if (text === undefined && hash !== undefined) {
+    const keep = (row: { id: string; text: string | undefined }) => {
+      if (row.id === id) text = row.text
+    }
+    await issuer.list(organization, keep, signal)
+  }
+  return text !== undefined && (hash ?? tokenHash(text)) === tokenHash(text) ? text : undefined
+}
+
+async function isAccepted(
+  { issuer, checks }: State,
+  text: string,
+  signal: AbortSignal,
+): Promise<boolean> {
+  try {
+    const accepted = await issuer.accepts(text, signal)
+    if (!accepted) checks.note(tokenHash(text), false)
+    return accepted
+  } catch (error) {
+    // No answer says nothing against the token: the list counts.
+    if (error instanceof TokenError) return true
+    throw error
+  }
+}
+
+async function mint(state: State, wish: Wish, signal: AbortSignal): Promise<Obtained> {
+  const { issuer, budgets, inventory, organizationsInUse, settings, now } = state
+  const { namespace, organization } = wish
+  budgets.check(namespace, 'mint')
+  await organizationsInUse.remember(organization)
+  state.assertLeading()
+  const mintedAt = now()
+  const description = tokenDescription(settings.cluster, namespace, mintedAt)
+  const request = { organization, description, permanent: true }
+  const token = await issuer.mint(request, signal).catch(error => {
+    if (isLost(error)) lose(state, wish, signal)
+    throw error
+  })
+  budgets.take(namespace, 'mint')
+  inventory.minted(organization, description, token)
+  state.unwritten.set(tokenHash(token.text), token.text)
+  return { token, mintedAt, adopted: false }
+}
+
+/** The request was sent, and nobody knows whether a token was minted. */
+function isLost(error: unknown): boolean {
+  return error instanceof TokenError && error.kind === 'transient' && error.sent
+}
+
+/** A list shows it. Where there is none, the budget is all that keeps tokens from piling up. */
+function lose(state: State, { namespace, organization }: Wish, signal: AbortSignal): void {
+  const { inventory, budgets, uncertain, wake } = state
+  const { unsupported } = inventory.organization(organization)
+  if (unsupported) {
+    budgets.take(namespace, 'mint')
+    return
+  }
+  uncertain.add(namespace)
+  const settle = () => {
+    uncertain.delete(namespace)
+    wake(namespace)
+  }
+  const isHopeless = () => signal.aborted || inventory.organization(organization).failed >= 3
+  const list = (): Promise<void> =>
+    inventory.refresh(organization, signal).then(settle, () => (isHopeless() ? settle() : list()))
+  void list()
 }

@@ -1,234 +1,139 @@
-import { ExponentialBackoff, type IBackoff } from 'cockatiel'
+import type { Failure, FailureScope } from '../failure.ts'
 import { TokenError } from '../issuer/issuer.ts'
 import { KubernetesError } from '../kubernetes/client.ts'
+import { notManaged } from '../pull-secret/pull-secret.ts'
 import { writeFailure } from '../pull-secret/store.ts'
 import { TooManyChanges } from './budgets.ts'
 
-/** Which namespaces are refused at the moment, and when each is tried again. */
-export interface Failures {
-  get(namespace: string): Failure | undefined
-  all(): Failure[]
-  /** Remembers and arranges the next try; true where this reason is new for the namespace. */
-  refuse(namespace: string, policy: RetryPolicy): boolean
-  clear(namespace: string): void
-  /** The namespace changed. True: the change matters, and ended its back-off. */
-  reconsider(namespace: string): boolean
-  /** The environment answered somebody: all that waited for it are tried again. */
-  environmentAnswers(): void
-  /** Aborted as soon as the namespace is refused. */
-  whenFailed(namespace: string): AbortSignal
-  clearAll(): void
+/** A pause that grows from `initialDelay` to `maxDelay`. */
+interface BackOff {
+  initialDelay: number
+  maxDelay: number
 }
 
-interface RetryState extends Failure {
-  /** What the namespace and its Secret were like; undefined: no change ends the wait. */
-  digest: string | undefined
-  isTheirs: boolean
-  delay: IBackoff<unknown> | undefined
-  timer: NodeJS.Timeout | undefined
+/** When the next try comes; `later`: when the failure itself says. */
+type Again = 'never' | 'later' | BackOff
+
+/** Who can act on it: in which namespace an event stands, or whether the log has to do. */
+type Reported = 'release namespace' | 'namespace' | 'pods only' | 'log' | 'nobody'
+
+/** One class of failures. */
+interface Row {
+  failure: string
+  is: (error: unknown) => boolean
+  scope: FailureScope
+  again: Again
+  /** It can end without a change by a person. */
+  passing: boolean
+  reported: Reported
+  /** Where the error itself has none. */
+  code?: string
 }
 
-interface State {
-  retryStates: Map<string, RetryState>
-  waitingForEnvironment: Set<string>
-  waiting: Map<string, AbortController>
-  probe: NodeJS.Timeout | undefined
-  probeMs: number
-  retry: (namespace: string) => void
-  digest: (namespace: string) => string
-}
+const isToken = (error: unknown): error is TokenError => error instanceof TokenError
+const isPassing = (error: unknown) => isToken(error) && error.kind === 'transient'
+const isOfEnvironment = (error: unknown) => isToken(error) && concernsEverybody(error)
+const isWrite = (error: unknown, ...meanings: string[]) =>
+  error instanceof KubernetesError && meanings.includes(writeFailure(error))
 
-/** Nobody is believed who asks for a longer pause. */
-const longestWaitMs = 300_000
-
-/**
- * A namespace with a failure of its own backs off by itself. Those that the environment keeps
- * waiting wait together, and one of them is tried every `probeMs`: however many wait, an environment
- * that is down gets one question at a time (and the breaker thins these out), and a
- * refused login costs nothing at all, since the client asks again only with another credential.
- */
-export function createFailures(options: {
-  retry: (namespace: string) => void
-  /** Of all that matters about a namespace: another digest ends its back-off. */
-  digest: (namespace: string) => string
-  probeMs?: number
-}): Failures {
-  const { retry, digest, probeMs = 1000 } = options
-  const state: State = {
-    retryStates: new Map(),
-    waitingForEnvironment: new Set(),
-    waiting: new Map(),
-    probe: undefined,
-    probeMs,
-    retry,
-    digest,
-  }
-  return {
-    get: namespace => state.retryStates.get(namespace),
-    all: () => [...state.retryStates.values()],
-    refuse: (namespace, policy) => refuse(state, namespace, policy),
-    whenFailed: namespace => whenFailed(state, namespace),
-    clear: namespace => {
-      forget(state, namespace)
-      state.waiting.delete(namespace)
-    },
-    reconsider: namespace => {
-      const before = state.retryStates.get(namespace)?.digest
-      const matters = before !== undefined && before !== digest(namespace)
-      if (matters) forget(state, namespace)
-      return matters
-    },
-    environmentAnswers: () => {
-      const everyone = [...state.waitingForEnvironment]
-      state.waitingForEnvironment.clear()
-      for (const namespace of everyone) retry(namespace)
-    },
-    clearAll: () => clearAll(state),
-  }
-}
-
-function refuse(state: State, namespace: string, policy: RetryPolicy): boolean {
-  const before = state.retryStates.get(namespace)
-  forget(state, namespace)
-  if (policy.again === 'never') return false
-  const { again } = policy
-  const { code, message, platform, isTheirs = false } = reasonFor(policy, before)
-  const digest = again === 'with_environment' ? undefined : state.digest(namespace)
-  const arranged = arrange(state, namespace, policy, before)
-  state.retryStates.set(namespace, { code, message, platform, isTheirs, digest, ...arranged })
-  state.waiting.get(namespace)?.abort()
-  state.waiting.delete(namespace)
-  return before?.code !== code
-}
-
-/** A budget that failures used up says less than the failure, which nothing has changed. */
-function reasonFor(policy: RetryPolicy, before: RetryState | undefined): RetryPolicy | RetryState {
-  const isTold = before?.isTheirs && before.code !== policy.code
-  return policy.again === 'later' && isTold ? before : policy
-}
-
-function arrange(
-  state: State,
-  namespace: string,
-  { code, again, retryAfterMs = 0 }: RetryPolicy,
-  before: RetryState | undefined,
-): Pick<RetryState, 'delay' | 'timer'> {
-  const retry = (ms: number) =>
-    setTimeout(() => state.retry(namespace), Math.min(ms, longestWaitMs)).unref()
-  if (again === 'later') return { delay: before?.delay, timer: retry(retryAfterMs) }
-  if (typeof again === 'string') {
-    state.waitingForEnvironment.add(namespace)
-    if (state.probe === undefined) armProbe(state)
-    return { delay: before?.delay, timer: undefined }
-  }
-  const former = before?.code === code ? before.delay : undefined
-  const delay = former?.next(undefined) ?? new ExponentialBackoff(again).next()
-  return { delay, timer: retry(Math.max(delay.duration, retryAfterMs)) }
-}
-
-function armProbe(state: State): void {
-  const ms = state.probeMs * (0.8 + 0.4 * Math.random())
-  state.probe =
-    state.waitingForEnvironment.size === 0 ? undefined : setTimeout(() => probe(state), ms).unref()
-}
-
-function probe(state: State): void {
-  const [first] = state.waitingForEnvironment
-  if (first !== undefined) state.retry(first)
-  armProbe(state)
-}
-
-function forget({ retryStates, waitingForEnvironment }: State, namespace: string): void {
-  clearTimeout(retryStates.get(namespace)?.timer)
-  retryStates.delete(namespace)
-  waitingForEnvironment.delete(namespace)
-}
-
-function clearAll(state: State): void {
-  for (const namespace of [...state.retryStates.keys()]) forget(state, namespace)
-  clearTimeout(state.probe)
-  state.probe = undefined
-}
-
-function whenFailed({ waiting }: State, namespace: string): AbortSignal {
-  const controller = waiting.get(namespace) ?? new AbortController()
-  waiting.set(namespace, controller)
-  return controller.signal
-}
-
-/** Why a namespace has no pull secret; `message` is fit for people and holds no secret. */
-interface Failure {
-  code: string
-  message: string
-  /** The same for the administrator of the platform, and of no namespace: absent for other failures. */
-  platform?: string | undefined
-}
-
-/**
- * When a refused namespace is tried again: after a back-off, when the environment is back, or after
- * `retryAfterMs`.
- */
-export interface RetryPolicy extends Failure {
-  again: 'never' | 'with_environment' | 'later' | { initialDelay: number; maxDelay: number }
-  retryAfterMs?: number | undefined
-  /** Whoever owns the namespace can mend it, and should hear of it there. */
-  isTheirs?: boolean
-}
-
-/** A Secret of our name that somebody else made. */
-export const notManaged = {
-  code: 'not_managed',
-  message: 'a Secret of that name exists that pullpass did not make; it is left alone',
-  isTheirs: true,
-}
-
+const probe = { initialDelay: 1000, maxDelay: 1000 }
 const quick = { initialDelay: 500, maxDelay: 30_000 }
 const slow = { initialDelay: 10_000, maxDelay: 300_000 }
+/** One namespace tries for all of the organization or the cluster, and the breaker thins this out. */
+const quickForMany = { initialDelay: 500, maxDelay: 1000 }
+const slowForMany = { initialDelay: 10_000, maxDelay: 60_000 }
+
+/*
+ * The one table of failures and retries; the first row that fits counts. `npm run readme` copies it
+ * to CONTRIBUTING.md. Each subject of a scope has one back-off: for an environment, an organization
+ * and a right one waiting namespace tries for all (retries.ts).
+ */
+// biome-ignore format: a table is read by its columns
+const table: readonly Row[] = [
+  { failure: 'the limit of mints or revocations in a minute is reached', is: error => isToken(error) && limitCodes.has(error.code), scope: 'namespace', again: 'later', passing: true, reported: 'pods only' },
+  { failure: 'a login is refused, or the settings of the environment are wrong', is: error => isOfEnvironment(error) && !isPassing(error), scope: 'environment', again: probe, passing: false, reported: 'release namespace' },
+  { failure: 'the environment cannot be reached, or gives no logins', is: isOfEnvironment, scope: 'environment', again: probe, passing: true, reported: 'release namespace' },
+  { failure: 'an annotation asks for an organization that the settings do not allow', is: error => isToken(error) && error.code === notAllowed, scope: 'namespace', again: slow, passing: false, reported: 'namespace' },
+  { failure: 'requests for an organization: 429, 5xx, no answer', is: isPassing, scope: 'organization', again: quickForMany, passing: true, reported: 'release namespace' },
+  { failure: 'an organization is not found, or the user may not use it', is: isToken, scope: 'organization', again: slowForMany, passing: false, reported: 'release namespace' },
+  { failure: 'API server: the namespace is gone or being deleted', is: error => isWrite(error, 'gone'), scope: 'namespace', again: 'never', passing: true, reported: 'nobody', code: 'gone' },
+  { failure: 'API server: a right is missing', is: error => isWrite(error, 'forbidden'), scope: 'cluster', again: slowForMany, passing: false, reported: 'release namespace', code: 'forbidden' },
+  { failure: 'the Secret is not managed by pullpass', is: error => error instanceof NotManaged || isWrite(error, 'not_managed'), scope: 'namespace', again: slow, passing: false, reported: 'namespace', code: 'not_managed' },
+  { failure: 'the Secret is immutable and has to change', is: error => error instanceof ImmutableSecret, scope: 'namespace', again: slow, passing: false, reported: 'namespace', code: 'immutable' },
+  { failure: 'API server: a quota or a policy refuses the Secret', is: error => isWrite(error, 'refused'), scope: 'namespace', again: slow, passing: false, reported: 'namespace', code: 'refused' },
+  { failure: 'API server: conflict, 429, 5xx, no answer', is: error => error instanceof KubernetesError, scope: 'namespace', again: quick, passing: true, reported: 'pods only', code: 'kubernetes_unavailable' },
+  { failure: 'a limit of the namespace is reached', is: error => error instanceof TooManyChanges, scope: 'namespace', again: 'later', passing: true, reported: 'namespace', code: 'too_many_changes' },
+]
+const bug: Row = {
+  failure: 'anything else: a bug',
+  is: () => true,
+  scope: 'namespace',
+  again: slow,
+  passing: true,
+  reported: 'log',
+  code: 'internal_error',
+}
+
+/** What a failed run of a namespace means: the failure, and the row of the table. */
+export interface RetryPolicy {
+  scope: FailureScope
+  code: string
+  /** For people. */
+  message: string
+  passing: boolean
+  /** The organization; undefined: the one that the namespace uses. */
+  organization: string | undefined
+  again: Again
+  /**
+   * A longer pause that the other side asks for. None for the environment: the issuer sends no
+   * request before its time, but has no timer, so that it is called again and again.
+   */
+  retryAfterMs: number | undefined
+  reported: Reported
+}
+
+/** The issuer's problem, where it concerns the environment as a whole. */
+export function environmentFailure(problem: TokenError | undefined): Failure | undefined {
+  if (problem === undefined) return undefined
+  const { scope, code, message, passing } = classify(problem)
+  const isOfAll = scope === 'environment'
+  return isOfAll ? { scope, subject: '', code, message, passing, retryAt: undefined } : undefined
+}
+
+/** Finds the row of the table. What it says never holds a secret. */
+export function classify(error: unknown): RetryPolicy {
+  const { scope, again, passing, reported, code } = table.find(row => row.is(error)) ?? bug
+  const known = error as { code?: string; organization?: string; retryAfterMs?: number }
+  return {
+    scope,
+    code: code ?? known.code ?? bug.code ?? '',
+    message: messageOf(error, scope, code),
+    passing,
+    organization: known.organization,
+    again,
+    retryAfterMs: scope === 'environment' ? undefined : known.retryAfterMs,
+    reported,
+  }
+}
+
+function messageOf(error: unknown, scope: FailureScope, code: string | undefined): string {
+  if (code === bug.code) return 'an internal error, see the log'
+  if (code === 'not_managed') return notManaged
+  const { message } = error as Error
+  return scope === 'cluster' ? withoutNamespace(message) : message
+}
 
 /**
- * | failure                                                                 | tried again            | reported to   |
- * |-------------------------------------------------------------------------|------------------------|---------------|
- * | the environment: no answer, 5xx, login refused                          | when a try of any      | the platform  |
- * |                                                                         | namespace works        |               |
- * | the organization: not found, not a member, forbidden                    | slowly                 | the namespace |
- * | the organization: 429, 5xx                                              | quickly, with back-off | pods only     |
- * | the API server: namespace gone or ending                                | never                  | nobody        |
- * | the API server: a right is missing                                      | slowly                 | the platform  |
- * | the API server: a Secret that is not managed by pullpass, quota, policy | slowly                 | the namespace |
- * | an immutable Secret that has to change                                  | slowly                 | the namespace |
- * | the API server: conflict, 429, 5xx, no answer                           | quickly, with back-off | pods only     |
- * | a budget of the namespace is used up                                    | when it allows it      | the namespace |
- * | anything else is a bug                                                  | slowly                 | the log       |
- *
- * A change that matters to the namespace (`failures.ts`) ends a back-off; a budget still counts.
+ * Login, discovery and the way to the environment concern everybody. What a request for an
+ * organization came to is the trouble of that organization, also where others have the same.
  */
-export function classify(error: unknown): RetryPolicy {
-  if (error instanceof TokenError) return classifyToken(error)
-  if (error instanceof KubernetesError) return judgeWrite(error)
-  if (error instanceof TooManyChanges) {
-    const { message, retryAfterMs } = error
-    return { code: 'too_many_changes', message, again: 'later', retryAfterMs, isTheirs: true }
-  }
-  if (error instanceof ImmutableSecret) {
-    return { code: 'immutable', message: error.message, again: slow, isTheirs: true }
-  }
-  return { code: 'internal_error', message: 'an internal error, see the log', again: slow }
+function concernsEverybody({ scope, kind, request, code }: TokenError): boolean {
+  if (scope === 'organization') return false
+  return kind !== 'transient' || request === 'login' || wayCodes.has(code)
 }
 
-function judgeWrite(error: KubernetesError): RetryPolicy {
-  const failure = writeFailure(error)
-  if (failure === 'gone')
-    return { code: failure, message: 'the namespace is ending', again: 'never' }
-  if (failure === 'not_managed') {
-    return { ...notManaged, again: slow }
-  }
-  const { message, retryAfterMs } = error
-  if (failure === 'forbidden') {
-    return { code: failure, message, platform: withoutNamespace(message), again: slow }
-  }
-  if (failure === 'refused') return { code: failure, message, again: slow, isTheirs: true }
-  return { code: 'kubernetes_unavailable', message, again: quick, retryAfterMs }
-}
+/** No connection came about, so the organization has no part in it. */
+const wayCodes = new Set(['unknown_host', 'untrusted_certificate', 'unreachable', 'ca_unusable'])
 
 /** A missing right is the same in every namespace. */
 function withoutNamespace(message: string): string {
@@ -236,6 +141,11 @@ function withoutNamespace(message: string): string {
     .replace(/^cannot (\w+) (\w+) \S+: /, 'cannot $1 a $2: ')
     .replace(/ in the namespace "[^"]*"/, '')
     .replace(/(resources: \["namespaces"\]), resourceNames: \["[^"]*"\]/, '$1')
+}
+
+/** The namespace has such a Secret, which is left alone. */
+export class NotManaged extends Error {
+  override readonly name = 'NotManaged'
 }
 
 /** The Secret of the namespace has to change and cannot. */
@@ -247,19 +157,28 @@ export class ImmutableSecret extends Error {
   }
 }
 
-function classifyToken({ scope, kind, code, message, retryAfterMs }: TokenError): RetryPolicy {
-  if (scope === 'environment') return { code, message, again: 'with_environment' }
-  const passing = kind === 'transient'
-  return { code, message, again: passing ? quick : slow, retryAfterMs, isTheirs: !passing }
-}
+const limitCodes = new Set(['mint_limit', 'revoke_limit'])
+const notAllowed = 'organization_not_allowed'
 
 /** The namespace asks for an organization that the settings do not let it use. */
 export function organizationNotAllowed(message: string): TokenError {
-  const code = 'organization_not_allowed'
-  return new TokenError(message, { kind: 'permanent', scope: 'organization', code })
+  return new TokenError(message, { kind: 'permanent', scope: 'organization', code: notAllowed })
 }
 
-/** `organization_not_found` as the reason of an event: `OrganizationNotFound`. */
-export function eventReason(code: string): string {
-  return code.replace(/(?:^|_)([a-z])/g, (_, letter: string) => letter.toUpperCase())
+/** The table as Markdown, for CONTRIBUTING.md. */
+export function failureTable(): string {
+  const rows = [...table, bug].map(({ failure, scope, again, passing, reported }) =>
+    [failure, scope, passing ? 'yes' : 'no', nextTry(again), reported].join(' | '),
+  )
+  const head = 'failure | scope | passes by itself | next try | reported in'
+  const rule = '--- | --- | --- | --- | ---'
+  return [head, rule, ...rows].map(row => `| ${row} |\n`).join('')
+}
+
+function nextTry(again: Again): string {
+  if (again === 'never') return 'never'
+  if (again === 'later') return 'when the limit allows it'
+  const { initialDelay, maxDelay } = again
+  if (initialDelay === maxDelay) return `every ${initialDelay / 1000} s`
+  return `after ${initialDelay / 1000} s, growing to ${maxDelay / 1000} s`
 }

@@ -1,210 +1,217 @@
+import { LRUCache } from 'lru-cache'
 import type { Logger } from 'pino'
-import type { RevokeTokens, TokensOfNamespace } from '../issuer/inventory.ts'
-import { namespaceOf } from '../issuer/inventory.ts'
-import { type ListedToken, TokenError, type TokenIssuer } from '../issuer/issuer.ts'
-import { KubernetesError } from '../kubernetes/client.ts'
-import type { PullSecretIndex } from '../pull-secret/cache.ts'
+import { clip } from '../failure.ts'
+import type { Inventory, InventoryToken } from '../issuer/inventory.ts'
+import { TokenError } from '../issuer/issuer.ts'
+import type { OptedInNamespace, PullSecretIndex } from '../pull-secret/cache.ts'
 import {
   type PullSecret,
   type PullSecretRules,
   readPullSecret,
 } from '../pull-secret/pull-secret.ts'
 import type { SecretStore } from '../pull-secret/store.ts'
-import type { OrganizationsInUse } from './organizations.ts'
+import type { Step } from './plan.ts'
+import { type RevocationReason, revocationReason, type Situation } from './revocation.ts'
 
-type Options = Pick<CollectOptions, 'index' | 'issuer' | 'cluster' | 'logger'> & {
-  organizationsInUse: OrganizationsInUse
-}
-
-export type FindOrphaned = (signal: AbortSignal) => Promise<TokensOfNamespace[]>
-
-/**
- * `findOrphanedTokens`, but of a list of namespaces that is empty after it was full nothing is
- * concluded: a watch that lies must not take a cluster's credentials away.
- */
-export function createFindOrphaned(options: Options): FindOrphaned {
-  let sawNamespaces = false
-  let told = false
-  return async signal => {
-    const isEmpty = options.index.namespaces.keys().next().done === true
-    sawNamespaces ||= !isEmpty
-    if (!isEmpty || !sawNamespaces) {
-      told = false
-      return findOrphanedTokens(options, signal)
-    }
-    if (!told)
-      options.logger.warn('no namespace is opted in any more, not looking for orphaned tokens')
-    told = true
-    return []
-  }
-}
-
-/**
- * Looks through all tokens of the organizations in use for ones of this cluster that no Secret
- * names: left behind by a crash, by a lease lost in the middle of a mint, or by a namespace that
- * went while nobody looked. Changes nothing; what it names is to be collected in turn.
- * An organization without any token of this cluster is forgotten.
- *
- * @throws KubernetesError where it cannot tell which organizations are in use.
- */
-async function findOrphanedTokens(
-  options: Options,
-  signal: AbortSignal,
-): Promise<TokensOfNamespace[]> {
-  const orphaned = new Map<string, TokensOfNamespace>()
-  for (const organization of await options.organizationsInUse.all()) {
-    const tokens = await listOrNothing(organization, options, signal)
-    if (tokens?.every(token => liveFor(token, options) === undefined)) {
-      await options.organizationsInUse.forget(organization)
-    }
-    for (const token of tokens ?? []) {
-      const namespace = orphanedFrom(token, options)
-      if (namespace !== undefined)
-        orphaned.set(`${organization}/${namespace}`, { namespace, organization, confirmed: true })
-    }
-  }
-  return [...orphaned.values()]
-}
-
-/** The namespace of a live token of ours that its Secret does not name. */
-function orphanedFrom(
-  token: ListedToken,
-  { index, cluster }: Pick<CollectOptions, 'index' | 'cluster'>,
-): string | undefined {
-  const namespace = liveFor(token, { cluster })
-  const secret = namespace === undefined ? undefined : index.secrets.get(namespace)
-  const isLeaving = namespace !== undefined && index.namespaces.get(namespace) === undefined
-  if (secret?.terminating && isLeaving) return namespace
-  const named = [secret?.tokenId, secret?.previousTokenId].includes(token.id)
-  return named ? undefined : namespace
-}
-
-function liveFor(token: ListedToken, { cluster }: Pick<CollectOptions, 'cluster'>) {
-  return token.revoked ? undefined : namespaceOf(cluster, token.description)
-}
-
-/** One organization that cannot be looked through does not keep the others from it. */
-async function listOrNothing(
-  organization: string,
-  { issuer, logger }: Pick<CollectOptions, 'issuer' | 'logger'>,
-  signal: AbortSignal,
-): Promise<ListedToken[] | undefined> {
-  try {
-    const tokens = await issuer.list(organization, signal)
-    return tokens === 'unsupported' ? undefined : tokens
-  } catch (error) {
-    if (!(error instanceof TokenError)) throw error
-    logger.debug({ organization, code: error.code }, 'tokens could not be listed')
-    return undefined
-  }
-}
-
-interface CollectOptions {
+interface Dependencies {
   index: PullSecretIndex
   store: SecretStore
-  issuer: TokenIssuer
-  revokeTokens: RevokeTokens
-  cluster: string
-  rules: PullSecretRules
+  issuer: { revoke(organization: string, id: string, signal: AbortSignal): Promise<void> }
+  inventory: Inventory
+  /** Nobody else acts under our identity in this organization. */
+  mayRevoke: (organization: string) => boolean
+  /** Throws unless this process leads: called right before each revocation. */
+  assertLeading: () => void
+  now: () => Date
   logger: Logger
 }
 
-/**
- * Revokes what a namespace's tokens are too many. Reads namespace and Secret anew: a watch that
- * lies must not take a credential away.
- *
- * | namespace now                  | its Secret                  | live tokens that stay         |
- * |--------------------------------|-----------------------------|-------------------------------|
- * | opted in                       | absent, or ours but damaged | all: one of them gets adopted |
- * | any                            | ours, naming no token       | all: its own is among them    |
- * | any                            | there                       | the ones that it names        |
- * | not opted in, ending, or gone  | absent, or being deleted    | none                          |
- *
- * @throws TokenError, KubernetesError, TooManyChanges.
- */
-export async function collectTokens(
-  of: TokensOfNamespace,
-  options: CollectOptions,
-  signal: AbortSignal,
-): Promise<void> {
-  const { index, store, rules } = options
-  const live = await store.readNamespace(of.namespace)
-  if (live !== undefined) index.namespaces.upsert(live)
-  const namespace = live && index.readNamespace(live)
-  const found = live && (await store.read(of.namespace))
-  const secret = found && readPullSecret(found, rules)
-  const wanting = namespace?.terminating === false
-  if (wanting && isUnfinished(secret)) return
-  const held = secret?.terminating && !wanting ? undefined : secret
-  if (held?.ours && held.tokenId === undefined) return
-  await options.revokeTokens(of, [held?.tokenId, held?.previousTokenId], signal)
+interface Settings {
+  rules: PullSecretRules
+  rotateGraceMs: number
 }
 
-/** The controller has yet to write a credential, and may adopt any live token for it. */
-function isUnfinished(secret: PullSecret | undefined): boolean {
-  return secret === undefined || (secret.ours && !secret.wellFormed)
-}
-
-/**
- * Takes back at once, without the grace, what was made for namespaces that are not opted in any
- * more: revokes their tokens, deletes their Secrets, and revokes tokens that no Secret names.
- * Namespaces that are opted in keep theirs. Resolves to what was done, by namespace.
- *
- * @throws TokenError, KubernetesError: what was done until then stays done.
- */
-export async function cleanUp(
-  options: CollectOptions & { organizationsInUse: OrganizationsInUse },
-  signal: AbortSignal,
-): Promise<string[]> {
-  const done: string[] = []
-  for (const namespace of [...options.index.names()]) {
-    if (!(await takeBack(namespace, options, signal))) continue
-    done.push(`${namespace}: token revoked, Secret deleted`)
-  }
-  for (const tokens of await findOrphanedTokens(options, signal)) {
-    await collectTokens(tokens, options, signal)
-    done.push(`${tokens.namespace}: orphaned tokens revoked`)
-  }
-  return done
-}
-
-/** Secrets change while they are looked at: a leader beside us marks those of un-labelled namespaces. */
-const mostTries = 5
-
-/** False: there is nothing to take back. */
-async function takeBack(
+/** What a namespace needs, and the row of the token in its Secret. */
+export type Look = (
   namespace: string,
-  options: CollectOptions,
+  state: OptedInNamespace | undefined,
+  secret: PullSecret | undefined,
+) => { step: Step; row: InventoryToken | undefined }
+
+export interface Orphans {
+  /** By what is in memory, a token of the namespace can be revoked. */
+  pending(namespace: string): boolean
+  /** Every namespace of ours that a list shows a live token of. */
+  namespaces(): Iterable<string>
+  /**
+   * Revokes what `revocationReason` says, by a live read of namespace and Secret. Resolves to the
+   * number of tokens. A revocation that fails is logged, and tried again after the next list.
+   *
+   * @throws KubernetesError, or what `assertLeading` throws.
+   */
+  collect(namespace: string, signal: AbortSignal): Promise<number>
+}
+
+interface State extends Dependencies {
+  settings: Settings
+  organizations: () => Iterable<string>
+  look: Look
+  /** The first look at a namespace that did not exist, by organization and namespace. */
+  missing: LRUCache<string, { lists: number; at: Date }>
+  /** The list after which a token that could not be revoked is tried again, by organization and id. */
+  failed: LRUCache<string, number>
+  /** The limit of revocations is reached until then. */
+  pausedUntil: Date
+}
+
+/** Where there are no lists, this much time stands for one. */
+const instead = 60_000
+
+export function createOrphans(
+  dependencies: Dependencies,
+  settings: Settings,
+  of: { organizations: () => Iterable<string>; look: Look },
+): Orphans {
+  const { organizations, look } = of
+  const state: State = {
+    ...dependencies,
+    settings,
+    organizations,
+    look,
+    missing: new LRUCache({ max: 20_000 }),
+    failed: new LRUCache({ max: 20_000 }),
+    pausedUntil: new Date(0),
+  }
+  return {
+    pending: namespace => pending(state, namespace),
+    namespaces: () => new Set([...organizations()].flatMap(each => namespacesIn(state, each))),
+    collect: (namespace, signal) => collect(state, namespace, signal),
+  }
+}
+
+function namespacesIn({ inventory }: State, organization: string): string[] {
+  return [...inventory.organization(organization).namespaces()]
+}
+
+function pending(state: State, namespace: string): boolean {
+  const { index, inventory, missing } = state
+  const known = index.namespaces.get(namespace)
+  const secret = index.secrets.get(namespace)
+  const isNew = ({ organization }: InventoryToken) => {
+    const first = missing.get(`${organization}/${namespace}`)
+    const { lists, unsupported } = inventory.organization(organization)
+    return first === undefined || unsupported || first.lists < lists
+  }
+  const found = { name: namespace, known, secret, exists: true }
+  return revocable(state, found).some(({ token }) => isNew(token))
+}
+
+async function collect(state: State, namespace: string, signal: AbortSignal): Promise<number> {
+  if (!pending(state, namespace)) return 0
+  let count = 0
+  for (const each of revocable(state, await readLive(state, namespace))) {
+    if (await revoke(state, namespace, each, signal)) count += 1
+  }
+  return count
+}
+
+/** A namespace with its Secret. */
+interface Read {
+  name: string
+  /** Undefined: it is not opted in. */
+  known: OptedInNamespace | undefined
+  secret: PullSecret | undefined
+  exists: boolean
+}
+
+async function readLive(state: State, name: string): Promise<Read> {
+  const { index, store, settings, missing } = state
+  const live = await store.readNamespace(name)
+  if (live === undefined) return { name, known: undefined, secret: undefined, exists: false }
+  index.namespaces.upsert(live)
+  for (const each of state.organizations()) missing.delete(`${each}/${name}`)
+  const found = await store.read(name)
+  if (found !== undefined) index.secrets.upsert(found)
+  const secret = found && readPullSecret(found, settings.rules)
+  return { name, known: index.readNamespace(live), secret, exists: true }
+}
+
+/** The tokens of a namespace that can be revoked, each with the reason. */
+function revocable(
+  state: State,
+  { name, known, secret, exists }: Read,
+): { token: InventoryToken; reason: RevocationReason }[] {
+  const { inventory, organizations, look, mayRevoke, now, settings } = state
+  if (state.pausedUntil > now()) return []
+  const rows = [...organizations()]
+    .filter(each => mayRevoke(each))
+    .flatMap(each => inventory.organization(each).ofNamespace(name))
+    .filter(token => token.id !== '' && !hasFailed(state, token))
+  if (rows.length === 0) return []
+  const { step, row: own } = look(name, known, secret)
+  return rows.flatMap(token => {
+    const namespace: Situation['namespace'] = exists
+      ? (known ?? 'not_opted_in')
+      : whenMissing(state, name, token)
+    const { rotateGraceMs } = settings
+    const about = { namespace, secret, own, step, now: now(), rotateGraceMs }
+    const reason = revocationReason(token, about, each => inventory.organization(each))
+    return reason === undefined ? [] : [{ token, reason }]
+  })
+}
+
+/** `'gone'` when the namespace was missing before the last list too. */
+function whenMissing(
+  { missing, inventory, now }: State,
+  namespace: string,
+  { organization }: InventoryToken,
+): 'missing' | 'gone' {
+  const key = `${organization}/${namespace}`
+  const { lists, unsupported } = inventory.organization(organization)
+  const first = missing.get(key) ?? { lists, at: now() }
+  missing.set(key, first)
+  const isLater = unsupported && now().getTime() - first.at.getTime() >= instead
+  return lists > first.lists || isLater ? 'gone' : 'missing'
+}
+
+/** The Secret of another opted-in namespace holds it: a copy, which gets a token of its own first. */
+function isHeld({ index }: State, own: string, { id, hash }: InventoryToken): boolean {
+  for (const name of index.namespaces.keys()) {
+    const token = name === own ? undefined : index.secrets.get(name)?.token
+    if (token !== undefined && (token.hash === hash || token.id === id)) return true
+  }
+  return false
+}
+
+/** Since the last list, or for a minute. */
+function hasFailed({ failed, inventory }: State, { organization, id }: InventoryToken): boolean {
+  return failed.get(`${organization}/${id}`) === inventory.organization(organization).lists
+}
+
+async function revoke(
+  state: State,
+  namespace: string,
+  { token, reason }: { token: InventoryToken; reason: RevocationReason },
   signal: AbortSignal,
-  triesLeft = mostTries,
 ): Promise<boolean> {
-  const secret = await needlessSecret(namespace, options)
-  if (secret === undefined) return false
-  await options.revokeTokens(secret, [], signal)
+  const { issuer, inventory, failed, logger, now, assertLeading } = state
+  const { organization, id } = token
+  if (state.pausedUntil > now() || isHeld(state, namespace, token)) return false
+  assertLeading()
   try {
-    await options.store.remove(secret)
-    const { resourceVersion } = secret
-    // Its tokens are looked for next, and the watch may report the removal only later.
-    options.index.secrets.remove({ metadata: { namespace, resourceVersion } })
+    await issuer.revoke(organization, id, signal)
+    inventory.revoked(organization, id)
+    logger.info({ namespace, organization, token: clip(id), reason }, 'token revoked')
     return true
   } catch (error) {
-    if (triesLeft === 0 || !isChanged(error)) throw error
-    return takeBack(namespace, options, signal, triesLeft - 1)
+    if (!(error instanceof TokenError) || signal.aborted) throw error
+    const { code, retryAfterMs = instead } = error
+    if (code === 'revoke_limit') state.pausedUntil = new Date(now().getTime() + retryAfterMs)
+    else {
+      const { lists } = inventory.organization(organization)
+      failed.set(`${organization}/${id}`, lists, { ttl: instead })
+      logger.warn({ namespace, organization, token: clip(id), code }, 'cannot revoke a token')
+    }
+    return false
   }
-}
-
-/** The Secret of a namespace as it is now, where it is ours and the namespace is not opted in. */
-async function needlessSecret(
-  namespace: string,
-  { store, rules, index }: CollectOptions,
-): Promise<PullSecret | undefined> {
-  const live = await store.readNamespace(namespace)
-  if (live !== undefined && index.readNamespace(live) !== undefined) return undefined
-  const found = await store.read(namespace)
-  const secret = found && readPullSecret(found, rules)
-  return secret?.ours ? secret : undefined
-}
-
-function isChanged(error: unknown): boolean {
-  return error instanceof KubernetesError && error.status === 409
 }

@@ -1,175 +1,246 @@
-import {
-  createMintedTokens,
-  createRevokeTokens,
-  type ListFor,
-  type RevokeTokens,
-  type TokensOfNamespace,
-} from '../issuer/inventory.ts'
-import { TokenError } from '../issuer/issuer.ts'
-import { KubernetesError } from '../kubernetes/client.ts'
+import type { Inventory, InventoryToken } from '../issuer/inventory.ts'
+import type { OptedInNamespace, PullSecretIndex } from '../pull-secret/cache.ts'
 import type { PullSecret } from '../pull-secret/pull-secret.ts'
-import { createTakeStep, type TakeStep } from './actions.ts'
-import { TooManyChanges } from './budgets.ts'
-import type { StepOptions, Task } from './ensure-credential.ts'
-import { ImmutableSecret, organizationNotAllowed } from './failures.ts'
-import { collectTokens } from './orphans.ts'
-import { chooseOrganization, type OrganizationRules, plan } from './plan.ts'
-import { type CredentialCheck, createCredentialCheck } from './verify.ts'
+import type { TakeStep } from './actions.ts'
+import type { Credentials } from './ensure-credential.ts'
+import { ImmutableSecret, NotManaged, organizationNotAllowed } from './failures.ts'
+import type { Lists } from './lists.ts'
+import type { Orphans } from './orphans.ts'
+import {
+  ageAt,
+  chooseOrganization,
+  isOver,
+  lifeOf,
+  type OrganizationRules,
+  plan,
+  type Step,
+  type TokenKnowledge,
+  verdict,
+} from './plan.ts'
+import type { Replacements } from './replacement.ts'
+import type { CredentialChecks } from './verify.ts'
 
-export interface WorkOptions extends Omit<StepOptions, 'revokeTokens' | 'list' | 'minted'> {
+export interface LookDependencies {
+  index: PullSecretIndex
+  inventory: Inventory
+  lists: Lists
+  credentials: Credentials
+  checks: CredentialChecks
+  replacements: Replacements
+  mayRevoke: (organization: string) => boolean
+  now: () => Date
+}
+
+interface LookSettings {
   organizations: OrganizationRules
   rotateAfterMs: number | undefined
   rotateGraceMs: number
-  verifyEveryMs: number
+}
+
+/** What a namespace is like, and what it needs. */
+export interface Found {
+  namespace: string
+  state: OptedInNamespace | undefined
+  secret: PullSecret | undefined
+  /** The organization that it should use. */
+  organization: string
+  /** Why it may not use the one it asks for. */
+  refused: string | undefined
+  /** Of the token in its Secret. */
+  row: InventoryToken | undefined
+  step: Step
+}
+
+export interface Looks {
+  /** By what is in memory. */
+  at(namespace: string): Found
+  /** By a live read. */
+  from(
+    namespace: string,
+    state: OptedInNamespace | undefined,
+    secret: PullSecret | undefined,
+  ): Found
+}
+
+/** Joins what the watches, the inventory and the registry say of a namespace, and plans its step. */
+export function createLooks(dependencies: LookDependencies, settings: LookSettings): Looks {
+  const { index } = dependencies
+  const from: Looks['from'] = (namespace, state, secret) =>
+    look(dependencies, settings, { namespace, state, secret })
+  return {
+    from,
+    at: name => from(name, index.namespaces.get(name), index.secrets.get(name)),
+  }
+}
+
+function look(
+  dependencies: LookDependencies,
+  settings: LookSettings,
+  about: { namespace: string; state: OptedInNamespace | undefined; secret: PullSecret | undefined },
+): Found {
+  const { lists, credentials, mayRevoke, now } = dependencies
+  const { namespace, state, secret } = about
+  const choice = chooseOrganization(namespace, state?.organization, settings.organizations)
+  const refused = 'refused' in choice ? choice.refused : undefined
+  const organization =
+    'refused' in choice ? settings.organizations.organization : choice.organization
+  const token = knowledgeOf(dependencies, secret)
+  const step = plan(state, secret, token, {
+    now: now(),
+    organization,
+    listed: lists.listed(organization) && !credentials.isUncertain(namespace),
+    mayReplace: mayReplace(dependencies, about, organization, token),
+    mayRevoke: token.row !== undefined && mayRevoke(token.row.organization),
+    previousIsOver: previousIsOver(dependencies, settings, secret, token),
+    rotateAfterMs: settings.rotateAfterMs,
+  })
+  return { ...about, organization, refused, row: token.row, step }
+}
+
+function knowledgeOf(
+  { inventory, lists, checks }: LookDependencies,
+  secret: PullSecret | undefined,
+): TokenKnowledge {
+  const token = secret?.token
+  if (token === undefined) return { row: undefined, refused: false }
+  const rows = [...lists.organizations()].map(each => inventory.organization(each).find(token))
+  return { row: rows.find(row => row !== undefined), refused: checks.isRefused(token.hash) }
+}
+
+function mayReplace(
+  { replacements, now }: LookDependencies,
+  {
+    namespace,
+    state,
+    secret,
+  }: { namespace: string; state: unknown; secret: PullSecret | undefined },
+  organization: string,
+  token: TokenKnowledge,
+): boolean {
+  const isHeld = state !== undefined && secret?.ours === true && secret.token !== undefined
+  const isDead = isHeld && verdict(namespace, token, now()) === 'dead'
+  const other = isHeld ? 'in_use' : 'none'
+  replacements.observe(
+    organization,
+    namespace,
+    isDead ? (token.refused ? 'refused' : 'dead') : other,
+  )
+  return !isDead || replacements.mayReplace(organization, namespace)
+}
+
+/** The token before this one is revoked, or gone; or its grace is over and no list can show it. */
+function previousIsOver(
+  { inventory, lists, now }: LookDependencies,
+  { rotateGraceMs }: LookSettings,
+  secret: PullSecret | undefined,
+  { row }: TokenKnowledge,
+): boolean {
+  if (secret?.previousTokenId === undefined) return false
+  const inUse = [...lists.organizations()].map(each => inventory.organization(each))
+  const previous = inUse
+    .flatMap(each => each.ofNamespace(secret.namespace))
+    .find(({ id }) => id === secret.previousTokenId)
+  if (previous !== undefined) return isOver(previous, now())
+  if (row !== undefined) return inUse.every(each => each.lists > 0 || each.unsupported)
+  return ageAt(now(), lifeOf(secret, row).mintedAt) >= rotateGraceMs
+}
+
+/** No run takes more steps than this. */
+const mostSteps = 4
+
+export interface RunDependencies {
+  looks: Looks
+  lists: Lists
+  credentials: Credentials
+  replacements: Replacements
+  takeStep: TakeStep
+  orphans: Orphans
   /** Called after each step, for the count. */
   stepDone: (step: string) => void
 }
 
-export interface NamespaceWork {
-  /** Whether a run would do something now. */
-  isNeeded(namespace: string): boolean
-  /** The tokens of this namespace are looked through at its next run, until that has worked once. */
-  collectLater(tokens: TokensOfNamespace): void
-  /** Namespaces whose tokens are still to be looked through. */
-  pending(): Iterable<string>
-  /** Takes the missing steps, one after the other; true where there was one. */
-  run(namespace: string, signal: AbortSignal): Promise<boolean>
-}
+/** The limit of mints is reached: the namespace waits without a worker. */
+export class WaitForMint extends Error {
+  readonly ms: number
 
-/** No chain of steps is longer than this. */
-const mostSteps = 4
-
-interface Work {
-  options: WorkOptions
-  revokeTokens: RevokeTokens
-  takeStep: TakeStep
-  check: CredentialCheck
-  /** By namespace; one for each organization. */
-  pending: Map<string, TokensOfNamespace[]>
-  toCheck: Set<string>
-}
-
-/** All that is done for one namespace, in order: the missing steps, orphaned tokens, the seldom check. */
-export function createNamespaceWork(options: WorkOptions): NamespaceWork {
-  const { mayHold } = options.organizationsInUse
-  const shared = { ...options, minted: createMintedTokens(), list: createList(options) }
-  const revokeTokens = createRevokeTokens({ ...shared, mayHold })
-  const takeStep = createTakeStep({ ...shared, revokeTokens })
-  const check = createCredentialCheck({ ...options, everyMs: options.verifyEveryMs, takeStep })
-  const work = {
-    options,
-    revokeTokens,
-    takeStep,
-    check,
-    pending: new Map(),
-    toCheck: new Set<string>(),
+  constructor(ms: number) {
+    super('waiting for the limit of mints')
+    this.ms = ms
   }
+}
+
+export interface Reconcile {
+  /** Takes the missing steps, one after the other, then revokes what is left over. */
+  run(namespace: string, signal: AbortSignal): Promise<'acted' | 'nothing_to_do' | 'waiting'>
+}
+
+/**
+ * The road of a namespace:
+ *
+ * 1. What is it like, and which step is missing? (`plan.ts`)
+ * 2. Nothing, and something is wrong: that is thrown, and reported.
+ * 3. A step: it is taken (`actions.ts`), and the next one is looked for.
+ * 4. Tokens that it does not need are revoked (`orphans.ts`).
+ *
+ * @throws WaitForMint, TokenError, KubernetesError, TooManyChanges, ImmutableSecret.
+ */
+export function createReconcile(dependencies: RunDependencies): Reconcile {
+  const { orphans, stepDone } = dependencies
   return {
-    isNeeded: namespace => isNeeded(work, namespace),
-    collectLater: tokens => collectLater(work, tokens),
-    pending: () => [...work.pending.keys()],
     run: async (namespace, signal) => {
-      const giveBack = options.budgets.mark(namespace)
-      try {
-        const steps = await takeSteps(work, namespace, signal)
-        const collected = await collect(work, namespace, signal)
-        return (await checkCredential(work, namespace, signal)) || collected || steps > 0
-      } catch (error) {
-        if (isOfPlatform(error)) giveBack()
-        throw error
-      }
+      const { steps, found } = await takeSteps(namespace, dependencies, signal)
+      const isWaiting = problemOf(found, dependencies)
+      const revoked = await orphans.collect(namespace, signal)
+      if (revoked > 0) stepDone('collect')
+      if (steps + revoked > 0) return 'acted'
+      return isWaiting ? 'waiting' : 'nothing_to_do'
     },
   }
 }
 
-function createList({ issuer, budgets }: WorkOptions): ListFor {
-  return async (namespace, organization, signal) => {
-    budgets.check(namespace, 'lookup')
-    budgets.take(namespace, 'lookup')
-    return issuer.list(organization, signal)
-  }
-}
-
-/** The namespace has no part in this failure, so it costs the namespace nothing. */
-function isOfPlatform(error: unknown): boolean {
-  if (error instanceof TokenError) return error.scope === 'environment' || error.code === 'aborted'
-  const { status = 503 } = error instanceof KubernetesError ? error : { status: 0 }
-  return status === 429 || status >= 500
-}
-
-function collectLater({ pending }: Work, tokens: TokensOfNamespace): void {
-  const { namespace, organization } = tokens
-  const others = (pending.get(namespace) ?? []).filter(each => each.organization !== organization)
-  pending.set(namespace, [...others, tokens])
-}
-
-function isNeeded({ options, check, pending, toCheck }: Work, namespace: string): boolean {
-  const secret = options.index.secrets.get(namespace)
-  if (isInUse(secret) && check.isDue(namespace)) toCheck.add(namespace)
-  if (pending.has(namespace) || toCheck.has(namespace)) return true
-  const task = nextTask(options, namespace)
-  return 'refused' in task || task.step.do !== 'nothing' || task.step.because === 'immutable'
-}
-
-function nextTask(options: WorkOptions, namespace: string): Task | { refused: string } {
-  const { index, organizations, now } = options
-  const state = index.namespaces.get(namespace)
-  const secret = index.secrets.get(namespace)
-  const choice =
-    state === undefined || state.terminating
-      ? { organization: options.organizations.organization }
-      : chooseOrganization(namespace, state.organization, organizations)
-  if ('refused' in choice) return choice
-  const step = plan(state, secret, { ...options, ...choice, now: now() })
-  return { namespace, ...choice, step }
-}
-
-async function takeSteps(work: Work, namespace: string, signal: AbortSignal): Promise<number> {
-  for (let count = 0; count < mostSteps; count++) {
-    const task = nextTask(work.options, namespace)
-    if ('refused' in task) throw organizationNotAllowed(task.refused)
-    if (task.step.do === 'nothing') {
-      if (task.step.because === 'immutable') throw new ImmutableSecret()
-      return count
-    }
-    await work.takeStep(task, signal)
-    work.options.stepDone(task.step.do)
-  }
-  // Somebody changes the Secret all the time: its budget decides when it goes on.
-  return mostSteps
-}
-
-async function collect(work: Work, namespace: string, signal: AbortSignal): Promise<boolean> {
-  const all = work.pending.get(namespace)
-  if (all === undefined) return false
-  const options = { ...work.options, revokeTokens: work.revokeTokens }
-  try {
-    for (const tokens of all) await collectTokens(tokens, options, signal)
-  } catch (error) {
-    // Nobody waits for it: the next look at all namespaces goes on with it.
-    if (error instanceof TooManyChanges) return false
-    throw error
-  }
-  if (work.pending.get(namespace) === all) work.pending.delete(namespace)
-  work.options.stepDone('collect')
-  return true
-}
-
-async function checkCredential(
-  { options, check, toCheck }: Work,
+async function takeSteps(
   namespace: string,
+  { looks, credentials, takeStep, stepDone }: RunDependencies,
   signal: AbortSignal,
-): Promise<boolean> {
-  if (!toCheck.has(namespace)) return false
-  toCheck.delete(namespace)
-  const task = nextTask(options, namespace)
-  if ('refused' in task || options.index.namespaces.get(namespace) === undefined) return false
-  const checked = await check.run(namespace, task.organization, signal)
-  if (checked) options.stepDone('check')
-  return checked
+): Promise<{ steps: number; found: Found }> {
+  for (let steps = 0; ; steps++) {
+    const found = looks.at(namespace)
+    if (isRefused(found) || found.step.do === 'nothing') return { steps, found }
+    // Somebody changes the Secret all the time: its budget decides when it goes on.
+    if (steps === mostSteps) return { steps, found }
+    waitForMint(found, credentials)
+    await takeStep(found, signal)
+    stepDone(found.step.do)
+  }
 }
 
-function isInUse(secret: PullSecret | undefined): boolean {
-  const isKept = secret?.revokeAt === undefined && !secret?.terminating
-  return secret?.ours === true && secret.wellFormed && isKept
+/** The namespace asks for an organization that it may not use. */
+function isRefused({ refused, state }: Found): boolean {
+  return refused !== undefined && state?.terminating === false
+}
+
+function waitForMint(
+  { step, namespace, organization, secret }: Found,
+  credentials: Credentials,
+): void {
+  if (step.do !== 'ensure' && step.do !== 'renew') return
+  const ms = credentials.availableIn({ namespace, organization, except: secret?.token?.hash })
+  if (ms > 0) throw new WaitForMint(ms)
+}
+
+/** Throws what keeps the namespace from its Secret; true: it waits for something to happen. */
+function problemOf(found: Found, { lists, replacements }: RunDependencies): boolean {
+  const { step, organization, refused } = found
+  if (isRefused(found)) throw organizationNotAllowed(refused ?? '')
+  if (step.do !== 'nothing') return true
+  if (step.because === 'immutable') throw new ImmutableSecret()
+  if (step.because === 'not_managed') throw new NotManaged()
+  const problem =
+    step.because === 'no_list'
+      ? lists.problem(organization)
+      : step.because === 'another_goes_first'
+        ? replacements.problem(organization)
+        : undefined
+  if (problem !== undefined) throw problem
+  return step.because === 'no_list' || step.because === 'another_goes_first'
 }

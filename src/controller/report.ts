@@ -1,89 +1,118 @@
 import { LRUCache } from 'lru-cache'
 import type { Logger } from 'pino'
 import { Counter, Gauge, type Registry } from 'prom-client'
-import type { ReportProblem } from '../kubernetes/events.ts'
+import type { FailureScope, FailureStore } from '../failure.ts'
+import type { TokenError } from '../issuer/issuer.ts'
+import { eventReason, type ReportProblem } from '../kubernetes/events.ts'
 import type { Leadership } from '../kubernetes/leader-election.ts'
 import { isUsable, type PullSecretIndex } from '../pull-secret/cache.ts'
-import type { PullSecretRules } from '../pull-secret/pull-secret.ts'
-import { eventReason, type Failures, notManaged, type RetryPolicy } from './failures.ts'
+import type { RetryPolicy } from './failures.ts'
+import type { Failures } from './retries.ts'
+import { shareFailures } from './share-failures.ts'
 
-export type ReportFailure = (
-  namespace: string,
-  failure: Pick<RetryPolicy, 'code' | 'message' | 'isTheirs'>,
-) => void
+export interface FailureReport {
+  /** A log line, and an event in the namespace if its owner can act on the failure. */
+  begin(namespace: string, policy: RetryPolicy): void
+  /** Repeats the events of namespaces that still fail. */
+  renew(): void
+}
 
 /** So many texts of one namespace are written within ten minutes, and each of them once. */
 const mostTexts = 5
 const periodMs = 600_000
 const mostNamespaces = 10_000
 
-/** In the log, and where its owner can act on it, as an event in the namespace. */
-export function createReportFailure(options: {
-  rules: PullSecretRules
-  reportProblem: ReportProblem
-  logger: Logger
-}): ReportFailure {
-  const { rules, reportProblem, logger } = options
+/** The log lines and events of namespaces that fail. */
+export function createFailureReport(
+  dependencies: {
+    failures: Failures
+    index: PullSecretIndex
+    reportProblem: ReportProblem
+    logger: Logger
+  },
+  settings: { secretName: string },
+): FailureReport {
+  const { failures, index, reportProblem, logger } = dependencies
   const isAllowed = createLimit()
-  return (namespace, { code, message, isTheirs }) => {
-    if (!isAllowed(namespace, message)) return
-    logger.warn({ namespace, code }, `no pull secret: ${message}`)
-    if (!isTheirs) return
-    const secret = { kind: 'Secret', name: rules.secretName, namespace }
+  const events = new Map<string, { code: string; message: string }>()
+  const write = (namespace: string, { code, message }: { code: string; message: string }) => {
+    const secret = { kind: 'Secret', name: settings.secretName, namespace }
     void reportProblem(secret, eventReason(code), message)
+  }
+  return {
+    begin: (namespace, { scope, code, message, reported }) => {
+      const { subject = namespace } = failures.get(namespace) ?? {}
+      if (!isAllowed(`${scope}/${subject}`, message)) return
+      // A watch may not have reported it yet.
+      const exists = code === 'not_managed' || index.secrets.get(subject) !== undefined
+      const { about, text } = lineOf({ scope, subject, exists })
+      logger.warn({ ...about, code }, `${text}: ${message}`)
+      if (reported !== 'namespace') return
+      events.set(namespace, { code, message })
+      write(namespace, { code, message })
+    },
+    renew: () => {
+      for (const [namespace, event] of events) {
+        if (failures.get(namespace)?.code === event.code) write(namespace, event)
+        else events.delete(namespace)
+      }
+    },
   }
 }
 
-function createLimit(): (namespace: string, text: string) => boolean {
+/** "No pull secret" is said only of a namespace that has none. */
+function lineOf({
+  scope,
+  subject,
+  exists,
+}: {
+  scope: FailureScope
+  subject: string
+  exists: boolean
+}) {
+  if (scope === 'namespace') {
+    const text = exists ? 'cannot update the pull secret' : 'no pull secret'
+    return { about: { namespace: subject }, text }
+  }
+  const about = scope === 'organization' ? { scope, organization: subject } : { scope }
+  return { about, text: 'cannot provide pull secrets' }
+}
+
+function createLimit(): (subject: string, text: string) => boolean {
   const written = new LRUCache<string, Map<string, number>>({ max: mostNamespaces })
-  return (namespace, text) => {
+  return (subject, text) => {
     const now = performance.now()
-    const texts = written.get(namespace) ?? new Map<string, number>()
+    const texts = written.get(subject) ?? new Map<string, number>()
     for (const [each, at] of texts) if (at < now - periodMs) texts.delete(each)
     if (texts.has(text) || texts.size >= mostTexts) return false
-    written.set(namespace, texts.set(text, now))
+    written.set(subject, texts.set(text, now))
     return true
   }
 }
 
 /**
- * Says, once for each, which opted-in namespaces hold a Secret of our name that somebody else made.
- * The returned function looks at one namespace; it is for all of them at the start, and for each change.
+ * Reports each namespace whose label has no effect, while this replica leads: as a log line, and as an
+ * event in the namespace. The result repeats the events, which end after an hour.
  */
-export function createNotManagedReport(
-  index: PullSecretIndex,
-  tell: ReportFailure,
-): (namespace: string) => void {
-  const told = new Set<string>()
-  return namespace => {
-    const secret = index.secrets.get(namespace)
-    const isNotManaged = secret?.ours === false && index.namespaces.get(namespace) !== undefined
-    if (isNotManaged && !told.has(namespace)) tell(namespace, notManaged)
-    if (isNotManaged) told.add(namespace)
-    else told.delete(namespace)
-  }
-}
-
-/**
- * Reports each namespace whose label has no effect: once, as an event in the namespace and as a log
- * line, while this replica leads. Where a namespace gets another such value, it is reported again.
- */
-export function reportLabels(options: {
-  index: Pick<PullSecretIndex, 'labelProblem' | 'mislabelled' | 'onChange'>
+function reportLabels(dependencies: {
+  index: PullSecretIndex
   leadership: Leadership
   reportProblem: ReportProblem
   logger: Logger
-}): void {
-  const { index, leadership, reportProblem, logger } = options
+}): { renew(): void } {
+  const { index, leadership, reportProblem, logger } = dependencies
   const reported = new Map<string, string>()
+  const write = (namespace: string, problem: string) => {
+    const regarding = { kind: 'Namespace', name: namespace, namespace }
+    void reportProblem(regarding, 'InjectLabelIgnored', problem)
+  }
   const report = (namespace: string) => {
     const problem = index.labelProblem(namespace)
     if (problem === undefined) return void reported.delete(namespace)
     if (!leadership.leading() || reported.get(namespace) === problem) return
     reported.set(namespace, problem)
     logger.warn({ namespace }, problem)
-    const regarding = { kind: 'Namespace', name: namespace, namespace }
-    void reportProblem(regarding, 'InjectLabelIgnored', problem)
+    write(namespace, problem)
   }
   const reportAll = () => {
     for (const namespace of index.mislabelled()) report(namespace)
@@ -91,6 +120,46 @@ export function reportLabels(options: {
   index.onChange(report)
   leadership.onChange(reportAll)
   reportAll()
+  return {
+    renew: () => {
+      for (const [namespace, problem] of reported) {
+        if (leadership.leading()) write(namespace, problem)
+      }
+    },
+  }
+}
+
+/** Events end after an hour. */
+const renewEventsMs = 600_000
+
+/** What other replicas and people learn of failures. Returns how to end it. */
+export function startReporting(
+  dependencies: {
+    index: PullSecretIndex
+    leadership: Leadership
+    problems: { store: FailureStore; report: ReportProblem }
+    failures: Failures
+    report: FailureReport
+    logger: Logger
+  },
+  environmentProblem: () => TokenError | undefined,
+): () => void {
+  const { index, leadership, problems, failures, report, logger } = dependencies
+  const labels = reportLabels({ index, leadership, reportProblem: problems.report, logger })
+  const stopSharing = shareFailures({
+    store: problems.store,
+    failures,
+    leadership,
+    environmentProblem,
+  })
+  const timer = setInterval(() => {
+    report.renew()
+    labels.renew()
+  }, renewEventsMs).unref()
+  return () => {
+    clearInterval(timer)
+    stopSharing()
+  }
 }
 
 const states = ['ready', 'waiting', 'refused', 'not_managed'] as const
@@ -121,12 +190,12 @@ export function createControllerMetrics(
       for (const [state, count] of counts) this.set({ state }, count)
     },
   })
-  countFailures(index, failures, registry)
+  countFailures(failures, registry)
   return { count: (step, outcome) => steps.inc({ step, outcome }) }
 }
 
-/** Of no namespace in particular: whoever owns one reads the reason in an event there. */
-function countFailures(index: PullSecretIndex, failures: Failures, registry: Registry): void {
+/** Without their names: the owner of a namespace reads the reason in an event there. */
+function countFailures(failures: Failures, registry: Registry): void {
   new Gauge({
     name: 'pullpass_namespace_failures',
     help: 'Namespaces whose pull secret cannot be created or updated at the moment, by failure',
@@ -135,10 +204,6 @@ function countFailures(index: PullSecretIndex, failures: Failures, registry: Reg
     collect() {
       this.reset()
       for (const { code } of failures.all()) this.inc({ code })
-      for (const namespace of index.namespaces.keys()) {
-        const isNotManaged = index.secrets.get(namespace)?.ours === false
-        if (isNotManaged && failures.get(namespace) === undefined) this.inc({ code: 'not_managed' })
-      }
     },
   })
 }
@@ -150,6 +215,6 @@ function stateOf(
 ): (typeof states)[number] {
   const secret = index.secrets.get(namespace)
   if (secret !== undefined && !secret.ours) return 'not_managed'
-  if (failures.get(namespace) !== undefined) return 'refused'
-  return isUsable(secret) ? 'ready' : 'waiting'
+  if (isUsable(secret)) return 'ready'
+  return failures.get(namespace) === undefined ? 'waiting' : 'refused'
 }

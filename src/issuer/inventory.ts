@@ -1,197 +1,245 @@
-import { LRUCache } from 'lru-cache'
+import { setTimeout as sleep } from 'node:timers/promises'
 import type { Logger } from 'pino'
-import { clip } from '../failure.ts'
-import type { ListedToken, TokenIssuer } from './issuer.ts'
+import { Gauge, type Registry } from 'prom-client'
+import { inTime } from '../time-limit.ts'
+import { type Issuer, type MintedToken, TokenError } from './issuer.ts'
+import type { Marks } from './marks.ts'
+import {
+  createOrganizationTokens,
+  type Holds,
+  type InventoryToken,
+  type OrganizationTokens,
+  tokenHash,
+} from './organization-tokens.ts'
 
-const prefix = 'pullpass/'
+export { markDescription, readDescription, tokenDescription } from './description.ts'
+export type { Marks } from './marks.ts'
+export { type InventoryToken, isLive, tokenHash } from './organization-tokens.ts'
+
+/** What the last complete list of an organization shows, with our own changes since. */
+export interface OrganizationInventory {
+  /** Complete lists of this term. 0: none yet. */
+  readonly lists: number
+  /** Lists that failed in a row since the last complete one. */
+  readonly failed: number
+  /** When the last complete list was requested. */
+  readonly listedAt: Date | undefined
+  /** The environment cannot list. Then only tokens that this process minted are known. */
+  readonly unsupported: boolean
+  /** Rows with a description of ours for this namespace, live or not, own mints included. */
+  ofNamespace(namespace: string): InventoryToken[]
+  /** Every namespace that has a live row of ours here. */
+  namespaces(): Iterable<string>
+  /** The row with this hash, else, where the row has no text, with this id. */
+  find(token: { hash: string; id: string | undefined }): InventoryToken | undefined
+  /** Live marks of this cluster, by nonce. */
+  marks(): Marks
+}
 
 /**
- * The description that marks a token as ours: `pullpass/<cluster>/<namespace>`. `cluster` is the
- * UID of kube-system, so that two clusters that share an organization leave each other alone.
- */
-export function tokenDescription(cluster: string, namespace: string): string {
-  return `${prefix}${cluster}/${namespace}`
-}
-
-/** The namespace that a token of this cluster was minted for; undefined: the token is not ours. */
-export function namespaceOf(cluster: string, description: string): string | undefined {
-  const start = `${prefix}${cluster}/`
-  const namespace = description.startsWith(start) ? description.slice(start.length) : ''
-  return /^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$/.test(namespace) ? namespace : undefined
-}
-
-interface TokenChoice {
-  /** The token to go on with; undefined: one has to be minted. */
-  adopt: (ListedToken & { text: string }) | undefined
-  /** Live tokens that nobody needs once the Secret holds the adopted (or a new) one. */
-  redundant: ListedToken[]
-}
-
-/**
- * Chooses among the live tokens of one description.
+ * The tokens of the organizations in use: ours, and those that a Secret of ours holds, with a hash
+ * in place of the text. All other rows of a list are dropped as they are read.
  *
- * | token                                           | what becomes of it                          |
- * |-------------------------------------------------|---------------------------------------------|
- * | other description, or revoked                   | not looked at                               |
- * | expired                                         | not looked at: the environment removes it   |
- * | of write rights, or its text is not given       | redundant                                       |
- * | expires before `neededUntil`                    | redundant                                       |
- * | listed in `except` (about to be replaced)       | redundant, never adopted                        |
- * | else: the one that lives longest, then the last | adopted; all others redundant                   |
+ * | event                                  | the inventory                                        |
+ * |----------------------------------------|------------------------------------------------------|
+ * | a term begins                          | empty; tokens minted by this process stay known where |
+ * |                                        | the environment cannot list                          |
+ * | a complete list                        | its rows, and our mints that it does not show while   |
+ * |                                        | they are younger than a minute                       |
+ * | a list that is cut short or unreadable | unchanged, but for the count of failures             |
+ * | minted                                 | a row more, not yet seen in a list                   |
+ * | revoked                                | the row is revoked and never adopted again. A list   |
+ * |                                        | that shows it as live is believed after ten minutes  |
  */
-export function chooseToken(
-  tokens: ListedToken[],
-  description: string,
-  when: { now: Date; neededUntil: Date },
-  except: readonly (string | undefined)[] = [],
-): TokenChoice {
-  const live = tokens.filter(
-    token => token.description === description && !token.revoked && !isOver(token, when.now),
-  )
-  const usable = live.filter(
-    (token): token is ListedToken & { text: string } =>
-      token.readOnly &&
-      Boolean(token.text) &&
-      !isOver(token, when.neededUntil) &&
-      !except.includes(token.id),
-  )
-  const adopt = usable.reduce<TokenChoice['adopt']>(
-    (best, token) => (best === undefined || livesAsLong(token, best) ? token : best),
-    undefined,
-  )
-  return { adopt, redundant: live.filter(token => token !== adopt) }
+export interface Inventory {
+  /** A term begins: nothing listed before counts. The inventory lists until the signal aborts. */
+  begin(signal: AbortSignal): void
+  /** Empty where nothing was listed. */
+  organization(organization: string): OrganizationInventory
+  /**
+   * Lists the organization. Callers share a list that has not been requested yet; two lists of an
+   * organization are requested at least five seconds apart. Rejects with a TokenError.
+   */
+  refresh(organization: string, signal: AbortSignal): Promise<void>
+  /** Calls the listener after each complete list. */
+  onList(listener: (organization: string) => void): void
+  minted(organization: string, description: string, token: MintedToken): void
+  revoked(organization: string, id: string): void
 }
 
-function isOver(token: ListedToken, at: Date): boolean {
-  return token.expiresAt !== undefined && token.expiresAt <= at
-}
-
-function livesAsLong(token: ListedToken, other: ListedToken): boolean {
-  const end = (each: ListedToken) => each.expiresAt?.getTime() ?? Number.POSITIVE_INFINITY
-  return end(token) >= end(other)
-}
-
-/** Whose tokens; the ids are what the Secret's annotations say, and are good for a report only. */
-export interface TokensOfNamespace {
-  namespace: string
-  organization: string | undefined
-  tokenId?: string | undefined
-  previousTokenId?: string | undefined
-  /** A list showed tokens of the namespace in this organization. */
-  confirmed?: boolean
-}
-
-export type RevokeTokens = (
-  of: TokensOfNamespace,
-  keep: readonly (string | undefined)[],
-  signal: AbortSignal,
-) => Promise<void>
-
-/** `TokenIssuer.list`, on behalf of one namespace: it counts against the namespace's budget. */
-export type ListFor = (
-  namespace: string,
-  organization: string,
-  signal: AbortSignal,
-) => Promise<ListedToken[] | 'unsupported'>
-
-/** The tokens that this process has minted, for environments that cannot list. */
-export interface MintedTokens {
-  add(namespace: string, organization: string, id: string): void
-  idsOf(namespace: string, organization: string): readonly string[]
-  remove(namespace: string, organization: string, id: string): void
-}
-
-const mostNamespaces = 20_000
-const mostIds = 10
-
-export function createMintedTokens(): MintedTokens {
-  const ids = new LRUCache<string, string[]>({ max: mostNamespaces })
-  const key = (namespace: string, organization: string) => `${namespace}/${organization}`
-  const idsOf = (namespace: string, organization: string) =>
-    ids.get(key(namespace, organization)) ?? []
-  return {
-    idsOf,
-    add: (namespace, organization, id) => {
-      const all = [...idsOf(namespace, organization), id].slice(-mostIds)
-      ids.set(key(namespace, organization), all)
-    },
-    remove: (namespace, organization, id) => {
-      const left = idsOf(namespace, organization).filter(each => each !== id)
-      if (left.length === 0) ids.delete(key(namespace, organization))
-      else ids.set(key(namespace, organization), left)
-    },
-  }
-}
-
-interface RevokeOptions {
-  issuer: Pick<TokenIssuer, 'revoke'>
-  list: ListFor
-  minted: MintedTokens
-  /** Whether tokens of the namespace can be in the organization: its Secret alone is not believed. */
-  mayHold(namespace: string, organization: string): Promise<boolean>
-  /** UID of kube-system. */
-  cluster: string
-  assertLeading: () => void
+export interface InventoryDependencies {
+  issuer: { list: Issuer['list'] }
+  holds: () => Holds
+  now: () => Date
   logger: Logger
+  metrics: Registry
 }
 
-/**
- * Revokes the live tokens of a namespace but those to keep. Annotations of a Secret are anybody's to
- * write, so they name no token to revoke and no organization to ask.
- *
- * | organization                     | the environment can list | revoked                               |
- * |----------------------------------|--------------------------|---------------------------------------|
- * | not one that the namespace uses  |                          | nothing, and nothing is asked         |
- * | one that it uses or has used     | yes                      | tokens with exactly our description   |
- * | the same                         | no                       | tokens that this process minted for   |
- * |                                  |                          | it; others are reported               |
- *
- * @throws TokenError, KubernetesError, or what `list` and `assertLeading` throw.
- */
-export function createRevokeTokens(options: RevokeOptions): RevokeTokens {
-  const { issuer, minted, mayHold, assertLeading } = options
-  return async (of, keep, signal) => {
-    const { namespace, organization } = of
-    if (organization === undefined) return
-    if (!of.confirmed && !(await mayHold(namespace, organization))) return
-    const ids = await findLive({ ...of, organization }, keep, options, signal)
-    for (const id of ids.filter(id => !keep.includes(id))) {
-      assertLeading()
-      await issuer.revoke(organization, id, signal)
-      minted.remove(namespace, organization, id)
-    }
+const pauseMs = 5000
+
+interface Organization {
+  tokens: OrganizationTokens
+  failed: number
+  listedAt: Date | undefined
+  unsupported: boolean
+  running: Promise<void> | undefined
+  /** The list that follows the running one, or the pause after it. */
+  next: Promise<void> | undefined
+  /** By the monotonic clock. */
+  mayListAt: number
+}
+
+export function createInventory(
+  dependencies: InventoryDependencies,
+  { cluster }: { cluster: string },
+): Inventory {
+  const { now } = dependencies
+  const organizations = new Map<string, Organization>()
+  const none = newOrganization('', cluster, now)
+  const listeners: ((organization: string) => void)[] = []
+  let term = AbortSignal.abort()
+  const report = createReport(dependencies)
+  const of = (name: string): Organization => {
+    const found = organizations.get(name) ?? newOrganization(name, cluster, now)
+    organizations.set(name, found)
+    return found
+  }
+  const list = async (name: string, organization: Organization, signal: AbortSignal) => {
+    const listed = await readList(name, organization, dependencies, signal)
+    report(organizations.values())
+    if (listed === 'complete') for (const listener of listeners) listener(name)
+  }
+  return {
+    begin: signal => {
+      term = signal
+      for (const [name, former] of organizations) {
+        organizations.set(name, afresh(former, newOrganization(name, cluster, now)))
+      }
+    },
+    organization: name => view(() => organizations.get(name) ?? none),
+    refresh: (name, signal) => {
+      const organization = of(name)
+      organization.next ??= follow(organization, term, work => list(name, organization, work))
+      return untilAborted(organization.next, signal)
+    },
+    onList: listener => void listeners.push(listener),
+    minted: (name, description, token) =>
+      of(name).tokens.minted(description, token, tokenHash(token.text)),
+    revoked: (name, id) => of(name).tokens.revoked(id),
   }
 }
 
-async function findLive(
-  of: TokensOfNamespace & { organization: string },
-  keep: readonly (string | undefined)[],
-  { list, minted, cluster, logger }: RevokeOptions,
+function newOrganization(name: string, cluster: string, now: () => Date): Organization {
+  return {
+    tokens: createOrganizationTokens({ now }, { organization: name, cluster }),
+    failed: 0,
+    listedAt: undefined,
+    unsupported: false,
+    running: undefined,
+    next: undefined,
+    mayListAt: 0,
+  }
+}
+
+/** Takes over what does not depend on the lists of the term before. */
+function afresh({ tokens, mayListAt }: Organization, next: Organization): Organization {
+  next.tokens.remember(tokens)
+  next.mayListAt = mayListAt
+  return next
+}
+
+function view(of: () => Organization): OrganizationInventory {
+  return {
+    get lists() {
+      return of().tokens.lists()
+    },
+    get failed() {
+      return of().failed
+    },
+    get listedAt() {
+      return of().listedAt
+    },
+    get unsupported() {
+      return of().unsupported
+    },
+    ofNamespace: namespace => of().tokens.ofNamespace(namespace),
+    namespaces: () => of().tokens.namespaces(),
+    find: token => of().tokens.find(token),
+    marks: () => of().tokens.marks(),
+  }
+}
+
+/** Starts the work after the running list and the pause. From its start on, callers need another. */
+async function follow(
+  organization: Organization,
+  term: AbortSignal,
+  work: (signal: AbortSignal) => Promise<void>,
+): Promise<void> {
+  await organization.running?.catch(() => {})
+  const waitMs = organization.mayListAt - performance.now()
+  if (waitMs > 0) await sleep(waitMs, undefined, { signal: term }).catch(() => {})
+  organization.next = undefined
+  if (term.aborted) throw aborted()
+  organization.mayListAt = performance.now() + pauseMs
+  organization.running = work(term).finally(() => {
+    organization.running = undefined
+  })
+  return organization.running
+}
+
+async function readList(
+  name: string,
+  organization: Organization,
+  { issuer, holds, now }: InventoryDependencies,
   signal: AbortSignal,
-): Promise<readonly string[]> {
-  const { namespace, organization } = of
-  const listed = await list(namespace, organization, signal)
-  if (listed === 'unsupported') {
-    const ids = minted.idsOf(namespace, organization)
-    reportLeft(of, [...ids, ...keep], logger)
-    return ids
+): Promise<'complete' | 'unsupported'> {
+  const begunAt = now()
+  const reading = organization.tokens.read(holds(), begunAt)
+  try {
+    const listed = await issuer.list(name, reading.row, signal)
+    if (signal.aborted) throw aborted()
+    organization.failed = 0
+    organization.unsupported = listed === 'unsupported'
+    if (listed === 'complete') {
+      reading.complete()
+      organization.listedAt = begunAt
+    } else organization.tokens.unsupported()
+    return listed
+  } catch (error) {
+    if (!signal.aborted) organization.failed += 1
+    throw error
   }
-  const description = tokenDescription(cluster, namespace)
-  return listed
-    .filter(token => token.description === description && !token.revoked)
-    .map(({ id }) => id)
 }
 
-/** Says which tokens of a Secret stay live until an administrator revokes them. */
-export function reportLeft(
-  { namespace, organization, tokenId, previousTokenId }: TokensOfNamespace,
-  known: readonly (string | undefined)[],
-  logger: Logger,
-): void {
-  const left = [tokenId, previousTokenId].filter(id => id !== undefined && !known.includes(id))
-  if (left.length === 0) return
-  logger.warn(
-    { namespace, organization, tokens: left.map(id => clip(id ?? '')) },
-    'tokens not revoked: the environment cannot list them, and another process minted them',
-  )
+/** Lets one caller leave; the list, which others share, goes on. */
+async function untilAborted(work: Promise<void>, signal: AbortSignal): Promise<void> {
+  return inTime(work, { signal }).catch(error => {
+    throw signal.aborted ? aborted() : error
+  })
+}
+
+function aborted(): TokenError {
+  return new TokenError('stopped before the environment answered', {
+    kind: 'transient',
+    scope: 'organization',
+    code: 'aborted',
+  })
+}
+
+/** Where the environment cannot list, a token whose answer was lost is not found again. */
+function createReport({ logger, metrics }: InventoryDependencies) {
+  const gauge = new Gauge({
+    name: 'pullpass_environment_cannot_list',
+    help: '1 where the environment cannot list tokens, so that lost ones are not found again',
+    registers: [metrics],
+  })
+  let reported = false
+  return (organizations: Iterable<Organization>) => {
+    const cannot = [...organizations].some(({ unsupported }) => unsupported)
+    gauge.set(Number(cannot))
+    if (cannot && !reported) {
+      logger.warn('the environment cannot list tokens: lost ones are not found again')
+    }
+    reported = cannot
+  }
 }

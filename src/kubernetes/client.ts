@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises'
 import type { KubeConfig, RequestContext } from '@kubernetes/client-node'
 import {
   AdmissionregistrationV1Api,
@@ -5,18 +6,22 @@ import {
   CoreV1Api,
   createConfiguration,
   EventsV1Api,
+  PatchStrategy,
   ServerConfiguration,
+  setHeaderOptions,
 } from '@kubernetes/client-node'
-import type { Registry } from 'prom-client'
+import type { Logger } from 'pino'
+import { Registry } from 'prom-client'
 import { type Dispatcher, request } from 'undici'
+import { inTime } from '../time-limit.ts'
 import { createConnectionPool } from './connection-pool.ts'
-import { inTime } from './errors.ts'
+import { asKubernetesError } from './errors.ts'
 import { readCredentials } from './kube-config.ts'
 import type { ServerClock } from './server-clock.ts'
 
-export { asKubernetesError, KubernetesError, wordsOf } from './errors.ts'
+export { asKubernetesError, KubernetesError, unlessStatus, wordsOf } from './errors.ts'
 
-/** A streamed answer. Whoever gets it must read `body` to its end, or destroy it. */
+/** A streamed answer. The caller reads `body` to its end, or destroys it. */
 export interface OpenedResponse {
   status: number
   headers: Record<string, string | string[] | undefined>
@@ -41,12 +46,11 @@ export interface KubernetesClient {
   close(): Promise<void>
 }
 
-interface KubernetesClientOptions {
+interface ClientDependencies {
   kubeConfig: KubeConfig
-  timeoutMs: number
   metrics?: Registry
-  /** Is shown the date of each answer. */
-  clock?: Pick<ServerClock, 'observe'>
+  /** Observes the date of each answer. */
+  clock?: ServerClock
 }
 
 const USER_AGENT = 'pullpass'
@@ -57,16 +61,18 @@ const USER_AGENT = 'pullpass'
  * restart, and a file that is missing for a moment fails that request only. Calls reject with what
  * asKubernetesError understands.
  */
-export function createKubernetesClient(options: KubernetesClientOptions): KubernetesClient {
-  const { kubeConfig, timeoutMs } = options
+export function createKubernetesClient(
+  { kubeConfig, metrics = new Registry(), clock }: ClientDependencies,
+  { timeoutMs }: { timeoutMs: number },
+): KubernetesClient {
   const cluster = kubeConfig.getCurrentCluster()
   if (!cluster) throw new Error('the kubeconfig names no current cluster')
   const server = cluster.server.replace(/\/+$/, '')
-  const pool = createConnectionPool({ ...options, server, proxyUrl: cluster.proxyUrl })
+  const pool = createConnectionPool({ metrics, clock }, { proxyUrl: cluster.proxyUrl, timeoutMs })
 
   const authorize: Authorize = async () => {
-    // A credential plug-in is a program of somebody else's: it may hang.
-    const { headers, tls } = await inTime(readCredentials(kubeConfig), timeoutMs)
+    // A credential plug-in is another program: it may hang.
+    const { headers, tls } = await inTime(readCredentials(kubeConfig), { ms: timeoutMs })
     return { headers: { 'User-Agent': USER_AGENT, ...headers }, dispatcher: pool.dispatcher(tls) }
   }
 
@@ -88,7 +94,7 @@ export function createKubernetesClient(options: KubernetesClientOptions): Kubern
       const { headers, dispatcher } = await authorize()
       const url = `${server}${path}?${new URLSearchParams(query)}`
       const accepted = { ...headers, Accept: 'application/json' }
-      signal.addEventListener('abort', () => pool.givenUp(signal.reason), { once: true })
+      signal.addEventListener('abort', () => pool.aborted(signal.reason), { once: true })
       const response = await request(url, { headers: accepted, dispatcher, signal })
       return { status: response.statusCode, headers: response.headers, body: response.body }
     },
@@ -107,6 +113,29 @@ function authentication(authorize: Authorize) {
       context.setDispatcher(dispatcher)
     },
   }
+}
+
+/** The UID of kube-system stands for the cluster. Resolves when the API server gives it. */
+export async function readClusterId(dependencies: {
+  client: KubernetesClient
+  logger: Logger
+}): Promise<string> {
+  const { client, logger } = dependencies
+  for (;;) {
+    try {
+      const { metadata } = await client.core.readNamespace({ name: 'kube-system' })
+      if (metadata?.uid !== undefined) return metadata.uid
+    } catch (error) {
+      const problem = asKubernetesError('read Namespace kube-system', error).message
+      logger.warn({ problem }, 'cannot read the identity of the cluster')
+    }
+    await sleep(1000)
+  }
+}
+
+/** Options that make a PATCH a server-side apply. */
+export function serverSideApply() {
+  return setHeaderOptions('Content-Type', PatchStrategy.ServerSideApply)
 }
 
 function limited(context: RequestContext, timeoutMs: number): RequestContext {

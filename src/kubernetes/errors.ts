@@ -1,8 +1,16 @@
 import { ApiException } from '@kubernetes/client-node'
 
+interface KubernetesErrorDetails {
+  status?: number | undefined
+  reason?: string | undefined
+  causes?: string[]
+  retryAfterMs?: number | undefined
+  grant?: string | undefined
+}
+
 /**
- * What the API server, or the way to it, answered. Its text is fit for logs and events: no body, no
- * header.
+ * A failed request to the API server. The message is fit for logs and events: it holds no body and
+ * no header.
  */
 export class KubernetesError extends Error {
   override readonly name = 'KubernetesError'
@@ -19,7 +27,7 @@ export class KubernetesError extends Error {
   /** A 403 of the authorizer: the RBAC rule that is missing. Absent for every other refusal. */
   readonly grant: string | undefined
 
-  constructor(message: string, details: Partial<Omit<KubernetesError, keyof Error>> = {}) {
+  constructor(message: string, details: KubernetesErrorDetails = {}) {
     super(message)
     this.grant = details.grant
     this.status = details.status
@@ -30,7 +38,7 @@ export class KubernetesError extends Error {
 }
 
 /**
- * Translates whatever a call of the client threw. `action` completes "cannot ...":
+ * Translates what a call of the client threw. `action` completes "cannot ...":
  * `asKubernetesError('apply Secret shop/pullpass-registry', error)`.
  */
 export function asKubernetesError(action: string, error: unknown): KubernetesError {
@@ -149,14 +157,19 @@ function innermost(error: unknown): Cause {
 }
 
 /**
- * The same promise, but rejecting with a TimeoutError after `ms`; what it then comes to is dropped.
+ * The result of a call. `action` completes "cannot ...". Rejects with a KubernetesError, but resolves
+ * to undefined where the API server answers with a status that is `expected` (404, 409).
  */
-export async function inTime<T>(promise: Promise<T>, ms: number): Promise<T> {
-  const { promise: late, reject } = Promise.withResolvers<never>()
-  const timer = setTimeout(() => reject(new DOMException('', 'TimeoutError')), ms)
+export async function unlessStatus<T>(
+  expected: readonly number[],
+  action: string,
+  call: Promise<T>,
+): Promise<T | undefined> {
   try {
-    return await Promise.race([promise, late])
-  } finally {
-    clearTimeout(timer)
+    return await call
+  } catch (error) {
+    const failure = asKubernetesError(action, error)
+    if (expected.includes(failure.status ?? 0)) return undefined
+    throw failure
   }
 }

@@ -6,9 +6,8 @@ import { KubeConfig } from '@kubernetes/client-node'
 import { parse } from 'yaml'
 
 /**
- * The configuration to reach the API server by: `file` where given, else the mounted service
- * account where there is one, else the usual rules ($KUBECONFIG, ~/.kube/config). Throws where a
- * file is not readable.
+ * The configuration for requests to the API server: `file` if given, else the mounted service account,
+ * else $KUBECONFIG or ~/.kube/config. Throws where a file is not readable.
  */
 export function loadKubeConfig(file: string | undefined, env: NodeJS.ProcessEnv): KubeConfig {
   const kubeConfig = new KubeConfig()
@@ -35,7 +34,7 @@ function keepTokenFiles(kubeConfig: KubeConfig, file: string): void {
   }
 }
 
-/** What one request is made with, as the files say at this moment. */
+/** The credentials for one request, read from their files at this moment. */
 export interface Credentials {
   headers: Record<string, string>
   tls: Pick<

@@ -14,62 +14,77 @@ import {
 } from './lease.ts'
 
 export interface Leadership {
-  /** The lease is certainly ours at this moment, whatever happened to this process in between. */
+  /** Whether this process holds the Lease for certain at this moment, even just after it was paused. */
   leading(): boolean
   onChange(listener: (leading: boolean) => void): void
+  /**
+   * What this replica, while it leads, has in an annotation of the Lease. A change is written at
+   * once, in the request that renews: nobody but the holder writes it, and only over the state that
+   * was read. Undefined: no such annotation.
+   */
+  annotate(annotation: string, text: string | undefined): void
+  /** Calls the listener with the annotations of the Lease each time they are read while another replica leads. */
+  onAnnotations(listener: (annotations: Record<string, string>) => void): void
 }
 
-interface LeaderOptions {
-  client: Pick<KubernetesClient, 'coordination'>
-  namespace: string
-  name: string
-  /** Another one for each process that ever runs, a restarted container's included. */
-  identity: string
-  /** Whole seconds after which others may take a lease that is not renewed. */
-  leaseSeconds: number
-  /** Pause between renewals, and limit of each request; at most a third of `leaseSeconds`. */
-  renewSeconds: number
+interface LeaderDependencies {
+  client: KubernetesClient
   logger: Logger
   metrics?: Registry
   /** Monotonic milliseconds. */
   now?: () => number
 }
 
+interface LeaderSettings {
+  namespace: string
+  name: string
+  /** Unique for each process that ever runs, also for a restarted container. */
+  identity: string
+  /** Whole seconds after which others may take a Lease that is not renewed. */
+  leaseSeconds: number
+  /** Pause between renewals, and limit of each request; at most a third of `leaseSeconds`. */
+  renewSeconds: number
+}
+
+export interface Leader extends Leadership {
+  start(): void
+  /** Gives the Lease back for good. End the leader's work first: the next candidate takes over at once. */
+  release(): Promise<void>
+  /** Why the Lease cannot be read or updated at the moment. */
+  problem(): string | undefined
+}
+
 /** Others wait for all of it, and start later; we count from before our request left. */
 const CERTAIN_PART = 2 / 3
 
-/**
- * Holds a coordination.k8s.io Lease while it can, by the rules of client-go's leader election.
- * `release` ends it for good; what is done under the lease should have ended before, since the next
- * candidate takes over at once.
- */
-export function createLeader(
-  options: LeaderOptions,
-): Leadership & { start(): void; release(): Promise<void>; problem(): string | undefined } {
-  const { namespace, name, identity, metrics = new Registry() } = options
-  const logger = options.logger.child({ lease: `${namespace}/${name}`, identity })
-  const now = options.now ?? performance.now.bind(performance)
-  const help = '1 where this replica leads'
-  const gauge = new Gauge({ name: 'pullpass_leader', help, registers: [metrics] })
-  const changed = (leading: boolean) => {
-    gauge.set(Number(leading))
-    logger.info(leading ? 'leading' : 'not leading any more')
-  }
+/** Holds a coordination.k8s.io Lease while it can, by the rules of client-go's leader election. */
+export function createLeader(dependencies: LeaderDependencies, settings: LeaderSettings): Leader {
+  const { client, metrics = new Registry(), now = performance.now.bind(performance) } = dependencies
+  const { namespace, name, identity, leaseSeconds, renewSeconds } = settings
+  const logger = dependencies.logger.child({ lease: `${namespace}/${name}`, identity })
+  const gauge = createGauge(metrics)
   const state: State = {
-    ...options,
+    identity,
+    leaseSeconds,
+    renewSeconds,
     now,
     logger,
-    store: createLeaseStore({ ...options, limitMs: options.renewSeconds * 1000 }),
-    validity: createLeaseValidity({ now, logger, changed }),
+    store: createLeaseStore({ client }, { namespace, name, limitMs: renewSeconds * 1000 }),
+    validity: createLeaseValidity({ now, logger, changed: leading => gauge.set(Number(leading)) }),
     stopping: new AbortController(),
     held: undefined,
     observation: undefined,
     lastError: undefined,
+    annotations: {},
+    listeners: [],
+    wake: new AbortController(),
   }
   let loop: Promise<void> | undefined
   return {
     leading: state.validity.current,
     onChange: state.validity.onChange,
+    annotate: (annotation, text) => annotate(state, annotation, text),
+    onAnnotations: listener => void state.listeners.push(listener),
     problem: () => state.lastError,
     start() {
       loop ??= run(state)
@@ -83,8 +98,17 @@ export function createLeader(
   }
 }
 
-interface State extends LeaderOptions {
+function createGauge(metrics: Registry) {
+  const help = '1 where this replica leads'
+  return new Gauge({ name: 'pullpass_leader', help, registers: [metrics] })
+}
+
+interface State {
+  readonly identity: string
+  readonly leaseSeconds: number
+  readonly renewSeconds: number
   readonly now: () => number
+  readonly logger: Logger
   readonly store: LeaseStore
   readonly validity: LeaseValidity
   readonly stopping: AbortController
@@ -92,18 +116,36 @@ interface State extends LeaderOptions {
   held: V1Lease | undefined
   observation: Observation | undefined
   lastError: string | undefined
+  annotations: Record<string, string | undefined>
+  readonly listeners: ((annotations: Record<string, string>) => void)[]
+  /** Ends the pause before the next renewal. */
+  wake: AbortController
 }
+
+function annotate(state: State, annotation: string, text: string | undefined): void {
+  const isNew = !(annotation in state.annotations) || state.annotations[annotation] !== text
+  state.annotations[annotation] = text
+  if (isNew && state.validity.current()) state.wake.abort()
+}
+
+/** Candidates learn within a second what the leader writes, and that the lease is free. */
+const longestPauseMs = 800
 
 async function run(state: State): Promise<void> {
   const { signal } = state.stopping
   while (!signal.aborted) {
     const error = await takeOrRenew(state).then(nothing, (failure: Error) => failure)
     report(state, error)
-    // Candidates ask more often, lest a released lease lie idle, and out of step.
-    // Nor does a leader whose renewal failed wait until the lease is in doubt.
-    const calm = state.validity.current() && !error
-    const part = calm ? 1 : 0.2 * (1 + Math.random())
-    await sleep(state.renewSeconds * 1000 * part, undefined, { signal }).catch(() => {})
+    // A candidate asks more often, so that it finds a released Lease soon, and at random moments.
+    // A leader whose renewal failed tries again before the Lease is in doubt.
+    const isHolding = state.held !== undefined && !error
+    const part = isHolding ? 1 : 0.2 * (1 + Math.random())
+    const pauseMs = state.renewSeconds * 1000 * part
+    const wake = AbortSignal.any([signal, state.wake.signal])
+    await sleep(isHolding ? pauseMs : Math.min(pauseMs, longestPauseMs), undefined, {
+      signal: wake,
+    }).catch(() => {})
+    state.wake = new AbortController()
   }
 }
 
@@ -114,16 +156,18 @@ async function takeOrRenew(state: State): Promise<void> {
   const lease = await store.read()
   if (!lease) return void (await take(state, undefined))
   state.observation = observe(state.observation, lease.spec ?? {}, state.now())
-  if (mayTake(state.observation, identity, state.now())) await take(state, lease)
-  else validity.end()
+  if (mayTake(state.observation, identity, state.now())) return void (await take(state, lease))
+  validity.end()
+  const annotations = lease.metadata?.annotations ?? {}
+  for (const listener of state.listeners) call(state.logger, () => listener(annotations))
 }
 
-/** True: the lease is ours, from the time before the request was sent. */
+/** True: this process holds the Lease, from the moment before it sent the request. */
 async function take(state: State, before: V1Lease | undefined): Promise<boolean> {
   const { store, identity, leaseSeconds, validity } = state
   const requestedAt = state.now()
   const spec = takenBy(identity, before?.spec, { leaseSeconds, wallClock: new Date() })
-  state.held = await store.write(before, spec)
+  state.held = await store.write(before, { spec, annotations: state.annotations })
   if (!state.held || state.stopping.signal.aborted) return state.held !== undefined
   validity.extend(requestedAt + leaseSeconds * 1000 * CERTAIN_PART)
   return true
@@ -132,35 +176,33 @@ async function take(state: State, before: V1Lease | undefined): Promise<boolean>
 async function giveBack({ store, identity }: State): Promise<void> {
   const lease = await store.read()
   if (lease?.spec?.holderIdentity !== identity) return
-  await store.write(lease, released(lease.spec, new Date()))
+  await store.write(lease, { spec: released(lease.spec, new Date()), annotations: {} })
 }
 
 const nothing = () => undefined
 
-/** Once for each kind of failure, not with each of its repetitions. */
+/** Logs a failure once, not each time it repeats. */
 function report(state: State, error: Error | undefined): void {
-  const told = error === undefined || error.message === state.lastError
-  if (!told) state.logger.warn({ error: error.message }, 'lease not read or written')
+  if (error !== undefined && error.message !== state.lastError) {
+    state.logger.warn({ error: error.message }, 'cannot read or update the Lease')
+  }
   state.lastError = error?.message
 }
 
-/** The time for which leading is certain, and who wants to know when it begins and ends. */
+/** The time during which this process leads for certain, with listeners for its beginning and end. */
 interface LeaseValidity {
-  /**
-   * By the clock at this moment, so it is right also in the first instant after the process was
-   * stopped.
-   */
+  /** By the clock at this moment, so it is right also just after the process was paused. */
   current(): boolean
   /**
-   * Certain until `until` (milliseconds of the clock). A gap since the last validity is told as an
-   * end.
+   * Valid until `until` (milliseconds of the clock). A gap since the last validity is reported as
+   * its end.
    */
   extend(until: number): void
   end(): void
   onChange(listener: (leading: boolean) => void): void
 }
 
-/** Whether the lease is held, by this process's own clock: it ends by itself unless prolonged. */
+/** Counts by the clock of this process; ends by itself unless it is extended. */
 function createLeaseValidity(options: {
   now: () => number
   logger: Logger
@@ -170,30 +212,31 @@ function createLeaseValidity(options: {
   const { now, logger } = options
   const listeners = [options.changed]
   let certainUntil = Number.NEGATIVE_INFINITY
-  let told = false
+  let reported = false
   let expiry: NodeJS.Timeout | undefined
 
   const current = () => now() < certainUntil
 
-  function tell(): void {
+  function reportChange(): void {
     clearTimeout(expiry)
     const leading = current()
-    if (leading) expiry = setTimeout(tell, certainUntil - now() + 1)
-    if (leading === told) return
-    told = leading
+    if (leading) expiry = setTimeout(reportChange, certainUntil - now() + 1)
+    if (leading === reported) return
+    reported = leading
+    logger.info(leading ? 'leading' : 'not leading any more')
     for (const listener of listeners) call(logger, () => listener(leading))
   }
 
   return {
     current,
     extend(until) {
-      tell()
+      reportChange()
       certainUntil = until
-      tell()
+      reportChange()
     },
     end() {
       certainUntil = Number.NEGATIVE_INFINITY
-      tell()
+      reportChange()
     },
     onChange: listener => listeners.push(listener),
   }

@@ -5,13 +5,15 @@ import {
   type V1LeaseSpec,
   V1MicroTime,
 } from '@kubernetes/client-node'
-import { asKubernetesError, type KubernetesClient } from './client.ts'
-import { inTime } from './errors.ts'
+import { inTime } from '../time-limit.ts'
+import {
+  asKubernetesError,
+  type KubernetesClient,
+  KubernetesError,
+  unlessStatus,
+} from './client.ts'
 
-/**
- * A state of the Lease, and when this process first saw it (milliseconds of its own monotonic
- * clock).
- */
+/** A state of the Lease, and when this process first saw it (milliseconds of a monotonic clock). */
 export interface Observation {
   spec: V1LeaseSpec
   since: number
@@ -32,7 +34,7 @@ export function observe(
  * |--------------|-----------------------------------------------------------------------|
  * | none         | yes: it was released                                                  |
  * | this process | yes: renewed                                                          |
- * | another      | when nothing has changed before our eyes for the duration it has set  |
+ * | another      | when this process has seen no change for the duration in the Lease    |
  *
  * The times in the Lease are never compared with a clock here: clocks of two machines differ
  * (kubernetes/client-go tools/leaderelection/leaderelection.go).
@@ -71,95 +73,113 @@ export interface LeaseStore {
   /** Undefined: there is none. */
   read(): Promise<V1Lease | undefined>
   /**
-   * Creates the Lease, or replaces exactly the state `before`. Undefined: somebody else was faster.
+   * Creates the Lease, or replaces exactly the state `before`. Undefined: another process was
+   * faster.
    */
-  write(before: V1Lease | undefined, spec: V1LeaseSpec): Promise<V1Lease | undefined>
+  write(before: V1Lease | undefined, next: LeaseContent): Promise<V1Lease | undefined>
+}
+
+interface LeaseContent {
+  spec: V1LeaseSpec
+  /** Changes only these; undefined removes one. */
+  annotations: Record<string, string | undefined>
 }
 
 /**
- * One Lease. Every call rejects with a KubernetesError. A call that took longer than `limitMs` may
- * still be carried out later; it does no harm, since it replaces nothing but the state it was made
- * from.
+ * One Lease. Every call rejects with a KubernetesError. The API server may still carry out a call that
+ * took longer than `limitMs`. That does no harm: the call replaces only the state it was made from.
  */
-export function createLeaseStore(options: {
-  client: Pick<KubernetesClient, 'coordination'>
-  namespace: string
-  name: string
-  limitMs: number
-}): LeaseStore {
-  const { namespace, name, limitMs } = options
-  const api = options.client.coordination
+export function createLeaseStore(
+  { client }: { client: KubernetesClient },
+  { namespace, name, limitMs }: { namespace: string; name: string; limitMs: number },
+): LeaseStore {
+  const api = client.coordination
   const id = `Lease ${namespace}/${name}`
-
-  /** Statuses in `expected` are answers; a 404 on create is none: the namespace is missing. */
-  async function asked<T>(
-    verb: string,
-    call: Promise<T>,
-    expected: number[],
-  ): Promise<T | undefined> {
-    try {
-      return await inTime(call, limitMs)
-    } catch (error) {
-      const translated = asKubernetesError(`${verb} ${id}`, error)
-      if (expected.includes(translated.status ?? 0)) return undefined
-      throw translated
-    }
-  }
-
+  const limited = <T>(call: Promise<T>) => inTime(call, { ms: limitMs })
   return {
-    read: () => asked('read', api.readNamespacedLease({ namespace, name }), [404]),
-    write(before, spec) {
+    read: () => {
+      const reading = api.readNamespacedLease({ namespace, name })
+      return unlessStatus([404], `read ${id}`, limited(reading))
+    },
+    write(before, { spec, annotations: changes }) {
+      const annotations = changed(before?.metadata?.annotations, changes)
       if (!before) {
-        const body = { metadata: { namespace, name }, spec }
-        return asked('create', api.createNamespacedLease({ namespace, body }), [409])
+        const body = { metadata: { namespace, name, annotations }, spec }
+        const creating = api.createNamespacedLease({ namespace, body })
+        // Not 404: that is a missing namespace.
+        return unlessStatus([409], `create ${id}`, limited(creating))
       }
-      const body = { ...before, spec }
-      return asked('renew', api.replaceNamespacedLease({ namespace, name, body }), [404, 409])
+      const body = { ...before, metadata: { ...before.metadata, annotations }, spec }
+      const replacing = api.replaceNamespacedLease({ namespace, name, body })
+      return unlessStatus([404, 409], `renew ${id}`, limited(replacing))
     },
   }
 }
 
+function changed(
+  before: Record<string, string> | undefined,
+  changes: Record<string, string | undefined>,
+): Record<string, string> {
+  const all = Object.entries({ ...before, ...changes })
+  return Object.fromEntries(all.flatMap(([key, text]) => (text === undefined ? [] : [[key, text]])))
+}
+
 interface LeaseAnnotation {
   read(): Promise<string | undefined>
-  /** Where the Lease does not exist, nobody leads and there is nothing to share: not written. */
+  /**
+   * Rejects with a 409 where another process has changed the text since it was last read or written
+   * here. Writes nothing where there is no Lease: nobody leads then, and there is nothing to share.
+   */
   write(text: string): Promise<void>
 }
 
+/** The leader renews meanwhile: a write that meets a renewal is tried again. */
+const mostTries = 5
+
 /**
- * A line of text in an annotation of a Lease: there as long as the Lease, and readable to whoever
- * leads next. Both calls reject with a KubernetesError.
+ * A line of text in an annotation of a Lease. It lasts as long as the Lease, and the next leader can
+ * read it. Both calls reject with a KubernetesError.
  */
-export function createLeaseAnnotation(options: {
-  client: Pick<KubernetesClient, 'coordination'>
-  namespace: string
-  name: string
-  annotation: string
-}): LeaseAnnotation {
-  const { client, namespace, name, annotation } = options
+export function createLeaseAnnotation(
+  { client }: { client: KubernetesClient },
+  { namespace, name, annotation }: { namespace: string; name: string; annotation: string },
+): LeaseAnnotation {
+  const api = client.coordination
   const id = `Lease ${namespace}/${name}`
+  let known: { text: string | undefined } | undefined
+
+  /** Every write carries the version that was read. */
+  async function write(text: string, triesLeft: number): Promise<void> {
+    const { metadata } = await client.coordination.readNamespacedLease({ namespace, name })
+    const before = metadata?.annotations?.[annotation]
+    if (known !== undefined && known.text !== before) throw changedByOthers(id, annotation)
+    const resourceVersion = metadata?.resourceVersion
+    const body = { metadata: { resourceVersion, annotations: { [annotation]: text } } }
+    try {
+      await client.coordination.patchNamespacedLease(
+        { namespace, name, body },
+        setHeaderOptions('Content-Type', PatchStrategy.MergePatch),
+      )
+      known = { text }
+    } catch (error) {
+      const isNewer = asKubernetesError(`annotate ${id}`, error).status === 409
+      if (!isNewer || triesLeft === 0) throw error
+      await write(text, triesLeft - 1)
+    }
+  }
+
   return {
-    read: () =>
-      unlessAbsent(`read ${id}`, async () => {
-        const lease = await client.coordination.readNamespacedLease({ namespace, name })
-        return lease.metadata?.annotations?.[annotation]
-      }),
-    write: text =>
-      unlessAbsent(`annotate ${id}`, async () => {
-        const body = { metadata: { annotations: { [annotation]: text } } }
-        await client.coordination.patchNamespacedLease(
-          { namespace, name, body },
-          setHeaderOptions('Content-Type', PatchStrategy.MergePatch),
-        )
-      }),
+    read: async () => {
+      const reading = api.readNamespacedLease({ namespace, name })
+      const lease = await unlessStatus([404], `read ${id}`, reading)
+      known = { text: lease?.metadata?.annotations?.[annotation] }
+      return known.text
+    },
+    write: text => unlessStatus([404], `annotate ${id}`, write(text, mostTries)),
   }
 }
 
-async function unlessAbsent<T>(action: string, work: () => Promise<T>): Promise<T | undefined> {
-  try {
-    return await work()
-  } catch (error) {
-    const failure = asKubernetesError(action, error)
-    if (failure.status === 404) return undefined
-    throw failure
-  }
+function changedByOthers(id: string, annotation: string): KubernetesError {
+  const message = `cannot annotate ${id}: another process has changed ${annotation}`
+  return new KubernetesError(message, { status: 409, reason: 'Conflict' })
 }

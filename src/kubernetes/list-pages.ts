@@ -1,5 +1,6 @@
 import type { Logger } from 'pino'
 import { framesOf } from '../failure.ts'
+import { withinLimit } from '../time-limit.ts'
 import { KubernetesError } from './errors.ts'
 import {
   createTextRoom,
@@ -13,7 +14,7 @@ import {
   type TextRoom,
 } from './size-limits.ts'
 import type { WatchMeters } from './watch-metrics.ts'
-import { get, translated, type Watched, within } from './watch-stream.ts'
+import { get, translated, type Watched } from './watch-stream.ts'
 
 const PAGE_SIZE = 500
 const PAGE_TIMEOUT_MS = 30_000
@@ -98,7 +99,7 @@ async function readPage<T>(
   const action = `list ${watched.path}`
   const most = now === 1 ? MOST_BYTES : MOST_PAGE_BYTES
   return translated(action, () =>
-    within(PAGE_TIMEOUT_MS, stop, async signal => {
+    withinLimit({ ms: PAGE_TIMEOUT_MS, signal: stop }, async signal => {
       const { body } = await get(action, watched, signal)
       const text = await readAtMost(body, most, room)
       if (text.length <= most && !isTooDense(text)) {
@@ -149,20 +150,20 @@ export interface Replacement<T> {
 }
 
 /**
- * The same handler, whose exceptions are logged and counted: they are bugs, and a bug in handling
- * one object must not end the watch for all others. Their messages may quote the object, so only
- * their place is logged.
+ * The same handler, with its exceptions logged and counted: they are bugs, and a bug in handling one
+ * object must not end the watch of all others. A message may quote the object, so only the stack is
+ * logged.
  */
 export function guarded<T>(
   handler: ListWatchHandler<T>,
   { logger, meters }: { logger: Logger; meters: WatchMeters },
 ): ListWatchHandler<T> {
-  const guard = (deed: () => void) => {
+  const guard = (handle: () => void) => {
     try {
-      deed()
+      handle()
     } catch (error) {
       meters.failed('handler')
-      logger.error({ at: framesOf(error) }, 'a change could not be handled: this is a bug')
+      logger.error({ at: framesOf(error) }, 'cannot handle a change: this is a bug')
     }
   }
   return {

@@ -1,7 +1,8 @@
-import { once } from 'node:events'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Logger } from 'pino'
 import { Registry } from 'prom-client'
+import { inTime } from '../time-limit.ts'
+import type { KubernetesClient } from './client.ts'
 import { asKubernetesError, KubernetesError } from './errors.ts'
 import {
   createPageSize,
@@ -15,57 +16,49 @@ import { createWatchMeters, type WatchMeters } from './watch-metrics.ts'
 import { type Ending, isSteady, paceAfter } from './watch-pace.ts'
 import { type Change, type Watched, type WatchedObject, watchFrom } from './watch-stream.ts'
 
-interface ListWatchOptions<T> extends Watched {
+interface ListWatchDependencies<T> {
+  client: KubernetesClient
   handler: ListWatchHandler<T>
   logger: Logger
   metrics?: Registry
+}
+
+interface ListWatchSettings {
   /** For logs and metrics. */
   name: string
-  /** How long one watch lives; absent: 50 to 70 s. */
+  /** What is listed and watched: `/api/v1/secrets`, with a label or field selector. */
+  path: string
+  query: Record<string, string>
+  /** How long one watch lives. Default: 50 to 70 s. */
   watchSeconds?: number
-  /** After so long a list is due although nothing asks for it; absent: 20 to 40 minutes. */
+  /** A new list follows after this time. Default: 20 to 40 minutes. */
   relistSeconds?: number
 }
 
 export interface ListWatch {
   start(): void
-  /** The first list has been handed over. */
+  /** Whether the handler has got the first list. */
   synced(): boolean
   /** Resolves when synced; rejects only with the reason of `signal`. */
   whenSynced(signal?: AbortSignal): Promise<void>
-  /** What is in the way at the moment. */
+  /** The failure of the last request; undefined: it succeeded. */
   problem(): string | undefined
   stop(): Promise<void>
 }
 
 /**
- * Lists, then watches, then watches on, until stopped: no failure ends it (watch-pace.ts has the
- * table). Each list replaces the whole set, so a deletion that was missed is made up for. A list that
- * is older than what was seen means that the API server went back in time: nothing that was known
- * counts any more. Where its versions have passed those that were seen by the time it is asked again,
- * nothing shows that: a list now and then puts that right. An object that is too large to be read counts as absent (size-limits.ts). Objects
- * are the API's JSON: timestamps are strings.
+ * Lists, then watches again and again until stopped: no failure ends it (watch-pace.ts has the
+ * table). Each list replaces the whole set, so a missed deletion is corrected. A list that is older
+ * than the last change means that the API server went back in time (etcd was restored): all that was
+ * known is dropped. Its versions may also have passed the last change by the time of the next
+ * request, and nothing shows that: the regular lists correct it. An object that is too large to read
+ * counts as absent (size-limits.ts). Objects are the API's JSON: timestamps are strings.
  */
-export function createListWatch<T extends WatchedObject>(options: ListWatchOptions<T>): ListWatch {
-  const logger = options.logger.child({ watch: options.name })
-  const meters = createWatchMeters(options.metrics ?? new Registry(), options.name)
-  const state: State<T> = {
-    ...options,
-    handler: guarded(options.handler, { logger, meters }),
-    logger,
-    meters,
-    stopping: new AbortController(),
-    firstList: createFirstList(),
-    pageSize: createPageSize(options.query),
-    logSkipped: createSkipLog(logger),
-    version: undefined,
-    newest: 0n,
-    silentWatches: 0,
-    relistAt: Number.POSITIVE_INFINITY,
-    synced: false,
-    failures: 0,
-    problem: undefined,
-  }
+export function createListWatch<T extends WatchedObject>(
+  dependencies: ListWatchDependencies<T>,
+  settings: ListWatchSettings,
+): ListWatch {
+  const state = createState(dependencies, settings)
   let loop: Promise<void> | undefined
   return {
     start() {
@@ -81,7 +74,40 @@ export function createListWatch<T extends WatchedObject>(options: ListWatchOptio
   }
 }
 
-interface State<T> extends ListWatchOptions<T> {
+function createState<T extends WatchedObject>(
+  { client, handler, logger: parent, metrics = new Registry() }: ListWatchDependencies<T>,
+  { name, path, query, watchSeconds, relistSeconds }: ListWatchSettings,
+): State<T> {
+  const logger = parent.child({ watch: name })
+  const meters = createWatchMeters(metrics, name)
+  return {
+    client,
+    path,
+    query,
+    watchSeconds,
+    relistSeconds,
+    handler: guarded(handler, { logger, meters }),
+    logger,
+    meters,
+    stopping: new AbortController(),
+    firstList: createFirstList(),
+    pageSize: createPageSize(query),
+    logSkipped: createSkipLog(logger),
+    version: undefined,
+    newest: 0n,
+    silentWatches: 0,
+    relistAt: Number.POSITIVE_INFINITY,
+    synced: false,
+    failures: 0,
+    problem: undefined,
+  }
+}
+
+interface State<T> extends Watched {
+  readonly handler: ListWatchHandler<T>
+  readonly logger: Logger
+  readonly watchSeconds: number | undefined
+  readonly relistSeconds: number | undefined
   readonly meters: WatchMeters
   readonly stopping: AbortController
   readonly firstList: FirstList
@@ -126,7 +152,8 @@ async function listThenWatch<T extends WatchedObject>(state: State<T>): Promise<
     const isDue = performance.now() >= state.relistAt
     const version = (isDue ? undefined : state.version) ?? (await list(state))
     since = performance.now()
-    await watchFrom<T>({ ...state, version, seconds }, state.stopping.signal, {
+    const { client, path, query } = state
+    await watchFrom<T>({ client, path, query, version, seconds }, state.stopping.signal, {
       contact: () => {
         state.meters.contacted()
         state.problem = undefined
@@ -143,11 +170,12 @@ async function listThenWatch<T extends WatchedObject>(state: State<T>): Promise<
 }
 
 async function list<T extends WatchedObject>(state: State<T>): Promise<string> {
-  const { handler, meters, logger, newest } = state
+  const { client, path, query, handler, meters, logger, newest } = state
   if (state.synced) meters.relisted()
   const replacement = handler.replace()
   let items = 0
-  const version = await listAll<T>(state, state.pageSize, state.stopping.signal, {
+  const watched = { client, path, query }
+  const version = await listAll<T>(watched, state.pageSize, state.stopping.signal, {
     contact: meters.contacted,
     item: item => {
       items += 1
@@ -215,15 +243,12 @@ interface FirstList {
   whenThere(signal?: AbortSignal): Promise<void>
 }
 
-/** Something to wait for until the first list has arrived. */
 function createFirstList(): FirstList {
   const { promise, resolve } = Promise.withResolvers<void>()
   return {
     arrived: resolve,
     whenThere: async signal => {
-      signal?.throwIfAborted()
-      await Promise.race(signal ? [promise, once(signal, 'abort')] : [promise])
-      signal?.throwIfAborted()
+      await inTime(promise, { signal })
     },
   }
 }

@@ -10,8 +10,8 @@ export interface ObjectTable<T, V> {
   get(key: string): V | undefined
   keys(): IterableIterator<string>
   /**
-   * The whole set, as a list of some version has it: what is not newer than the list is as the list
-   * says, or gone. Each object is reduced to its row as it arrives.
+   * The whole set in the version of a list: each row that is not newer gets the state in the list, or
+   * is removed. Each object is reduced to its row when it arrives.
    */
   replace(): Replacement<T>
   upsert(item: T): void
@@ -19,12 +19,12 @@ export interface ObjectTable<T, V> {
 }
 
 /**
- * The newest state of objects that arrive by more than one road (a watch, and the answers to our
- * own writes), so possibly out of order: an older resourceVersion never replaces a newer one, nor
- * brings back what was removed later. Resource versions of one kind can be compared as whole
- * numbers (kubernetes/enhancements KEP-5504).
+ * The newest state of objects that arrive from more than one source (a watch, and the answers to our
+ * own writes), possibly out of order: an older resourceVersion never replaces a newer one, and does
+ * not restore an object that was removed later. Resource versions of one kind can be compared as
+ * whole numbers (kubernetes/enhancements KEP-5504).
  *
- * `read` keeps what is needed of an object; undefined: this one is not kept.
+ * `read` returns the parts to store; undefined: the object is not stored.
  */
 export function createObjectTable<T extends KubernetesObject, V>(options: {
   key(item: T): string

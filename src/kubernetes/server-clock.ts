@@ -2,15 +2,15 @@ import type { Logger } from 'pino'
 import { Gauge, type Registry } from 'prom-client'
 
 /**
- * The clock of the API server, as far as its answers show it. It decides which certificates are
- * valid, and all replicas share it.
+ * The clock of the API server, estimated from its answers. It decides which certificates are valid,
+ * and all replicas share it.
  */
 export interface ServerClock {
   /** The time of the API server where it is measured and ours is more than seconds off, else ours. */
   now(): Date
   /** The clock of this machine. */
   local(): Date
-  /** Whether enough answers were seen to trust the difference. It stays so. */
+  /** Whether enough answers have arrived to trust the difference. Stays true. */
   isMeasured(): boolean
   /** The sentence to report while the clocks are more than a minute apart. */
   problem(): string | undefined
@@ -21,22 +21,22 @@ export interface ServerClock {
   observe(date: unknown, startedMs: number): void
 }
 
-/** The last answers; more than half of them must be odd to be believed. */
+/** Number of last answers in the median. */
 const SAMPLES = 5
-/** So many answers are believed even where they contradict the clock of this machine. */
+/** From this number on, answers count even if they contradict the clock of this machine. */
 const CONVINCING = 3
 /** The header has whole seconds, and an answer takes time. */
 const NOISE_MS = 5000
-/** An answer that took longer says too little of when it was written. */
+/** A slower answer is too inexact. */
 const SLOWEST_MS = 10_000
 const PROBLEM_MS = 60_000
-/** A change of the difference that is reported anew. */
+/** A change of the difference by more is reported again. */
 const CHANGE_MS = 30_000
 
 /**
- * Compares the API server's time with the monotonic clock, not with the wall clock: where somebody
- * sets the clock of this machine, the difference is known at once and without another answer. The
- * median of the last answers counts, since one of several API servers, or a proxy, may be wrong.
+ * Compares the API server's time with the monotonic clock, not with the wall clock: when the clock of
+ * this machine is set, the difference is known at once, without another answer. The median of the
+ * last answers counts, since one of several API servers, or a proxy, may be wrong.
  */
 export function createServerClock(options: {
   logger: Logger
@@ -94,7 +94,7 @@ function median(numbers: number[]): number {
   return sorted[Math.floor(sorted.length / 2)] ?? 0
 }
 
-/** Stays with what was reported while it is nearly true, so that nothing is reported twice. */
+/** Keeps the reported difference while it is nearly right, so that small changes are not reported. */
 function differenceToReport(reported: number | undefined, aheadMs: number): number | undefined {
   if (reported !== undefined && Math.abs(aheadMs - reported) <= CHANGE_MS) return reported
   return Math.abs(aheadMs) > PROBLEM_MS ? aheadMs : undefined

@@ -1,7 +1,7 @@
 import { LRUCache } from 'lru-cache'
 import type { Logger } from 'pino'
 
-/** What can be told of an object without reading all of it. */
+/** What the beginning of an object says. */
 export interface ObjectHead {
   metadata: { name: string; namespace?: string; resourceVersion?: string }
 }
@@ -37,7 +37,7 @@ export function isTooDense(text: Uint8Array): boolean {
  */
 export const MOST_PAGE_BYTES = 1 << 20
 
-/** Room for one text at a time. It is used again for the next text, which overwrites it. */
+/** A buffer for one text at a time. The next text overwrites it. */
 export interface TextRoom {
   readonly length: number
   /** Valid until `clear`. */
@@ -47,8 +47,8 @@ export interface TextRoom {
 }
 
 /**
- * Memory outside of the JavaScript heap is given back late, and a list of large objects would fill
- * the container with buffers that are not needed any more. That is why one buffer is used for all.
+ * Node frees memory outside of the JavaScript heap late: a list of large objects would fill the
+ * container with unused buffers. So all texts share one buffer.
  */
 export function createTextRoom(): TextRoom {
   let buffer = Buffer.allocUnsafeSlow(64 << 10)
@@ -133,6 +133,6 @@ export function createSkipLog(
     if (logged.has(object) || now() - last < LOG_EVERY_MS) return
     last = now()
     logged.set(object, true)
-    logger.warn({ object }, 'an object is too large to be read: it counts as absent')
+    logger.warn({ object }, 'an object is too large to read and counts as absent')
   }
 }

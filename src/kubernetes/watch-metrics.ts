@@ -7,7 +7,7 @@ export interface WatchMeters {
   failed(kind: string): void
 }
 
-/** What is counted of the watch `name`; all watches of a registry share the same metrics. */
+/** The metrics of the watch `name`. All watches of a registry share them. */
 export function createWatchMeters(metrics: Registry, name: string): WatchMeters {
   const { contact, relists, skipped, errors } = shared(metrics)
   relists.inc({ watch: name }, 0)
@@ -33,7 +33,7 @@ function register(metrics: Registry) {
   return {
     contact: new Gauge({
       name: 'pullpass_watch_last_contact_timestamp_seconds',
-      help: 'When the API server was last heard on this watch; time() minus this is its age',
+      help: 'Time of the last sign of life of the API server on this watch, in seconds since 1970',
       labelNames: ['watch'],
       registers,
     }),
@@ -45,13 +45,13 @@ function register(metrics: Registry) {
     }),
     skipped: new Counter({
       name: 'pullpass_watch_objects_skipped_total',
-      help: 'Objects that are too large to be read and count as absent, each time that they arrive',
+      help: 'Objects that are too large to read and count as absent, counted each time they arrive',
       labelNames: ['watch'],
       registers,
     }),
     errors: new Counter({
       name: 'pullpass_watch_errors_total',
-      help: 'Watches that did not end in order, by kind, and changes that were not handled',
+      help: 'Watches that ended with a failure, by kind, and changes that could not be handled',
       labelNames: ['watch', 'kind'],
       registers,
     }),

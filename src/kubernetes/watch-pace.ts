@@ -1,13 +1,16 @@
 import { type KubernetesError, LONGEST_WAIT_MS } from './errors.ts'
 
-/** How one turn of list-and-watch ended. */
-export interface Ending {
-  /** Absent: the server closed the watch in order. */
-  error?: KubernetesError | undefined
+interface WatchLife {
   /** How long the watch lived; 0 where it was never opened. */
   livedMs: number
-  /** How long it was meant to live. */
+  /** The timeout that was requested. */
   askedMs: number
+}
+
+/** How one turn of list-and-watch ended. */
+export interface Ending extends WatchLife {
+  /** Undefined: the server closed the watch in order. */
+  error?: KubernetesError | undefined
   /** Watches in a row, this one included, that lived and brought neither event nor bookmark. */
   silentWatches: number
 }
@@ -22,8 +25,7 @@ interface Pace {
 }
 
 /**
- * A watch that lived this long, or half of what was asked for, shows that nobody asks in a tight
- * loop.
+ * A watch that lived this long, or half of its timeout, shows that there is no tight loop.
  */
 const STEADY_MS = 5_000
 
@@ -33,16 +35,16 @@ const STEADY_MS = 5_000
  * | closed in order, after STEADY_MS or more       | last version      | at once                 |
  * | closed in order, sooner                        | last version      | 1 s, 2 s, ... 30 s      |
  * | version gone (410, unusable, from the future)  | a new list        | the same two rows       |
- * | what came is no watch                          | a new list        | 1 s, 2 s, ... 30 s      |
+ * | the answer is no watch                         | a new list        | 1 s, 2 s, ... 30 s      |
  * | anything else: network, timeout, 401, 500, ... | last version      | 1 s, 2 s, ... 30 s      |
  *
- * Two silent watches in a row, or one that outlived its time, are followed by a list, whatever the
- * row: a watch from a version that is not there yet, because etcd was restored from a backup, is
- * answered with 200 and silence. A healthy server sends a bookmark before it closes a watch.
+ * A list also follows two silent watches in a row, or one that lived longer than its timeout. Reason:
+ * after etcd was restored from a backup, the API server answers a watch from a future version with 200
+ * and then sends nothing. A healthy server sends a bookmark before it closes a watch.
  *
- * After a steady life the row of waits begins anew. A server's Retry-After is kept to where it is
- * longer, up to LONGEST_WAIT_MS. `random` (0 to 1) takes away up to half of the wait, so that
- * replicas that lost the server together do not come back together.
+ * After a steady watch the waits start again at 1 s. A longer Retry-After of the server counts, up to
+ * LONGEST_WAIT_MS. `random` (0 to 1) shortens the wait by up to half, so that replicas that lost the
+ * server together do not return together.
  */
 export function paceAfter(ending: Ending, failures: number, random: number): Pace {
   const kind = kindOf(ending)
@@ -61,8 +63,8 @@ export function paceAfter(ending: Ending, failures: number, random: number): Pac
   }
 }
 
-/** Whether the watch lived long enough to show that nobody asks in a tight loop. */
-export function isSteady({ livedMs, askedMs }: Pick<Ending, 'livedMs' | 'askedMs'>): boolean {
+/** Whether the watch lived long enough to show that there is no tight loop. */
+export function isSteady({ livedMs, askedMs }: WatchLife): boolean {
   return livedMs >= Math.min(STEADY_MS, askedMs / 2)
 }
 
@@ -79,8 +81,8 @@ function kindOf({ error }: Ending): Exclude<Pace['kind'], 'closed_early'> {
 }
 
 /**
- * 400: the version is none; 504 with this cause: etcd was restored from a backup and has not got
- * there again.
+ * 400: the version is invalid. 504 with this cause: etcd was restored from a backup and has not
+ * reached the version again.
  */
 function isGone({ status, reason, causes }: KubernetesError): boolean {
   if (status === 410 || reason === 'Expired' || reason === 'Gone') return true

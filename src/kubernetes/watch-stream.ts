@@ -1,3 +1,4 @@
+import { withinLimit } from '../time-limit.ts'
 import type { KubernetesClient, OpenedResponse } from './client.ts'
 import { answeredError, asKubernetesError, KubernetesError } from './errors.ts'
 import {
@@ -21,21 +22,22 @@ export interface Watched {
 }
 
 /**
- * The server ends a watch after its timeoutSeconds; one that lives this much longer is half-open.
+ * The server ends a watch after its timeoutSeconds. A watch that lives this much longer is half-open.
  */
 const WATCH_GRACE_MS = 10_000
 
 /**
  * Watches from `version` for `seconds`, and resolves when the server has ended the watch.
- * `on.change` gets each change, `on.contact` hears of everything that shows that the server is
- * there. Rejects with a KubernetesError; an ERROR event is one, with the event's own code.
+ * Calls `on.change` for each change, and `on.contact` for each sign of life of the server. Rejects with
+ * a KubernetesError, also for an ERROR event, with the code of the event.
  */
 export async function watchFrom<T extends WatchedObject>(
   watched: Watched & { version: string; seconds: number },
   stop: AbortSignal,
   on: { contact: () => void; change: (change: Change<T>) => void },
 ): Promise<void> {
-  const action = `watch ${watched.path}`
+  const { client, path } = watched
+  const action = `watch ${path}`
   const query = {
     ...watched.query,
     watch: 'true',
@@ -44,8 +46,8 @@ export async function watchFrom<T extends WatchedObject>(
     timeoutSeconds: String(watched.seconds),
   }
   await translated(action, () =>
-    within(watched.seconds * 1000 + WATCH_GRACE_MS, stop, async signal => {
-      const response = await get(action, { ...watched, query }, signal)
+    withinLimit({ ms: watched.seconds * 1000 + WATCH_GRACE_MS, signal: stop }, async signal => {
+      const response = await get(action, { client, path, query }, signal)
       on.contact()
       for await (const event of watchEvents<T>(response.body)) {
         if (event.type === 'ERROR') {
@@ -59,7 +61,7 @@ export async function watchFrom<T extends WatchedObject>(
   )
 }
 
-/** @throws KubernetesError where the answer is none that was asked for. */
+/** @throws KubernetesError where the status is not 200. */
 export async function get(
   action: string,
   watched: Watched,
@@ -69,29 +71,6 @@ export async function get(
   if (response.status === 200) return response
   const body = (await readAtMost(response.body, MOST_BYTES)).toString()
   throw answeredError(action, response.status, { headers: response.headers, body })
-}
-
-/**
- * Gives `work` a signal that aborts after `ms`, on stop, and when it is over: no connection is left
- * behind.
- */
-export async function within<R>(
-  ms: number,
-  stop: AbortSignal,
-  work: (signal: AbortSignal) => Promise<R>,
-): Promise<R> {
-  stop.throwIfAborted()
-  const limit = new AbortController()
-  const end = () => limit.abort(stop.reason)
-  const timer = setTimeout(() => limit.abort(new DOMException('', 'TimeoutError')), ms)
-  stop.addEventListener('abort', end)
-  try {
-    return await work(limit.signal)
-  } finally {
-    clearTimeout(timer)
-    stop.removeEventListener('abort', end)
-    limit.abort()
-  }
 }
 
 /** The same work, rejecting with a KubernetesError. */
@@ -118,23 +97,23 @@ type WatchEvent<T> =
   | { type: 'ERROR'; object: { code?: number; reason?: string; message?: string } }
 
 /**
- * A bookmark changes nothing but the version to resume from. Of an object that is too large to be
- * read nothing but its head is known.
+ * A bookmark changes only the version to resume from. Of an object that is too large to read only the
+ * head is known.
  */
 export type Change<T> =
   | { type: 'ADDED' | 'MODIFIED' | 'DELETED'; object: T }
   | { type: 'BOOKMARK'; object: WatchedObject }
   | { type: 'OVERSIZED'; object: ObjectHead }
 
-/** The stream holds something that is no watch event, so nothing after it can be trusted. */
+/** The stream holds something else than watch events, so the rest of it cannot be trusted. */
 class MalformedWatch extends Error {
   override readonly name = 'MalformedWatch'
 }
 
 /**
- * The events in a byte stream. Half a line at the end is what a cut connection leaves: it is
- * dropped, for the watch is resumed before it. Of a line that is too long only the beginning is
- * held. Throws MalformedWatch, and whatever the stream throws.
+ * The events in a byte stream. A cut connection leaves half a line at the end: it is dropped, and the
+ * watch resumes before it. Of a line that is too long only the beginning is held. Throws
+ * MalformedWatch, and the errors of the stream.
  */
 export async function* watchEvents<T>(
   chunks: AsyncIterable<Uint8Array>,
@@ -166,7 +145,7 @@ function lengthen(line: Line, part: Uint8Array, longest: number): void {
   line.length += part.length
   if (before > longest) return
   line.room.append(part)
-  // Of what is not an event not even the end is waited for.
+  // Something else than an event is refused before its end.
   if (line.length > longest) oversized(line.room.text())
 }
 

@@ -5,9 +5,9 @@ import type { Registry } from 'prom-client'
 import type { KubernetesClient } from '../kubernetes/client.ts'
 import { createListWatch, type ListWatch } from '../kubernetes/list-watch.ts'
 import { createObjectTable, type ObjectTable } from '../kubernetes/object-table.ts'
+import { injectLabel } from '../names.ts'
 import { type PullSecret, type PullSecretRules, readPullSecret } from './pull-secret.ts'
 
-const optInLabel = 'pullpass.io/inject'
 const optInValues = new Set(['enabled', 'true'])
 const organizationAnnotation = 'pullpass.io/organization'
 const enforceAnnotation = 'kubernetes.io/enforce-mountable-secrets'
@@ -82,10 +82,7 @@ export function createPullSecretIndex(
 }
 
 /** Labelled namespaces in one table: those that are opted in, and those whose label has no effect. */
-function createNamespaceTable(
-  neverServed: ReadonlySet<string>,
-  changed: (name: string) => void,
-): Pick<PullSecretIndex, 'namespaces' | 'readNamespace' | 'mislabelled' | 'labelProblem'> {
+function createNamespaceTable(neverServed: ReadonlySet<string>, changed: (name: string) => void) {
   const labelled = createObjectTable({
     key: (namespace: V1Namespace) => namespace.metadata?.name ?? '',
     read: namespace => readLabel(namespace, neverServed),
@@ -100,7 +97,7 @@ function createNamespaceTable(
     [...labelled.keys()].filter(name => holds(name) !== undefined).values()
   return {
     namespaces: { ...labelled, get, keys: () => namesWhere(get) },
-    readNamespace: namespace => optedIn(readLabel(namespace, neverServed)),
+    readNamespace: (namespace: V1Namespace) => optedIn(readLabel(namespace, neverServed)),
     mislabelled: () => namesWhere(labelProblem),
     labelProblem,
   }
@@ -110,9 +107,9 @@ function optedIn(label: OptedInNamespace | string | undefined): OptedInNamespace
   return typeof label === 'object' ? label : undefined
 }
 
-/** Whether pods can do with this Secret: one that pullpass does not manage is left to its owner. */
+/** Whether pods can use this Secret. One that pullpass does not manage is its owner's concern. */
 export function isUsable(secret: PullSecret | undefined): boolean {
-  return secret !== undefined && (secret.wellFormed || !secret.ours)
+  return secret !== undefined && (secret.token !== undefined || !secret.ours)
 }
 
 /**
@@ -129,15 +126,15 @@ function readLabel(
   { metadata, status }: V1Namespace,
   neverServed: ReadonlySet<string>,
 ): OptedInNamespace | string | undefined {
-  const value = metadata?.labels?.[optInLabel]
+  const value = metadata?.labels?.[injectLabel]
   if (value === undefined) return undefined
   const name = metadata?.name ?? ''
   if (neverServed.has(name)) {
-    return `the label ${optInLabel} has no effect here: namespace ${name} is never served`
+    return `the label ${injectLabel} has no effect here: namespace ${name} is never served`
   }
   if (!optInValues.has(value)) {
     const quoted = JSON.stringify(value.slice(0, 100))
-    return `the label ${optInLabel} has the value ${quoted}: only "enabled" and "true" opt in`
+    return `the label ${injectLabel} has the value ${quoted}: only "enabled" and "true" opt in`
   }
   return {
     name,
@@ -202,35 +199,33 @@ function waitUntil(
  * a `metadata.name` field selector for the name of the request: kubernetes/apiserver
  * pkg/endpoints/request/requestinfo.go), and no other Secret ever reaches this process.
  */
-export function createWatches(options: {
+export function createWatches(
+  { client, index, logger, metrics }: WatchDependencies,
+  { secretName }: { secretName: string },
+): ListWatch[] {
+  return [
+    createListWatch<V1Namespace>(
+      { client, handler: index.namespaces, logger, metrics },
+      { name: 'namespaces', path: '/api/v1/namespaces', query: { labelSelector: injectLabel } },
+    ),
+    createListWatch<V1Secret>(
+      { client, handler: index.secrets, logger, metrics },
+      {
+        name: 'secrets',
+        path: '/api/v1/secrets',
+        query: { fieldSelector: `metadata.name=${secretName}` },
+      },
+    ),
+    createListWatch<V1ServiceAccount>(
+      { client, handler: index.serviceAccounts, logger, metrics },
+      { name: 'serviceaccounts', path: '/api/v1/serviceaccounts', query: {} },
+    ),
+  ]
+}
+
+interface WatchDependencies {
   client: KubernetesClient
   index: PullSecretIndex
-  secretName: string
   logger: Logger
   metrics: Registry
-}): ListWatch[] {
-  const { index, secretName, ...shared } = options
-  return [
-    createListWatch<V1Namespace>({
-      ...shared,
-      name: 'namespaces',
-      path: '/api/v1/namespaces',
-      query: { labelSelector: optInLabel },
-      handler: index.namespaces,
-    }),
-    createListWatch<V1Secret>({
-      ...shared,
-      name: 'secrets',
-      path: '/api/v1/secrets',
-      query: { fieldSelector: `metadata.name=${secretName}` },
-      handler: index.secrets,
-    }),
-    createListWatch<V1ServiceAccount>({
-      ...shared,
-      name: 'serviceaccounts',
-      path: '/api/v1/serviceaccounts',
-      query: {},
-      handler: index.serviceAccounts,
-    }),
-  ]
 }

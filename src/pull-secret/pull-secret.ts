@@ -1,9 +1,18 @@
 import { createHash } from 'node:crypto'
 import type { V1Secret } from '@kubernetes/client-node'
+import { claimsOf } from '../jwt.ts'
 
 const secretType = 'kubernetes.io/dockerconfigjson'
-const managedByLabel = 'app.kubernetes.io/managed-by'
+const pullSecretLabel = 'pullpass.io/pull-secret'
 export const manager = 'pullpass'
+
+/** What identifies a token without its text. */
+export interface TokenIdentity {
+  /** SHA-256 of its text, in hex. */
+  hash: string
+  /** Its `jti`; undefined where the text does not show it. */
+  id: string | undefined
+}
 
 /**
  * What is remembered of a Secret: everything but the credential, so that the process holds no
@@ -13,11 +22,11 @@ export interface PullSecret {
   namespace: string
   uid: string
   resourceVersion: string
-  /** Made by pullpass: our label and the type of a pull secret. Anything else is left alone. */
+  /** Our label and the type of a pull secret. */
   ours: boolean
-  /** Holds a well-formed credential for exactly our registry, the one that its annotations tell of. */
-  wellFormed: boolean
-  tokenId: string | undefined
+  /** The token in its data; undefined: no credential that the kubelet would use as we write it. */
+  token: TokenIdentity | undefined
+  /* Annotations. Others can change them too, so no decision about a token's life depends on them. */
   organization: string | undefined
   mintedAt: Date | undefined
   expiresAt: Date | undefined
@@ -33,15 +42,18 @@ export interface PullSecret {
   digest: string
 }
 
+/** What people read of a Secret of our name that somebody else made. */
+export const notManaged = 'exists but is not managed by pullpass'
+
 /** What a Secret of ours is made of. */
 export interface PullSecretContent {
   namespace: string
   /** The credential, the id of its token and its end, as far as they are known. */
   token: { text: string; id: string | undefined; expiresAt: Date | undefined }
   organization: string
-  mintedAt: Date
-  previousTokenId?: string | undefined
-  revokeAt?: Date | undefined
+  mintedAt: Date | undefined
+  previousTokenId: string | undefined
+  revokeAt: Date | undefined
 }
 
 export interface PullSecretRules {
@@ -72,10 +84,10 @@ export function pullSecretManifest(content: PullSecretContent, rules: PullSecret
     metadata: {
       name: rules.secretName,
       namespace: content.namespace,
-      labels: { [managedByLabel]: manager },
+      labels: { [pullSecretLabel]: 'true' },
       annotations: definedOnly({
         [annotation.tokenId]: token.id,
-        [annotation.mintedAt]: content.mintedAt.toISOString(),
+        [annotation.mintedAt]: content.mintedAt?.toISOString(),
         [annotation.organization]: content.organization,
         [annotation.expiresAt]: token.expiresAt?.toISOString(),
         [annotation.previousTokenId]: content.previousTokenId,
@@ -106,14 +118,12 @@ export function readPullSecret(secret: V1Secret, rules: PullSecretRules): PullSe
   const { metadata = {} } = secret
   const note = metadata.annotations ?? {}
   const text = readCredential(secret, rules)
-  const tokenId = readName(note[annotation.tokenId])
   return {
     namespace: metadata.namespace ?? '',
     uid: metadata.uid ?? '',
     resourceVersion: metadata.resourceVersion ?? '',
-    ours: metadata.labels?.[managedByLabel] === manager && secret.type === secretType,
-    wellFormed: text !== undefined && namesToken(text, tokenId),
-    tokenId,
+    ours: metadata.labels?.[pullSecretLabel] === 'true' && secret.type === secretType,
+    token: text === undefined ? undefined : identifyToken(text),
     organization: readName(note[annotation.organization]),
     mintedAt: readDate(note[annotation.mintedAt]),
     expiresAt: readDate(note[annotation.expiresAt]),
@@ -126,7 +136,7 @@ export function readPullSecret(secret: V1Secret, rules: PullSecretRules): PullSe
 }
 
 function digestOf({ metadata, type, immutable, data }: V1Secret): string {
-  const matters = [type, immutable === true, metadata?.labels?.[managedByLabel], data]
+  const matters = [type, immutable === true, metadata?.labels?.[pullSecretLabel], data]
   return createHash('sha256').update(JSON.stringify(matters)).digest('base64url')
 }
 
@@ -190,11 +200,13 @@ function readDockerConfig(data: string, registryHost: string): string | undefine
   return auth === base64(`token:${password}`) ? password : undefined
 }
 
-/** A token that tells its id (the JWT's `jti`) must be the one of this id; others may be any. */
-function namesToken(text: string, id: string | undefined): boolean {
-  const claims = parse(Buffer.from(text.split('.')[1] ?? '', 'base64url').toString())
-  const jti = (claims as { jti?: unknown } | undefined)?.jti
-  return typeof jti !== 'string' || jti === id
+/** The hash of a token's text, and its id where the text shows it (the `jti` of a JWT). */
+export function identifyToken(text: string): TokenIdentity {
+  const { jti } = claimsOf(text)
+  return {
+    hash: createHash('sha256').update(text).digest('hex'),
+    id: typeof jti === 'string' ? readName(jti) : undefined,
+  }
 }
 
 function parse(json: string): DockerConfig | undefined {

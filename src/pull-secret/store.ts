@@ -1,13 +1,10 @@
-import {
-  PatchStrategy,
-  setHeaderOptions,
-  type V1Namespace,
-  type V1Secret,
-} from '@kubernetes/client-node'
+import type { V1Namespace, V1Secret } from '@kubernetes/client-node'
 import {
   asKubernetesError,
   type KubernetesClient,
   KubernetesError,
+  serverSideApply,
+  unlessStatus,
   wordsOf,
 } from '../kubernetes/client.ts'
 import { manager, type PullSecret } from './pull-secret.ts'
@@ -17,7 +14,10 @@ export interface SecretStore {
   /** The namespace as it is now, not as a watch saw it; undefined: there is none. */
   readNamespace(name: string): Promise<V1Namespace | undefined>
   read(namespace: string): Promise<V1Secret | undefined>
-  /** Writes the whole Secret. `over` is the one of ours that it replaces, in exactly that version. */
+  /**
+   * Writes the whole Secret. `over` is the one that it replaces, in exactly that version. Fields that
+   * another manager set are overwritten only where that one carries our label.
+   */
   apply(secret: V1Secret, over: PullSecret | undefined): Promise<V1Secret>
   /**
    * Whether the API server would take this Secret in the place of `over`: a dry run, which changes
@@ -32,37 +32,52 @@ export interface SecretStore {
  * By server-side apply, for two reasons: a role can then allow `create` for the one name only (a
  * POST cannot be limited so: kubernetes/kubernetes#132213), and a Secret that somebody else made
  * is a 409 instead of a loss. `force` is set only over a Secret that carries our label, pinned to
- * the version we saw: this puts a hand-edited one right, and no other.
+ * the version we saw: this repairs a hand-edited one, and no other.
  */
 export function createSecretStore(client: KubernetesClient, secretName: string): SecretStore {
   const name = secretName
   const at = (namespace: string) => `Secret ${namespace}/${name}`
   const read = (namespace: string) =>
-    orAbsent(`read ${at(namespace)}`, client.core.readNamespacedSecret({ name, namespace }))
+    unlessStatus(
+      [404],
+      `read ${at(namespace)}`,
+      client.core.readNamespacedSecret({ name, namespace }),
+    )
   const apply = createApply(client, name)
+  const check = createCheck(client, name)
   return {
     readNamespace: namespace =>
-      orAbsent(`read Namespace ${namespace}`, client.core.readNamespace({ name: namespace })),
+      unlessStatus(
+        [404],
+        `read Namespace ${namespace}`,
+        client.core.readNamespace({ name: namespace }),
+      ),
     read,
-    apply: (secret, over) =>
-      named(`apply ${at(secret.metadata?.namespace ?? '')}`, apply(secret, over, {})),
-    check: async (secret, over) => {
-      const namespace = secret.metadata?.namespace ?? ''
+    apply: async (secret, over) => {
       try {
-        await apply(secret, over, { dryRun: 'All' })
+        return await apply(secret, over, {})
       } catch (error) {
-        if (isDryRunUnsupported(error)) return
-        const exists = async () => over !== undefined || (await read(namespace)) !== undefined
-        throw await refused(asKubernetesError(`apply ${at(namespace)}`, error), error, exists)
+        const failure = asKubernetesError(`apply ${at(namespaceOf(secret))}`, error)
+        // Its own words could quote the credential that it was to store.
+        if (isWorded(failure)) await check(withoutCredential(secret), over)
+        throw failure
       }
     },
-    remove: async ({ namespace, uid, resourceVersion }) => {
-      const body = { preconditions: { uid, resourceVersion } }
-      await orAbsent(
-        `delete ${at(namespace)}`,
-        client.core.deleteNamespacedSecret({ name, namespace, body }),
-      )
-    },
+    check,
+    remove: createRemove(client, name),
+  }
+}
+
+function createRemove({ core }: KubernetesClient, name: string): SecretStore['remove'] {
+  return async ({ namespace, uid, resourceVersion }) => {
+    const body = { preconditions: { uid, resourceVersion } }
+    try {
+      await core.deleteNamespacedSecret({ name, namespace, body })
+    } catch (error) {
+      const failure = asKubernetesError(`delete Secret ${namespace}/${name}`, error)
+      if (failure.status === 404) return
+      throw await withWords(failure, error, async () => true)
+    }
   }
 }
 
@@ -73,13 +88,27 @@ function createApply({ core }: KubernetesClient, name: string) {
       namespace: secret.metadata?.namespace ?? '',
       body: over === undefined ? secret : pinned(secret, over),
       fieldManager: manager,
-      force: over !== undefined,
+      force: over?.ours === true,
       ...options,
     }
-    return core.patchNamespacedSecret(
-      request,
-      setHeaderOptions('Content-Type', PatchStrategy.ServerSideApply),
-    )
+    return core.patchNamespacedSecret(request, serverSideApply())
+  }
+}
+
+function createCheck(client: KubernetesClient, name: string): SecretStore['check'] {
+  const apply = createApply(client, name)
+  return async (secret, over) => {
+    try {
+      await apply(secret, over, { dryRun: 'All' })
+    } catch (error) {
+      if (isDryRunUnsupported(error)) return
+      const namespace = namespaceOf(secret)
+      const id = `Secret ${namespace}/${name}`
+      const read = () => client.core.readNamespacedSecret({ name, namespace })
+      const exists = async () =>
+        over !== undefined || (await unlessStatus([404], `read ${id}`, read())) !== undefined
+      throw await withWords(asKubernetesError(`apply ${id}`, error), error, exists)
+    }
   }
 }
 
@@ -89,16 +118,35 @@ function isDryRunUnsupported(error: unknown): boolean {
   return status === 400 && /does not support dry run/i.test(wordsOf(error))
 }
 
-/** The failure, with the words of the quota or policy that refused. */
-async function refused(
+/** The failure, with the words of the quota, policy or webhook that refused. */
+async function withWords(
   failure: KubernetesError,
   error: unknown,
   exists: () => Promise<boolean>,
 ): Promise<KubernetesError> {
   const words = wordsOf(error)
-  if (writeFailure(failure) !== 'refused' || words === '') return failure
+  if (!isWorded(failure) || words === '') return failure
   const text = refusalText(words, await exists())
-  return new KubernetesError(`refused: ${text}`, failure)
+  const isRefused = writeFailure(failure) === 'refused'
+  const message = isRefused ? `refused: ${text}` : `${failure.message}: ${text}`
+  const { status, reason, causes, retryAfterMs, grant } = failure
+  return new KubernetesError(message, { status, reason, causes, retryAfterMs, grant })
+}
+
+/** A quota, a policy or a webhook that fails has given its reason. */
+function isWorded(failure: KubernetesError): boolean {
+  return writeFailure(failure) === 'refused' || (failure.status ?? 0) >= 500
+}
+
+/** Stands for the credential. */
+function withoutCredential(secret: V1Secret): V1Secret {
+  const empty = Buffer.from('{"auths":{}}').toString('base64')
+  const data = Object.keys(secret.data ?? {}).map(key => [key, empty])
+  return { ...secret, data: Object.fromEntries(data) }
+}
+
+function namespaceOf({ metadata }: V1Secret): string {
+  return metadata?.namespace ?? ''
 }
 
 const longestRefusal = 300
@@ -137,21 +185,4 @@ export function writeFailure(error: KubernetesError): WriteFailure {
 
 function pinned(secret: V1Secret, { uid, resourceVersion }: PullSecret): V1Secret {
   return { ...secret, metadata: { ...secret.metadata, uid, resourceVersion } }
-}
-
-async function named<T>(action: string, answer: Promise<T>): Promise<T> {
-  try {
-    return await answer
-  } catch (error) {
-    throw asKubernetesError(action, error)
-  }
-}
-
-async function orAbsent<T>(action: string, answer: Promise<T>): Promise<T | undefined> {
-  try {
-    return await named(action, answer)
-  } catch (error) {
-    if (error instanceof KubernetesError && error.status === 404) return undefined
-    throw error
-  }
 }

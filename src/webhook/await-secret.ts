@@ -1,7 +1,10 @@
 import { LRUCache } from 'lru-cache'
 import PQueue from 'p-queue'
+import type { FailureStore } from '../failure.ts'
 import { isUsable, type PullSecretIndex } from '../pull-secret/cache.ts'
+import { notManaged } from '../pull-secret/pull-secret.ts'
 import type { SecretStore } from '../pull-secret/store.ts'
+import { inTime, withinLimit } from '../time-limit.ts'
 
 export type IsOptedIn = (namespace: string, leftMs: number) => Promise<boolean>
 
@@ -32,11 +35,7 @@ const longestReadMs = 30_000
  * begun is finished, for the next review, however little time this one had. The bounds are those of
  * the API server's patience: forged names cost it 20 reads a second.
  */
-export function createIsOptedIn(options: {
-  index: PullSecretIndex
-  store: Pick<SecretStore, 'readNamespace'>
-}): IsOptedIn {
-  const { index, store } = options
+export function createIsOptedIn({ index, store }: OptedInDependencies): IsOptedIn {
   const queue = new PQueue({
     concurrency: mostReads,
     interval: 1000,
@@ -68,28 +67,31 @@ export function createIsOptedIn(options: {
       reading = read(namespace)
       reads.set(namespace, reading)
     }
-    return trueUnlessInTime(reading, leftMs)
+    return inTime(reading, { ms: leftMs }).catch(() => true)
   }
 }
 
-async function trueUnlessInTime(reading: Promise<boolean>, ms: number): Promise<boolean> {
-  const { promise: late, resolve } = Promise.withResolvers<boolean>()
-  const timer = setTimeout(() => resolve(true), ms)
-  try {
-    return await Promise.race([reading, late])
-  } finally {
-    clearTimeout(timer)
-  }
+interface OptedInDependencies {
+  index: PullSecretIndex
+  store: { readNamespace: SecretStore['readNamespace'] }
+}
+
+interface SecretMissingDependencies {
+  index: PullSecretIndex
+  controller: SecretController
+  failures: FailureChanges
+}
+
+interface FailureChanges {
+  onChange: FailureStore['onChange']
 }
 
 /** What admission needs of the controller. */
 export interface SecretController {
   /** A pod waits for this namespace's Secret: it goes first. Nothing where another replica leads. */
   want(namespace: string): void
-  /** Why the namespace has no Secret, as far as this replica knows; fit for people. */
+  /** What keeps the namespace from its Secret, as far as this replica knows; for people. */
   failure(namespace: string): { message: string } | undefined
-  /** Aborted as soon as a step for the namespace fails. */
-  whenFailed(namespace: string): AbortSignal
 }
 
 /** Resolves to what is in the way of a pod's pull, in words for people; undefined: nothing is. */
@@ -106,16 +108,24 @@ const mostReviewsWaiting = 200
 
 /**
  * Where the Secret is not there, asks the controller for it and waits: at most `waitMs`, never beyond
- * what is left for the review, and no longer than there is hope. A dry run asks for nothing. A
- * namespace that the cache does not know as opted in is asked for and waited for by nobody: a forged
+ * what is left for the review, and only until a failure is known:
+ *
+ * | the Secret                         | failure known | warning                                         |
+ * |------------------------------------|---------------|-------------------------------------------------|
+ * | managed by pullpass, and usable    | any           | none                                            |
+ * | not managed by pullpass            | any           | that                                            |
+ * | absent or damaged                  | yes           | the failure, at once                            |
+ * | absent or damaged                  | no            | after the wait: see the events of the namespace |
+ *
+ * Failures of the environment and of organizations are known to each replica, those of a namespace to
+ * the leader only; so the last row is also that of another replica. A dry run asks for nothing. A
+ * namespace that the cache does not know as opted in is not asked for and not waited for: a forged
  * review leaves nothing behind.
  */
-export function createSecretMissing(options: {
-  index: PullSecretIndex
-  controller: SecretController
-  waitMs: number
-}): SecretMissing {
-  const { index, controller, waitMs } = options
+export function createSecretMissing(
+  { index, controller, failures }: SecretMissingDependencies,
+  { waitMs }: { waitMs: number },
+): SecretMissing {
   const vain = new LRUCache<string, true>({ max: mostVain, ttl: vainMs })
   const reason = (namespace: string) => controller.failure(namespace)?.message
   let waiting = 0
@@ -126,9 +136,11 @@ export function createSecretMissing(options: {
     if (isHopeless || waiting >= mostReviewsWaiting) return false
     waiting += 1
     const ms = Math.max(0, Math.floor(Math.min(waitMs, leftMs)))
+    const isOver = () => reason(namespace) !== undefined
     try {
-      const end = { ms, sooner: controller.whenFailed(namespace) }
-      const isThere = await before(end, signal => index.whenUsable(namespace, signal))
+      const isThere = await untilOver({ ms, isOver, failures }, signal =>
+        index.whenUsable(namespace, signal),
+      )
       // A review in a hurry says nothing about how long the Secret takes.
       if (!isThere && ms >= waitMs) vain.set(namespace, true)
       return isThere
@@ -138,26 +150,29 @@ export function createSecretMissing(options: {
   }
   return async ({ namespace, dryRun }, leftMs) => {
     const secret = index.secrets.get(namespace)
-    if (isUsable(secret)) return secret?.ours ? undefined : 'it is not one that pullpass made'
+    if (isUsable(secret)) return secret?.ours ? undefined : notManaged
     if (!dryRun && (await appears(namespace, leftMs))) return undefined
-    return reason(namespace) ?? 'it does not exist yet'
+    return reason(namespace) ?? notReady(namespace)
   }
 }
 
-/** Runs with a signal that ends after `ms`, or with `sooner`; timer and listener end with the run. */
-async function before<T>(
-  { ms, sooner }: { ms: number; sooner: AbortSignal },
+/** Runs with a signal that ends after `ms`, or when a new failure makes it over. */
+async function untilOver<T>(
+  end: { ms: number; isOver: () => boolean; failures: FailureChanges },
   run: (signal: AbortSignal) => Promise<T>,
 ): Promise<T> {
-  const controller = new AbortController()
-  const end = () => controller.abort()
-  const timer = setTimeout(end, ms)
-  sooner.addEventListener('abort', end)
-  if (sooner.aborted) end()
+  const over = new AbortController()
+  const stop = end.failures.onChange(() => {
+    if (end.isOver()) over.abort()
+  })
   try {
-    return await run(controller.signal)
+    return await withinLimit({ ms: end.ms, signal: over.signal }, run)
   } finally {
-    clearTimeout(timer)
-    sooner.removeEventListener('abort', end)
+    stop()
   }
+}
+
+/** Where no failure is known: of one that only the leader knows there is an event. */
+export function notReady(namespace: string): string {
+  return `not ready yet; the kubelet will retry; if this lasts, see the events of namespace ${namespace}`
 }

@@ -3,23 +3,23 @@ import { imagesOf, isMirrorPod, namesPullSecret, optsOut } from './pod.ts'
 import type { Review } from './review.ts'
 
 /**
- * What to do with a pod. The first row that fits:
+ * The decision about a pod is the first row that fits:
  *
- * | the review, the pod, where it lives              | action | reason                     |
+ * | review, pod, namespace                           | action | reason                     |
  * |--------------------------------------------------|--------|----------------------------|
  * | not the creation of a pod                        | leave  | not_a_pod_creation         |
- * | kube-system, kube-node-lease, pullpass's own     | leave  | namespace_never_served     |
- * | no image of ours, or none that parses            | leave  | no_private_image           |
- * | mirror pod: a reference would get it rejected    | leave  | mirror_pod                 |
+ * | kube-system, kube-node-lease, release namespace  | leave  | namespace_never_served     |
+ * | no image of our registry, or none that parses    | leave  | no_private_image           |
+ * | mirror pod: with a reference it is rejected      | leave  | mirror_pod                 |
  * | labelled `pullpass.io/inject: disabled`, `false` | leave  | opted_out                  |
  * | its namespace is not opted in                    | leave  | namespace_not_opted_in     |
- * | names our Secret already                         | ensure |                            |
- * | its ServiceAccount lists the Secrets that may be | leave  | mountable_secrets_enforced |
- * | referred to, ours not among them                 |        |                            |
+ * | already names our Secret                         | ensure |                            |
+ * | its ServiceAccount limits the Secrets of its     | leave  | mountable_secrets_enforced |
+ * | pods, without ours                               |        |                            |
  * | else                                             | inject |                            |
  *
- * `ensure`: the pod stays as it is, the Secret must be there.
- * The pod is looked at first: a pod without an image of ours costs no look-up.
+ * `ensure`: the pod stays unchanged, and the Secret must exist. The pod comes first: a pod without an
+ * image of our registry costs no look-up.
  */
 export type Decision = { action: 'leave'; reason: LeaveReason } | { action: 'ensure' | 'inject' }
 
@@ -44,7 +44,7 @@ export const outcomes: readonly string[] = [
   'named_already_without_secret',
 ]
 
-/** Their pods keep the cluster running, and must not depend on a webhook. */
+/** Their pods run the cluster itself, and must not depend on a webhook. */
 const systemNamespaces = ['kube-system', 'kube-node-lease']
 
 export interface DecisionRules {
@@ -55,7 +55,7 @@ export interface DecisionRules {
   releaseNamespace: string
 }
 
-/** What the review alone decides. */
+/** The decision by the review alone. */
 export function decide(review: Review, rules: DecisionRules): Decision {
   if (review.operation !== 'CREATE' || review.subResource !== undefined) {
     return leave('not_a_pod_creation')
@@ -76,10 +76,9 @@ export function decideByNamespace(decision: Decision, optedIn: boolean): Decisio
 }
 
 /**
- * The decision, given the Secrets to which the pod's ServiceAccount restricts it; undefined where it
- * does not (annotation `kubernetes.io/enforce-mountable-secrets`, kubernetes/kubernetes
- * plugin/pkg/admission/serviceaccount). A pod that names our Secret by itself is the API server's to
- * judge.
+ * The decision, given the Secrets to which the ServiceAccount limits its pods; undefined: it does not
+ * (annotation `kubernetes.io/enforce-mountable-secrets`, kubernetes/kubernetes
+ * plugin/pkg/admission/serviceaccount). A pod that already names our Secret is left to the API server.
  */
 export function decideByServiceAccount(
   decision: Decision,
@@ -91,7 +90,7 @@ export function decideByServiceAccount(
   return forbidden ? leave('mountable_secrets_enforced') : decision
 }
 
-/** What became of a pod, in a word for metrics and logs. */
+/** The result for a pod, as a word for metrics and logs. */
 export function outcomeOf(decision: Decision, secretIsThere: boolean): string {
   if (decision.action === 'leave') return decision.reason
   const outcome = decision.action === 'inject' ? 'injected' : 'named_already'

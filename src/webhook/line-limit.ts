@@ -1,6 +1,6 @@
 /**
- * For log lines that a client can cause: the function says whether one more may be written in this
- * second. A log that is written to without end blocks the process, and fills the node's disk.
+ * Limits log lines that a client can cause. The function returns whether one more may be written in
+ * this second. Endless log lines block the process and fill the disk of the node.
  */
 export function createLineLimit(perSecond: number): () => boolean {
   let second = 0

@@ -1,6 +1,6 @@
 import type { Logger } from 'pino'
-import { Counter, type Registry } from 'prom-client'
-import { clip, framesOf } from '../failure.ts'
+import type { Registry } from 'prom-client'
+import { clip } from '../failure.ts'
 import type { PullSecretIndex } from '../pull-secret/cache.ts'
 import type { IsOptedIn, SecretMissing } from './await-secret.ts'
 import {
@@ -11,16 +11,16 @@ import {
   decideByServiceAccount,
   outcomeOf,
 } from './decision.ts'
+import { createGuard, createReportError, type Guard, type Stage, stages } from './guard.ts'
 import { createLineLimit } from './line-limit.ts'
 import { type AddOperation, type AdmissionAnswer, addPullSecret, patched } from './response.ts'
 import type { Review } from './review.ts'
 
-export interface MutatePodOptions {
-  index: Pick<PullSecretIndex, 'serviceAccounts'>
+interface MutatePodDependencies {
+  index: { serviceAccounts: PullSecretIndex['serviceAccounts'] }
   secretMissing: SecretMissing
-  /** By the watch or else by a live read: a review is never believed in this. */
+  /** By the watch or a live read: anybody can send a review. */
   isOptedIn: IsOptedIn
-  rules: DecisionRules
   logger: Logger
   metrics: Registry
 }
@@ -31,104 +31,88 @@ interface MutatedPod {
   outcome: string
 }
 
+/** Answers a review within `budgetMs`. Never rejects after the decision. */
 export type MutatePod = (review: Review, budgetMs: number) => Promise<MutatedPod>
 
-/** A step after the decision, and how a pod's owner knows what it looks at. */
-const stages = {
-  namespace: 'the namespace',
-  service_account: 'the ServiceAccount',
-  secret: 'the Secret',
-  log: 'the log',
-} as const
-type Stage = keyof typeof stages
-
-/** A step that overruns the time it was given is left behind this much later. */
-const overrunMs = 10
-/** Enough for the log line of a review: names as long as these are made by attackers. */
+/** Log lines of reviews that add a reference; a client may send them in masses. */
+const reviewLinesPerSecond = 100
+/** Enough for a log line: only attackers send longer ones. */
 const longestUid = 64
-/** Lines about internal errors; a failure that every review meets would fill the disk. */
-const mostErrorLinesPerSecond = 5
-/** One line for each review that adds a reference, but for what somebody sends in masses. */
-const mostReviewLinesPerSecond = 100
 
-type Pod = Pick<Review, 'uid' | 'namespace' | 'name' | 'dryRun' | 'serviceAccount'>
-
-interface Decided {
-  decision: Decision
+/** What is kept of a review while it waits. The pod itself may be large. */
+interface Pod {
+  uid: string
+  namespace: string
+  name: string
+  dryRun: boolean
+  serviceAccount: string
+  /** What the review alone decides. */
+  decided: Decision
+  /** The patch, made before anything can fail. */
   operations: AddOperation[]
+  deadline: number
+}
+
+interface Answering {
+  dependencies: MutatePodDependencies
+  rules: DecisionRules
+  guard: Guard
+  mayWriteLine: () => boolean
 }
 
 /**
- * The whole admission of a pod. `imagePullSecrets` cannot be added later, so the patch is computed
- * right after the decision, and nothing that comes after it can take it away:
+ * The whole admission of a pod: review -> decision -> namespace and ServiceAccount -> Secret ready? ->
+ * patch -> answer. `imagePullSecrets` cannot be added later, so the patch is made right after the
+ * decision, and no later failure takes it away:
  *
- * | step            | it throws, rejects, hangs or returns nonsense                           |
+ * | step            | where it throws, rejects, hangs or returns a wrong type                 |
  * |-----------------|-------------------------------------------------------------------------|
  * | namespace       | counts as opted in: the API server asks about opted-in namespaces only  |
  * | service_account | counts as one that does not limit its Secrets                           |
  * | secret          | the patch without waiting                                               |
  * | log             | the patch without a line                                                |
  *
- * Each failure is a warning in the answer and a count. The pod itself is not kept while a review
- * waits: it may be large.
+ * Each failure is a warning in the answer, and counted.
  */
-export function createMutatePod(options: MutatePodOptions): MutatePod {
-  const { rules } = options
-  const reportError = createReportError(options)
-  const mayWriteLine = createLineLimit(mostReviewLinesPerSecond)
+export function createMutatePod(
+  dependencies: MutatePodDependencies,
+  rules: DecisionRules,
+): MutatePod {
+  const { logger, metrics } = dependencies
+  const reportError = createReportError({ logger, metrics })
+  const mayWriteLine = createLineLimit(reviewLinesPerSecond)
   return (review, budgetMs) => {
     const deadline = performance.now() + budgetMs
-    const decision = decide(review, rules)
+    const decided = decide(review, rules)
     const operations =
-      decision.action === 'inject' ? addPullSecret(review.pod, rules.secretName) : []
+      decided.action === 'inject' ? addPullSecret(review.pod, rules.secretName) : []
     const { uid, namespace, name, dryRun, serviceAccount } = review
-    const pod = { uid, namespace, name, dryRun, serviceAccount }
+    const pod = { uid, namespace, name, dryRun, serviceAccount, decided, operations, deadline }
     const guard = createGuard((stage, error) => reportError(pod, stage, error))
-    return answerPod(pod, { decision, operations }, { ...options, guard, deadline, mayWriteLine })
+    return answerPod(pod, { dependencies, rules, guard, mayWriteLine })
   }
 }
 
-type Answering = MutatePodOptions & {
-  guard: Guard
-  deadline: number
-  mayWriteLine: () => boolean
-}
-
-/** Never rejects. */
-async function answerPod(pod: Pod, decided: Decided, answering: Answering): Promise<MutatedPod> {
-  const { guard, rules, logger, mayWriteLine } = answering
-  const decision = await decideByCluster(pod, decided.decision, answering)
+async function answerPod(pod: Pod, answering: Answering): Promise<MutatedPod> {
+  const decision = await decideByCluster(pod, answering)
   const missing = decision.action === 'leave' ? undefined : await findMissing(pod, answering)
   const outcome = outcomeOf(decision, missing === undefined)
-  guard.now('log', undefined, () => {
-    const { uid, namespace, name, dryRun } = pod
-    const line = {
-      uid: uid.slice(0, longestUid),
-      namespace,
-      pod: clip(name),
-      dryRun,
-      outcome,
-      missing,
-    }
-    if (decision.action === 'leave') logger.debug(line, 'review')
-    else if (mayWriteLine()) logger.info(line, 'review')
-  })
+  writeLine(pod, { decision, missing, outcome }, answering)
+  const { guard, rules } = answering
   const warnings = warningsOf({ decision, missing, failed: guard.failed }, rules.secretName)
-  return { answer: patched(pod.uid, decision, operationsOf(decision, decided), warnings), outcome }
+  const operations = decision.action === 'inject' ? pod.operations : []
+  return { answer: patched(pod.uid, decision, operations, warnings), outcome }
 }
 
-function operationsOf(decision: Decision, { operations }: Decided): AddOperation[] {
-  return decision.action === 'inject' ? operations : []
-}
-
+/** The decision, given what the cluster says about the pod's namespace and ServiceAccount. */
 async function decideByCluster(
-  { namespace, serviceAccount }: Pod,
-  decision: Decision,
-  { guard, index, isOptedIn, rules, deadline }: Answering,
+  { namespace, serviceAccount, decided, deadline }: Pod,
+  { dependencies, guard, rules }: Answering,
 ): Promise<Decision> {
-  if (decision.action === 'leave') return decision
-  const halfMs = leftOf(deadline) / 2
-  const optedIn = await guard.inTime('namespace', Math.floor(halfMs), {
+  const { index, isOptedIn } = dependencies
+  if (decided.action === 'leave') return decided
+  const halfMs = Math.floor(leftOf(deadline) / 2)
+  const optedIn = await guard.inTime('namespace', halfMs, {
     run: ms => isOptedIn(namespace, ms),
     isAnswer: answer => typeof answer === 'boolean',
     otherwise: true,
@@ -138,13 +122,15 @@ async function decideByCluster(
     if (names !== undefined && !Array.isArray(names)) throw new TypeError('not a list of names')
     return names
   })
-  return decideByServiceAccount(decideByNamespace(decision, optedIn), mountable, rules.secretName)
+  return decideByServiceAccount(decideByNamespace(decided, optedIn), mountable, rules.secretName)
 }
 
+/** Why the Secret is not ready, after waiting for it; undefined: it is. */
 function findMissing(
-  { namespace, dryRun }: Pod,
-  { guard, secretMissing, deadline }: Answering,
+  { namespace, dryRun, deadline }: Pod,
+  { dependencies, guard }: Answering,
 ): Promise<string | undefined> {
+  const { secretMissing } = dependencies
   return guard.inTime<string | undefined>('secret', leftOf(deadline), {
     run: ms => secretMissing({ namespace, dryRun }, ms),
     isAnswer: answer => answer === undefined || typeof answer === 'string',
@@ -152,11 +138,29 @@ function findMissing(
   })
 }
 
+interface Found {
+  decision: Decision
+  missing: string | undefined
+}
+
+function writeLine(
+  { uid, namespace, name, dryRun }: Pod,
+  { decision, missing, outcome }: Found & { outcome: string },
+  { dependencies, guard, mayWriteLine }: Answering,
+): void {
+  const { logger } = dependencies
+  guard.now('log', undefined, () => {
+    const pod = clip(name)
+    const line = { uid: uid.slice(0, longestUid), namespace, pod, dryRun, outcome, missing }
+    if (decision.action === 'leave') logger.debug(line, 'review')
+    else if (mayWriteLine()) logger.info(line, 'review')
+  })
+}
+
 function warningsOf(
-  found: { decision: Decision; missing: string | undefined; failed: Set<Stage> },
+  { decision, missing, failed }: Found & { failed: Set<Stage> },
   secretName: string,
 ): string[] {
-  const { decision, missing, failed } = found
   if (decision.action === 'leave') {
     return decision.reason === 'mountable_secrets_enforced'
       ? [`pullpass: the ServiceAccount does not let pods use the pull secret ${secretName}`]
@@ -170,81 +174,7 @@ function warningsOf(
   return isKnown ? [`pull secret ${secretName}: ${missing}`, ...errors] : errors
 }
 
-interface Step<T> {
-  run(ms: number): Promise<T>
-  isAnswer(answer: T): boolean
-  otherwise: T
-}
-
-/** Runs steps that may fail in any way; `failed` are those that did. */
-interface Guard {
-  failed: Set<Stage>
-  now<T>(stage: Stage, otherwise: T, run: () => T): T
-  inTime<T>(stage: Stage, ms: number, step: Step<T>): Promise<T>
-}
-
-function createGuard(report: (stage: Stage, error: unknown) => void): Guard {
-  const failed = new Set<Stage>()
-  const fail = <T>(stage: Stage, error: unknown, otherwise: T): T => {
-    failed.add(stage)
-    report(stage, error)
-    return otherwise
-  }
-  return {
-    failed,
-    now: (stage, otherwise, run) => {
-      try {
-        return run()
-      } catch (error) {
-        return fail(stage, error, otherwise)
-      }
-    },
-    inTime: async (stage, ms, { run, isAnswer, otherwise }) => {
-      let timer: NodeJS.Timeout | undefined
-      try {
-        const answer = await Promise.race([
-          run(ms),
-          new Promise<never>((_resolve, reject) => {
-            timer = setTimeout(() => reject(new Error('no answer in time')), ms + overrunMs)
-          }),
-        ])
-        return isAnswer(answer) ? answer : fail(stage, new TypeError('nonsense'), otherwise)
-      } catch (error) {
-        return fail(stage, error, otherwise)
-      } finally {
-        clearTimeout(timer)
-      }
-    },
-  }
-}
-
-/** Counts and logs what failed after a decision; never throws, whatever logger and counter do. */
-function createReportError({ logger, metrics }: Pick<MutatePodOptions, 'logger' | 'metrics'>) {
-  const errors = new Counter({
-    name: 'pullpass_admission_internal_errors_total',
-    help: 'Internal errors after the decision about a pod, by step; the pod was answered all the same',
-    labelNames: ['stage'],
-    registers: [metrics],
-  })
-  for (const stage of Object.keys(stages)) errors.inc({ stage }, 0)
-  const mayWrite = createLineLimit(mostErrorLinesPerSecond)
-  return ({ uid, namespace }: Pod, stage: Stage, error: unknown): void => {
-    try {
-      errors.inc({ stage })
-      if (!mayWrite()) return
-      const at = framesOf(error)
-      logger.error(
-        { uid: uid.slice(0, longestUid), namespace, stage, at },
-        'internal error in a review',
-      )
-    } catch {
-      // The answer matters more than its count or its line.
-    }
-  }
-}
-
-/** In whole milliseconds: Node's timers throw for a fraction. */
+/** Whole milliseconds until the deadline. */
 function leftOf(deadline: number): number {
-  const left = Math.floor(deadline - performance.now())
-  return Math.max(left, 0)
+  return Math.max(0, Math.floor(deadline - performance.now()))
 }

@@ -1,7 +1,6 @@
-/** What pullpass reads of a pod, from the raw object, so that fields it does not know survive. */
+import { injectLabel } from '../names.ts'
 
-/** On a namespace `enabled` or `true` opts in; on a pod `disabled` or `false` opts out. */
-export const INJECT_LABEL = 'pullpass.io/inject'
+/** The parts of a pod that pullpass reads, from the raw object: unknown fields survive. */
 
 export const MIRROR_ANNOTATION = 'kubernetes.io/config.mirror'
 
@@ -30,24 +29,24 @@ export function namesPullSecret(pod: JsonObject, secretName: string): boolean {
   return objectsOf(objectOf(pod.spec).imagePullSecrets).some(entry => entry.name === secretName)
 }
 
-/** A mirror pod stands for a static pod; the API server lets it refer to no Secret. */
+/** A mirror pod represents a static pod; the API server rejects one that refers to a Secret. */
 export function isMirrorPod(pod: JsonObject): boolean {
   return Object.hasOwn(objectOf(objectOf(pod.metadata).annotations), MIRROR_ANNOTATION)
 }
 
-/** By its own label, in whatever namespace. */
+/** By its own label, in any namespace. */
 export function optsOut(pod: JsonObject): boolean {
-  const label = objectOf(objectOf(pod.metadata).labels)[INJECT_LABEL]
+  const label = objectOf(objectOf(pod.metadata).labels)[injectLabel]
   return label === 'disabled' || label === 'false'
 }
 
-/** The ServiceAccount's name; the API server has filled it in before it asks us. */
+/** The ServiceAccount's name; the API server sets it before it calls the webhook. */
 export function serviceAccountOf(pod: JsonObject): string {
   const spec = objectOf(pod.spec)
   return textOf(spec.serviceAccountName) ?? textOf(spec.serviceAccount) ?? 'default'
 }
 
-/** A name for people: a pod made from a template has no name yet, only the start of one. */
+/** A name for people: a pod with `generateName` has only the start of its name yet. */
 export function displayNameOf(pod: JsonObject): string | undefined {
   const metadata = objectOf(pod.metadata)
   const start = textOf(metadata.generateName)
@@ -55,8 +54,8 @@ export function displayNameOf(pod: JsonObject): string | undefined {
 }
 
 /**
- * Reading JSON of any shape: what has not the expected type counts as absent.
- * A review is answered whatever a pod holds, so nothing here throws.
+ * These functions read JSON of any shape: a value of another type counts as missing. They never throw,
+ * since a review gets an answer whatever its pod contains.
  */
 
 export type JsonObject = Readonly<Record<string, unknown>>

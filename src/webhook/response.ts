@@ -1,7 +1,7 @@
 import type { Decision } from './decision.ts'
 import { isObject, type JsonObject, namesPullSecret, objectOf } from './pod.ts'
 
-/** An AdmissionReview with its response. Each constructor below gives a complete one. */
+/** An AdmissionReview with its response. Each function below returns a complete one. */
 export interface AdmissionAnswer {
   apiVersion: 'admission.k8s.io/v1'
   kind: 'AdmissionReview'
@@ -17,9 +17,10 @@ export interface AdmissionAnswer {
   }
 }
 
-const LONGEST_WARNING = 120
+/** A longer one may be cut by the API server. */
+const LONGEST_WARNING = 256
 
-/** The pod as it is. `warnings` are for whoever creates it. */
+/** The pod unchanged. The API server shows `warnings` to the client that creates it. */
 export function allowed(uid: string, decision: Decision, warnings: string[] = []): AdmissionAnswer {
   return {
     apiVersion: 'admission.k8s.io/v1',
@@ -33,7 +34,7 @@ export function allowed(uid: string, decision: Decision, warnings: string[] = []
   }
 }
 
-/** The pod with a patch; no operations make no patch. */
+/** The pod with a patch; without operations there is no patch. */
 export function patched(
   uid: string,
   decision: Decision,
@@ -47,8 +48,8 @@ export function patched(
 }
 
 /**
- * A text that the API server passes on as a `Warning` header: it drops one that holds control
- * characters, and may cut a longer one (kubernetes/apiserver pkg/endpoints/filters/warning.go).
+ * A text for a `Warning` header: the API server drops one with control characters, and may cut a
+ * longer one (kubernetes/apiserver pkg/endpoints/filters/warning.go).
  */
 export function warning(text: string): string {
   const line = text
@@ -75,7 +76,7 @@ export interface AddOperation {
 }
 
 /**
- * Adds a reference to the pod's pull secrets; what is there stays, in its order.
+ * Adds a reference to the pod's pull secrets; existing entries keep their order.
  *
  * | spec.imagePullSecrets                | operation                                    |
  * |--------------------------------------|----------------------------------------------|
@@ -83,7 +84,7 @@ export interface AddOperation {
  * | has entries, named or not            | add `/spec/imagePullSecrets/-`               |
  * | absent, null, empty, or no list      | add `/spec/imagePullSecrets` with one entry  |
  *
- * A patch that does not apply gets the pod rejected whatever the failurePolicy says. So there is no
+ * The API server rejects a pod whose patch does not apply, whatever the failurePolicy. So there is no
  * `test`, and no `/-` where the list may be missing.
  */
 export function addPullSecret(pod: JsonObject, secretName: string): AddOperation[] {

@@ -1,6 +1,7 @@
 import { Tokenizer, TokenType } from '@streamparser/json'
+import { injectLabel } from '../names.ts'
 import { StringCutter } from './cut-strings.ts'
-import { INJECT_LABEL, isObject, MIRROR_ANNOTATION } from './pod.ts'
+import { isObject, MIRROR_ANNOTATION } from './pod.ts'
 
 /**
  * The fields of an AdmissionReview that pullpass reads, out of a small body (parsed already) or a
@@ -28,7 +29,7 @@ const pod = object({
   metadata: object({
     name: value,
     generateName: value,
-    labels: object({ [INJECT_LABEL]: value }),
+    labels: object({ [injectLabel]: value }),
     annotations: object({ [MIRROR_ANNOTATION]: value }),
   }),
   spec: object({

@@ -2,7 +2,7 @@ import { Counter, Histogram, type Registry } from 'prom-client'
 import { type CloseReason, closeReasons } from './connections.ts'
 import { outcomes } from './decision.ts'
 
-/** The API server's own, so that both sides can be compared (pkg/admission/metrics/metrics.go). */
+/** Those of the API server, so that both sides can be compared (pkg/admission/metrics/metrics.go). */
 const BUCKETS = [0.005, 0.025, 0.1, 0.5, 1, 2.5, 10, 25]
 
 const ownOutcomes = ['not_ready', 'unusable_review', 'too_large', 'too_many', 'cut_off', 'bug']
@@ -15,7 +15,7 @@ export interface ReviewMetrics {
   countFailedHandshake(): void
 }
 
-/** The meters of the webhook, registered with `registry`; times are milliseconds. */
+/** The metrics of the webhook. Times are milliseconds. */
 export function createReviewMetrics(registry: Registry): ReviewMetrics {
   const registers = [registry]
   const reviews = new Counter({
@@ -32,12 +32,12 @@ export function createReviewMetrics(registry: Registry): ReviewMetrics {
   })
   const handshakes = new Counter({
     name: 'pullpass_admission_failed_handshakes_total',
-    help: 'TLS handshakes that failed; many of them: the API server does not trust the certificate',
+    help: 'Failed TLS handshakes; if they are many, the API server does not trust the certificate',
     registers,
   })
   const closed = new Counter({
     name: 'pullpass_admission_connections_closed_total',
-    help: 'Connections to the webhook that were closed to keep within bounds, by reason',
+    help: 'Connections to the webhook that were closed because of a limit, by reason',
     labelNames: ['reason'],
     registers,
   })

@@ -1,3 +1,4 @@
+import { isNamespaceName } from '../names.ts'
 import {
   displayNameOf,
   isObject,
@@ -10,11 +11,11 @@ import {
 /** What pullpass reads of an AdmissionReview (kubernetes/api admission/v1/types.go). */
 export interface Review {
   uid: string
-  /** The request's: the pod itself may not name its namespace yet. */
+  /** From the request: the pod itself may not have its namespace yet. */
   namespace: string
-  /** For people only: `web-1`, or `web-*` where the API server has yet to make the name. */
+  /** For people only: `web-1`, or `web-*` where the API server has not generated the name yet. */
   name: string
-  /** The raw object; empty where the request carries none (a deletion). */
+  /** The raw object; empty where the request has none (a deletion). */
   pod: JsonObject
   dryRun: boolean
   /** `CREATE`, `UPDATE`, `DELETE` or `CONNECT`. */
@@ -24,11 +25,10 @@ export interface Review {
   serviceAccount: string
 }
 
-const NAMESPACE = /^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$/
 const LONGEST_UID = 256
 const LONGEST_NAME = 253
 
-/** The review in a request's body, or why it is none. Checks what is read and no more. */
+/** The review in the body of a request, or why it is not one. Checks only the fields that are read. */
 export function readReview(body: unknown): Review | { problem: string } {
   const envelope = objectOf(body)
   const request = objectOf(envelope.request)
@@ -60,7 +60,7 @@ function problemOfRequest(request: JsonObject): string | undefined {
   if (uid === undefined || uid.length > LONGEST_UID) return 'the request has no usable uid'
   if (!isPodKind(objectOf(request.kind))) return 'the request is not about a Pod of core/v1'
   if (textOf(request.operation) === undefined) return 'the request has no operation'
-  if (!NAMESPACE.test(textOf(request.namespace) ?? '')) return 'the request names no namespace'
+  if (!isNamespaceName(textOf(request.namespace) ?? '')) return 'the request names no namespace'
   if (request.operation === 'CREATE' && !isObject(request.object)) return 'the request has no pod'
   return undefined
 }
@@ -70,13 +70,13 @@ function isPodKind(kind: JsonObject): boolean {
   return group === '' && kind.version === 'v1' && kind.kind === 'Pod'
 }
 
-/** How long an answer may take, from what the API server says in `?timeout=`. */
+/* How long an answer may take: the API server sends its limit as `?timeout=`. */
 
 /** timeoutSeconds where the webhook's configuration does not say (admissionregistration/v1). */
 const DEFAULT_TIMEOUT_MS = 10_000
-/** The longest timeoutSeconds that a webhook may have; a longer one does not come from the API server. */
+/** The maximum of timeoutSeconds; a longer one does not come from the API server. */
 const LONGEST_TIMEOUT_MS = 30_000
-/** For the way back, and for dialling, which the API server's clock includes and ours does not. */
+/** For the connection and the answer, which the API server's timeout includes. */
 const MARGIN_SHARE = 0.2
 const LONGEST_MARGIN_MS = 1000
 

@@ -22,7 +22,9 @@ export interface WebhookServerOptions {
   metrics: Registry
 }
 
-export type WebhookLimits = ConnectionLimits & ReviewLimits
+interface WebhookLimits extends ReviewLimits {
+  connections: ConnectionLimits
+}
 
 /**
  * An API server opens a connection for each review that it waits for, some hundreds at worst. With
@@ -31,19 +33,22 @@ export type WebhookLimits = ConnectionLimits & ReviewLimits
  * than an answer.
  */
 export const webhookLimits: WebhookLimits = {
-  connections: 256,
-  connectionsAtMost: 768,
-  handshakeMs: 10_000,
-  unusedMs: 30_000,
-  bytes: 12 << 20,
-  structure: 2 << 20,
-  smallBytes: 512 << 10,
-  smallStructure: 20_000,
-  bytesInAll: 32 << 20,
-  bytesPerSecond: 1_000_000,
-  slowAfterMs: 2000,
-  queuedPerAddress: 512,
-  queuedInAll: 768,
+  connections: {
+    connections: 256,
+    connectionsAtMost: 768,
+    handshakeMs: 10_000,
+    unusedMs: 30_000,
+  },
+  bodies: {
+    bytes: 12 << 20,
+    structure: 2 << 20,
+    smallBytes: 512 << 10,
+    smallStructure: 20_000,
+    bytesInAll: 32 << 20,
+    bytesPerSecond: 1_000_000,
+    slowAfterMs: 2000,
+  },
+  queue: { perAddress: 512, inAll: 768 },
 }
 
 /** Once closing, for what may be under way on a connection that was not used yet. */
@@ -84,7 +89,7 @@ export function buildWebhookServer(
   const { mutatePod, state, logger } = options
   const logError = createLogError(logger)
   const answering = { mutatePod, state, logError, count: metrics.count }
-  const connections = watchConnections(server.server, limits, metrics.countClosed)
+  const connections = watchConnections(server.server, limits.connections, metrics.countClosed)
   takeBodies(server, connections, limits)
   let closing = false
 
@@ -110,7 +115,8 @@ export function buildWebhookServer(
 
 /** Bodies are read by us, in turn. */
 function takeBodies(server: HttpsServer, connections: Connections, limits: WebhookLimits): void {
-  const takeReview = createTakeReview(limits)
+  const { bodies, queue } = limits
+  const takeReview = createTakeReview({ bodies, queue })
   server.addContentTypeParser('application/json', (request, _payload, done) => {
     void takeReview(request, connections.of(request.raw), done)
   })

@@ -6,12 +6,13 @@ import { type Body, type BodyLimits, BodyRefused, createBodyReader } from './rea
 import { type Review, readReview } from './review.ts'
 import { parseFields, pickFields, TooManyValues } from './review-fields.ts'
 
-export interface ReviewLimits extends BodyLimits {
-  queuedPerAddress: number
-  queuedInAll: number
+export interface ReviewLimits {
+  bodies: BodyLimits
+  /** Requests that wait for their turn. */
+  queue: { perAddress: number; inAll: number }
 }
 
-/** Too many requests wait to be worked on. */
+/** Too many requests wait for their turn. */
 class TooManyRequests extends Error {
   readonly statusCode = 429
 }
@@ -21,13 +22,12 @@ export type ReviewOrProblem = Review | { problem: string }
 type Done = (error: Error | null, review?: ReviewOrProblem) => void
 
 /**
- * Reads the review in a request. `done` is called with it when it is the request's turn to be
- * worked on; small ones are parsed then, a large one is parsed before, in slices between which
- * others are answered.
+ * Reads the review in a request, and calls `done` with it when it is the request's turn. A small body
+ * is parsed then. A large one is parsed before, in slices, and others are answered between these.
  */
 export function createTakeReview(limits: ReviewLimits) {
-  const readBody = createBodyReader(limits)
-  const queue = createFairQueue({ perAddress: limits.queuedPerAddress, inAll: limits.queuedInAll })
+  const readBody = createBodyReader(limits.bodies)
+  const queue = createFairQueue(limits.queue)
   return async (request: FastifyRequest, connection: Connection, done: Done): Promise<void> => {
     let body: Body | undefined
     try {

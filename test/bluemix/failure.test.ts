@@ -37,7 +37,7 @@ const table: [System, number, unknown, string, string, string][] = [
   ['login', 400, iam('BXNIM0415E'), 'locked', 'environment', 'login_refused'],
   ['login', 400, iam('BXNIM0602E'), 'locked', 'environment', 'login_refused'],
   ['login', 400, iam('BXNIM0608E'), 'locked', 'environment', 'federated_user'],
-  ['login', 401, undefined, 'locked', 'environment', 'login_refused'],
+  ['login', 401, undefined, 'transient', 'environment', 'login_unavailable'],
   ['login', 403, undefined, 'transient', 'environment', 'login_unavailable'],
   ['login', 404, undefined, 'transient', 'environment', 'login_not_found'],
   ['login', 429, undefined, 'transient', 'environment', 'rate_limited'],
@@ -96,6 +96,8 @@ t.test('a refused refresh leads to a login, unless the account is locked', async
     [400, iam('BXNIM0408E'), true],
     [400, iam('BXNIM0439E'), true],
     [401, uaa('unauthorized', locked), false],
+    [401, undefined, false],
+    [403, undefined, false],
     [404, undefined, false],
     [429, undefined, false],
     [503, undefined, false],
@@ -156,11 +158,23 @@ t.test('Retry-After can be a number of seconds, a date or, as in 2017, a Unix ti
 t.test('without a response, the error has a code and an action, but no raw text', async t => {
   const coded = (code: string, text = 'the-key') => Object.assign(new Error(text), { code })
   const table: [unknown, string, RegExp][] = [
-    [coded('ECONNREFUSED'), 'network', /cannot reach https:\/\/host\.example\.com: ECONNREFUSED$/],
-    [coded('SELF_SIGNED_CERT_IN_CHAIN'), 'network', /set bluemix\.caFile/],
-    [coded('UND_ERR_CONNECT_TIMEOUT'), 'timeout', /did not answer in time/],
+    [
+      coded('ECONNREFUSED'),
+      'unreachable',
+      /^cannot reach https:\/\/host\.example\.com: no connection/,
+    ],
+    [
+      coded('UND_ERR_CONNECT_TIMEOUT'),
+      'unreachable',
+      /network policies, firewalls and proxy\.https/,
+    ],
+    [coded('SELF_SIGNED_CERT_IN_CHAIN'), 'untrusted_certificate', /set environmentCa/],
+    [coded('CERT_HAS_EXPIRED'), 'untrusted_certificate', /has expired \(CERT_HAS_EXPIRED\)$/],
+    [coded('ERR_TLS_CERT_ALTNAME_INVALID'), 'untrusted_certificate', /for another host name/],
+    [coded('EAI_AGAIN'), 'unknown_host', /DNS gives no answer/],
+    [coded('ECONNRESET'), 'network', /cannot reach https:\/\/host\.example\.com: ECONNRESET$/],
     [new DOMException('the-key', 'TimeoutError'), 'timeout', /did not answer in time/],
-    [new Error('x', { cause: coded('ENOTFOUND') }), 'network', /ENOTFOUND/],
+    [new Error('x', { cause: coded('ENOTFOUND') }), 'unknown_host', /check domain, bluemix\.api/],
     [new RangeError('the-key'), 'answer_too_large', /too large/],
     ['the-key', 'network', /cannot reach/],
   ]

@@ -7,17 +7,13 @@ import {
   type BluemixEnvironment,
   startBluemixEnvironment,
 } from '../../sandbox/bluemix/environment.ts'
-import {
-  type BluemixIssuer,
-  type BluemixSettings,
-  createBluemixIssuer,
-} from '../../src/bluemix/bluemix-issuer.ts'
-import type { Note } from '../../src/bluemix/login/lockout-guard.ts'
-import { TokenError } from '../../src/issuer/issuer.ts'
+import { type BluemixSettings, createBluemixIssuer } from '../../src/bluemix/bluemix-issuer.ts'
+import type { Note } from '../../src/bluemix/login/login-record.ts'
+import { type Issuer, type ListedToken, TokenError } from '../../src/issuer/issuer.ts'
 
 export interface Fixture {
   environment: BluemixEnvironment
-  issuer: BluemixIssuer
+  issuer: Issuer
   settings: BluemixSettings
   /** Writes a credential file; undefined removes it. */
   credential(name: string, content: string | undefined): Promise<void>
@@ -30,6 +26,8 @@ export interface Fixture {
   /** Everything logged so far. */
   log(): string
   mint(description?: string, organization?: string): Promise<string>
+  /** The rows of a list, once it was complete. */
+  list(organization?: string): Promise<ListedToken[] | 'unsupported'>
 }
 
 export const live = new AbortController().signal
@@ -65,6 +63,7 @@ export async function startFixture(
     iam: `https://${hosts.iam}`,
     registryUrl: `https://${hosts.registry}`,
     registryHost: hosts.registry,
+    account: undefined,
     credentialsDirectory: folder,
     caFile: environment.caFile,
     timeoutMs: 5000,
@@ -72,7 +71,9 @@ export async function startFixture(
   }
   const logger = pino({ level: 'trace' }, { write: line => said.push(line) })
   const now = () => Date.now() + offset
-  const issuer = createBluemixIssuer({ settings, logger, metrics, now, note: createNote() })
+  const elapsed = () => performance.now() + offset
+  const note = createNote()
+  const issuer = createBluemixIssuer({ logger, metrics, now, elapsed, note }, settings)
   t.teardown(async () => {
     await issuer.close()
     const all = [...said, await metrics.metrics()].join('\n')
@@ -106,8 +107,13 @@ export async function startFixture(
       return same?.value ?? 0
     },
     log: () => said.join(''),
+    list: async (organization = 'acme') => {
+      const rows: ListedToken[] = []
+      const listed = await issuer.list(organization, row => rows.push(row), live)
+      return listed === 'unsupported' ? listed : rows
+    },
     mint: async (description = 'pullpass/uid/shop', organization = 'acme') =>
-      (await issuer.mint(organization, description, live)).text,
+      (await issuer.mint({ organization, description, permanent: true }, live)).text,
   }
 }
 

@@ -1,7 +1,8 @@
 import t from 'tap'
 import type { Answer } from '../../src/bluemix/http/answer.ts'
-import { realmOf } from '../../src/bluemix/registry.ts'
-import { lifetimeMs, listedTokens, mintedToken, tokenText } from '../../src/bluemix/tokens.ts'
+import { realmOf } from '../../src/bluemix/registry-login.ts'
+import { createListReader } from '../../src/bluemix/token-list.ts'
+import { lifetimeMs, listedToken, mintedToken, tokenText } from '../../src/bluemix/tokens.ts'
 import { TokenError } from '../../src/issuer/issuer.ts'
 
 const jwt = (claims: unknown, signature = '.c2ln') =>
@@ -50,33 +51,66 @@ t.test('a text that cannot be sent in a header is not accepted as a token', asyn
   for (const odd of [undefined, null, [], 'token']) t.equal(mintedToken(odd), undefined)
 })
 
-t.test('a row of the token list is read even if fields are missing', async t => {
+t.test('a row of the list is read whatever it lacks', async t => {
   const full = {
     ...{ _id: 'id-1', owner: 'guid', token: jwt({ jti: 'id-1' }), secondary_owner: 'd' },
     ...{ readonly: true, revoked: false, expiry: 1540423054, encrypted_token: 'x' },
   }
-  t.strictSame(listedTokens({ tokens: [full] }), [
-    {
-      ...{ id: 'id-1', description: 'd', text: full.token, revoked: false, readOnly: true },
-      expiresAt: new Date('2018-10-24T23:17:34Z'),
-    },
-  ])
+  t.strictSame(listedToken(full), {
+    ...{ id: 'id-1', description: 'd', text: full.token, revoked: false, readOnly: true },
+    expiresAt: new Date('2018-10-24T23:17:34Z'),
+  })
   const bare = { description: '', text: undefined, revoked: false, readOnly: true }
-  t.strictSame(listedTokens({ tokens: [{ _id: 'a' }] }), [
-    { ...bare, id: 'a', expiresAt: undefined },
-  ])
-  t.match(listedTokens({ tokens: [{ token: jwt({ jti: 'from-text', exp: 1 }) }] }), [
-    { id: 'from-text', expiresAt: new Date(1000) },
-  ])
-  t.match(listedTokens({ tokens: [{ _id: 'a', expiry: 0, token: '', readonly: false }] }), [
-    { expiresAt: undefined, text: undefined, readOnly: false },
-  ])
-  t.match(listedTokens({ tokens: [{ _id: 'a', revoked: true }] }), [{ revoked: true }])
-  t.strictSame(listedTokens({ tokens: [null, 7, {}, { token: 'opaque' }] }), [])
-  t.strictSame(listedTokens({ tokens: null }), [])
-  for (const odd of [undefined, null, {}, [], 'x', { tokens: 'x' }]) {
-    t.equal(listedTokens(odd), undefined, JSON.stringify(odd))
+  t.strictSame(listedToken({ _id: 'a' }), { ...bare, id: 'a', expiresAt: undefined })
+  t.match(listedToken({ token: jwt({ jti: 'from-text', exp: 1 }) }), {
+    ...{ id: 'from-text', expiresAt: new Date(1000) },
+  })
+  t.match(listedToken({ _id: 'a', expiry: 0, token: '', readonly: false }), {
+    ...{ expiresAt: undefined, text: undefined, readOnly: false },
+  })
+  t.match(listedToken({ _id: 'a', revoked: true }), { revoked: true })
+})
+
+/** The ids of the rows of a body that arrives in pieces of this size; undefined: not complete. */
+function readList(body: string, size = 7): string[] | undefined {
+  const ids: string[] = []
+  const reader = createListReader(({ id }) => ids.push(id))
+  const bytes = Buffer.from(body)
+  for (let at = 0; at < bytes.length; at += size) {
+    if (!reader.write(bytes.subarray(at, at + size))) break
   }
+  return reader.isComplete() ? ids : undefined
+}
+
+t.test('a list counts where all of it was read', async t => {
+  const rows = '[{"_id":"a","x":{"tokens":[1]}},{"_id":"b\\u00e9"}]'
+  const complete: [string, string[]][] = [
+    [`{"tokens":${rows}}`, ['a', 'bé']],
+    [`{"next":null,"next_url":"","tokens":${rows},"more":{"tokens":[{"_id":"c"}]}}`, ['a', 'bé']],
+    [`${JSON.stringify({ tokens: [{ _id: 'a' }] }, null, 4)}\n`, ['a']],
+    ['{"tokens":[]}', []],
+    ['{"tokens":null}', []],
+    ['{"tokens":[null,7,{},{"token":"opaque"}]}', []],
+  ]
+  for (const [body, ids] of complete) {
+    for (const size of [1, 7, 1e6]) t.strictSame(readList(body, size), ids, `${body} by ${size}`)
+  }
+  const incomplete = [
+    ...['', '{', '[]', 'null', 'x', '<html></html>', '{}', '{"tokens":"x"}', '{"tokens":{"a":{}}}'],
+    ...['[{"tokens":[]}]', '{"tokens":[{"_id":"a"}],"next_url":"/api/v1/tokens?page=2"}'],
+    ...['{"tokens":[{"_id":"a"}],"next":{"href":"x"}}', `{"tokens":${rows}`, `{"tokens":${rows}}x`],
+    ...['{"tokens":[{"_id":"a"},', '{"tokens":[],"tokens":7}', '{"tokens":7,"tokens":[]}'],
+  ]
+  for (const body of incomplete) t.equal(readList(body), undefined, body)
+})
+
+t.test('a row that does not end is not read to its end', async t => {
+  const reader = createListReader(() => {})
+  reader.write(Buffer.from('{"tokens":[{"_id":"'))
+  const chunk = Buffer.alloc(65_536, 'x')
+  let chunks = 0
+  while (reader.write(chunk)) chunks += 1
+  t.ok(chunks <= 17, `${chunks} chunks`)
 })
 
 t.test('an access token expires at the earlier time of response and token', async t => {

@@ -6,18 +6,19 @@ import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { KubeConfig } from '@kubernetes/client-node'
 import pino from 'pino'
+import { Registry } from 'prom-client'
 import t, { type Test } from 'tap'
 import { startControlPlane } from '../../sandbox/control-plane.ts'
 import { makeFolder, waitFor } from '../../sandbox/processes.ts'
 import { begun, caSecret, readCa, trustedCertificates } from '../../src/certificate/ca.ts'
 import { createCaBundle } from '../../src/certificate/ca-bundle.ts'
 import { isTrusted, parseCertificate } from '../../src/certificate/certificate.ts'
-import { type CaOptions, createManagedCa } from '../../src/certificate/keep-ca.ts'
+import { type CertificateClock, createManagedCa } from '../../src/certificate/keep-ca.ts'
 import { createSelfManagedCertificate } from '../../src/certificate/self-managed.ts'
 import type { CertificateSource } from '../../src/certificate/served-pair.ts'
 import { makeCa, signLeaf } from '../../src/certificate/sign.ts'
 import { createCertificateSource } from '../../src/certificate/source.ts'
-import { createKubernetesClient } from '../../src/kubernetes/client.ts'
+import { createKubernetesClient, type KubernetesClient } from '../../src/kubernetes/client.ts'
 
 // Each test has a Secret and a configuration of its own name.
 t.jobs = 3
@@ -32,7 +33,7 @@ await admin.core.createNamespacedServiceAccount({
 })
 
 function connectAs(t: Pick<Test, 'teardown'>, kubeConfig: KubeConfig) {
-  const client = createKubernetesClient({ kubeConfig, timeoutMs: 10_000 })
+  const client = createKubernetesClient({ kubeConfig }, { timeoutMs: 10_000 })
   t.teardown(() => client.close())
   return client
 }
@@ -50,26 +51,30 @@ interface Line {
   secret?: string
 }
 
-/** A replica with its own names, so that tests do not affect each other; `log` contains its log. */
-function replica(
-  t: Test,
-  name: string,
-  options: Partial<Parameters<typeof createSelfManagedCertificate>[0]> = {},
-) {
+interface ReplicaOptions {
+  client?: KubernetesClient
+  clock?: CertificateClock
+  leafSeconds?: number
+  caSeconds?: number
+}
+
+/** A replica with names of its own, so that tests do not meet; `log` is what it wrote. */
+function replica(t: Test, name: string, options: ReplicaOptions = {}) {
+  const { client = admin, clock = right, leafSeconds = 3600, caSeconds = 36_000 } = options
   const log: Line[] = []
-  const source = createSelfManagedCertificate({
-    client: admin,
-    namespace,
-    secretName: `${name}-ca`,
-    webhookConfiguration: name,
-    names: ['127.0.0.1'],
-    leafSeconds: 3600,
-    caSeconds: 36_000,
-    identity: `${name}-${Math.random()}`,
-    clock: right,
-    logger: pino({}, { write: line => void log.push(JSON.parse(line)) }),
-    ...options,
-  })
+  const logger = pino({}, { write: line => void log.push(JSON.parse(line)) })
+  const source = createSelfManagedCertificate(
+    { client, clock, logger, metrics: new Registry() },
+    {
+      namespace,
+      secretName: `${name}-ca`,
+      webhookConfiguration: name,
+      names: ['127.0.0.1'],
+      leafSeconds,
+      caSeconds,
+      identity: `${name}-${Math.random()}`,
+    },
+  )
   t.teardown(() => source.stop())
   return { source, log }
 }
@@ -201,16 +206,20 @@ t.test('replicas that start at the same time agree on one CA', async t => {
   for (let round = 0; round < 5; round++) {
     const secretName = `race-${round}`
     const controllers = Array.from({ length: 4 }, (_, index) =>
-      createManagedCa({
-        client: admin,
-        namespace,
-        secretName,
-        identity: `replica-${index}`,
-        leafSeconds: 3600,
-        caSeconds: 36_000,
-        clock: right,
-        logger: pino({}, { write: line => void log.push(JSON.parse(line)) }),
-      }),
+      createManagedCa(
+        {
+          client: admin,
+          clock: right,
+          logger: pino({}, { write: line => void log.push(JSON.parse(line)) }),
+        },
+        {
+          namespace,
+          secretName,
+          identity: `replica-${index}`,
+          leafSeconds: 3600,
+          caSeconds: 36_000,
+        },
+      ),
     )
     const managedCa = await Promise.all(controllers.map(controller => controller.keep(() => false)))
     t.equal(new Set(managedCa.map(({ signing }) => signing.key)).size, 1)
@@ -218,16 +227,20 @@ t.test('replicas that start at the same time agree on one CA', async t => {
 
     const old = new Date(Date.now() + 30_000_000)
     const steppers = controllers.map((_, index) =>
-      createManagedCa({
-        client: admin,
-        namespace,
-        secretName,
-        identity: `replica-${index}`,
-        leafSeconds: 3600,
-        caSeconds: 36_000,
-        clock: clockAt(() => old),
-        logger: pino({}, { write: line => void log.push(JSON.parse(line)) }),
-      }),
+      createManagedCa(
+        {
+          client: admin,
+          clock: clockAt(() => old),
+          logger: pino({}, { write: line => void log.push(JSON.parse(line)) }),
+        },
+        {
+          namespace,
+          secretName,
+          identity: `replica-${index}`,
+          leafSeconds: 3600,
+          caSeconds: 36_000,
+        },
+      ),
     )
     const stepped = await Promise.all(steppers.map(controller => controller.keep(() => false)))
     t.equal(new Set(stepped.map(trustedCertificates)).size, 1, 'and on the next')
@@ -279,7 +292,10 @@ t.test('the caBundle contains the CA in use, and is restored after a change', as
 
 t.test('a caBundle that is older than the configuration is not written', async t => {
   const name = 'stale'
-  const bundle = createCaBundle({ client: admin, name, logger: pino({ level: 'silent' }) })
+  const bundle = createCaBundle(
+    { client: admin, logger: pino({ level: 'silent' }), metrics: new Registry() },
+    { name },
+  )
   t.teardown(() => bundle.stop())
   bundle.start()
   await configure(name)
@@ -296,20 +312,23 @@ t.test('a caBundle that is older than the configuration is not written', async t
   t.equal(code, 1, 'nor made again')
 })
 
-/** The part of a replica that maintains the CA. */
-function replicaCa(name: string, options: Partial<CaOptions> = {}) {
+/** What keeps the CA of one replica, without the rest of it. */
+function replicaCa(name: string, clock: CertificateClock = right) {
   const log: Line[] = []
-  const controller = createManagedCa({
-    client: admin,
-    namespace,
-    secretName: `${name}-ca`,
-    identity: `${name}-${Math.random()}`,
-    leafSeconds: 3600,
-    caSeconds: 36_000,
-    clock: right,
-    logger: pino({}, { write: line => void log.push(JSON.parse(line)) }),
-    ...options,
-  })
+  const controller = createManagedCa(
+    {
+      client: admin,
+      clock,
+      logger: pino({}, { write: line => void log.push(JSON.parse(line)) }),
+    },
+    {
+      namespace,
+      secretName: `${name}-ca`,
+      identity: `${name}-${Math.random()}`,
+      leafSeconds: 3600,
+      caSeconds: 36_000,
+    },
+  )
   return { keep: () => controller.keep(() => false), log }
 }
 
@@ -331,7 +350,7 @@ t.test('a deleted or damaged CA is restored by a replica that knows it', async t
   await source.start()
   const before = await authorityIn(name)
   const served = source.current()
-  const putBack = () => log.filter(({ step }) => step === 'put-back').length
+  const putBack = () => log.filter(({ step }) => step === 'restore').length
   const other = await makeCa(new Date(), 3600)
   const leaf = await signLeaf(other, { names: ['a'], now: new Date(), seconds: 60 })
   const rows: [what: string, damaged: () => Promise<unknown>][] = [
@@ -359,7 +378,7 @@ t.test('several replicas restore a damaged CA only once', async t => {
   await damage('together', { 'tls.key': 'nonsense' })
   const after = await Promise.all(replicas.map(({ keep }) => keep()))
   t.strictSame(after, Array(4).fill(before))
-  t.equal(replicas.flatMap(({ log }) => log.filter(({ step }) => step === 'put-back')).length, 1)
+  t.equal(replicas.flatMap(({ log }) => log.filter(({ step }) => step === 'restore')).length, 1)
 })
 
 t.test('a damaged CA that no replica knows is replaced after one minute', async t => {
@@ -367,7 +386,7 @@ t.test('a damaged CA that no replica knows is replaced after one minute', async 
   const before = await replicaCa(name).keep()
   let passed = 0
   const clock = clockAt(() => new Date(Date.now() + passed))
-  const { keep, log } = replicaCa(name, { clock })
+  const { keep, log } = replicaCa(name, clock)
   await damage(name, { 'ca.crt': 'nonsense' })
   await t.rejects(keep(), {
     message: /^Secret pullpass\/unknown-ca holds no CA: ca.crt lacks a CA/,
@@ -378,7 +397,7 @@ t.test('a damaged CA that no replica knows is replaced after one minute', async 
   t.strictSame(repaired.older, [])
 
   await damage(name, { 'tls.key': 'nonsense' })
-  const fresh = replicaCa(name, { clock })
+  const fresh = replicaCa(name, clock)
   await t.rejects(fresh.keep(), { name: 'CertificateError', message: /private key cannot be read/ })
   passed += 58_000
   await t.rejects(fresh.keep(), { name: 'CertificateError' })
@@ -408,17 +427,17 @@ t.test('a replica whose clock is 400 days off does not replace the CA', async t 
   for (const days of [400, -400]) {
     const lost = { now: inDays(days), local: inDays(days), isMeasured: () => false }
     const known = { ...right, local: inDays(days) }
-    await t.rejects(replicaCa('lasting', { clock: lost }).keep(), {
-      message: days > 0 ? /lasting-ca has ended at/ : /lasting-ca is not valid before/,
+    await t.rejects(replicaCa('lasting', lost).keep(), {
+      message: days > 0 ? /lasting-ca expired at/ : /lasting-ca is not valid before/,
     })
-    t.strictSame(await replicaCa('lasting', { clock: known }).keep(), before)
+    t.strictSame(await replicaCa('lasting', known).keep(), before)
   }
   t.strictSame(await authorityIn('lasting'), before)
 })
 
 t.test('no CA is created before the clock of the API server is known', async t => {
   let measured = false
-  const { keep } = replicaCa('early', { clock: { ...right, isMeasured: () => measured } })
+  const { keep } = replicaCa('early', { ...right, isMeasured: () => measured })
   await t.rejects(keep(), { name: 'CertificateError', message: /before the API server's clock/ })
   await t.rejects(authorityIn('early'), { code: 404 })
   measured = true
@@ -497,16 +516,20 @@ t.test('self-managed mode needs rights on one Secret and one configuration', asy
   await narrow.source.start()
   await waitFor(async () => (await bundlesIn('narrow'))[0] !== '', within('the caBundle'))
   await ready(narrow.source)
-  const aged = createManagedCa({
-    client,
-    namespace,
-    secretName: 'narrow-ca',
-    identity: 'aged',
-    leafSeconds: 3600,
-    caSeconds: 36_000,
-    clock: clockAt(() => new Date(Date.now() + 30_000_000)),
-    logger: pino({ level: 'silent' }),
-  })
+  const aged = createManagedCa(
+    {
+      client,
+      clock: clockAt(() => new Date(Date.now() + 30_000_000)),
+      logger: pino({ level: 'silent' }),
+    },
+    {
+      namespace,
+      secretName: 'narrow-ca',
+      identity: 'aged',
+      leafSeconds: 3600,
+      caSeconds: 36_000,
+    },
+  )
   t.ok((await aged.keep(() => false)).next, 'steps are allowed too')
 
   const weak = await serviceAccount(t, 'weak', { secret: ['get'], configuration: ['get'] })
@@ -539,22 +562,19 @@ t.test('a mounted certificate is ready when the webhook configuration trusts it'
   }
   const { cert: stranger } = await makeCa(new Date(), 36_000)
   await inject(stranger)
-  const source = createCertificateSource({
-    settings: {
-      mode: 'files',
-      directory: folder.path,
-      names: [],
-      secretName: 'none',
-      webhookConfiguration: 'mounted',
-      leafSeconds: 3600,
-      caSeconds: 36_000,
-    },
-    client: admin,
-    namespace,
-    identity: 'mounted',
-    clock: right,
-    logger: pino({ level: 'silent' }),
-  })
+  const certificate = {
+    mode: 'files' as const,
+    directory: folder.path,
+    names: [],
+    secretName: 'none',
+    webhookConfiguration: 'mounted',
+    leafSeconds: 3600,
+    caSeconds: 36_000,
+  }
+  const source = createCertificateSource(
+    { client: admin, clock: right, logger: pino({ level: 'silent' }), metrics: new Registry() },
+    { certificate, namespace, identity: 'mounted' },
+  )
   t.teardown(() => source.stop())
   await source.start()
   const isReported = () => source.warnings().some(note => note.includes('does not trust'))

@@ -34,6 +34,7 @@ const REFUSED_BY_SCHEMA: [object, string, string][] = [
   [{ registry: { url: 'http://registry.example.com' } }, '/registry/url', 'a URL like https://'],
   [{ bluemix: { api: 'https://u:p@api.example.com' } }, '/bluemix/api', 'without user and query'],
   [{ bluemix: { login: 'ldap' } }, '/bluemix/login', "one of 'uaa', 'iam'"],
+  [{ bluemix: { account: 'acme' } }, '/bluemix/account', '32 hexadecimal digits'],
   [{ bluemix: { organization: ' acme' } }, '/bluemix/organization', 'the name or GUID'],
   [{ bluemix: { timeoutMs: 10 } }, '/bluemix/timeoutMs', 'got 10, want 100'],
   [

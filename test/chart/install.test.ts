@@ -272,7 +272,7 @@ t.test('the API server sends exactly the pods whose images belong to the registr
     if (code !== 0 && !stderr.includes('inject.pullpass.io')) throw new Error(stderr)
     return code !== 0
   }
-  // A new configuration or a changed label takes effect after a moment.
+  // A configuration, and a changed label, take a moment to be honoured.
   for (let tries = 0; !(await asked(podWith({ image: `${HOST}/a` }))); tries++) {
     if (tries === 50) throw new Error('the webhook was never called')
   }
@@ -375,7 +375,7 @@ function bodyOf(verb: string, path: string): object {
 
 /** As pullpass writes it: its CA, or a pull secret. */
 function secretNamed(name: string) {
-  const metadata = { name, labels: { 'app.kubernetes.io/managed-by': 'pullpass' } }
+  const metadata = { name, labels: { 'pullpass.io/pull-secret': 'true' } }
   const secret = { apiVersion: 'v1', kind: 'Secret', metadata }
   if (name.endsWith('-ca')) {
     return { ...secret, type: 'kubernetes.io/tls', data: { 'tls.crt': '', 'tls.key': '' } }

@@ -8,7 +8,13 @@ import { startFaultProxy } from '../../sandbox/fault-proxy.ts'
 import { waitFor } from '../../sandbox/processes.ts'
 import { createKubernetesClient } from '../../src/kubernetes/client.ts'
 import { createLeader } from '../../src/kubernetes/leader-election.ts'
-import { mayTake, observe, released, takenBy } from '../../src/kubernetes/lease.ts'
+import {
+  createLeaseAnnotation,
+  mayTake,
+  observe,
+  released,
+  takenBy,
+} from '../../src/kubernetes/lease.ts'
 
 t.test('a Lease can be taken if it is free, expired or already held', async t => {
   const since = 1000
@@ -58,7 +64,7 @@ t.test('a Lease is written with its holder, times and transitions', async t => {
 t.test('leader election works with a real API server', async t => {
   const plane = await startControlPlane()
   t.teardown(() => plane.stop())
-  const admin = createKubernetesClient({ kubeConfig: plane.kubeConfig(), timeoutMs: 10_000 })
+  const admin = createKubernetesClient({ kubeConfig: plane.kubeConfig() }, { timeoutMs: 10_000 })
   t.teardown(() => admin.close())
   const lease = (name: string) =>
     admin.coordination.readNamespacedLease({ namespace: 'default', name })
@@ -68,22 +74,19 @@ t.test('leader election works with a real API server', async t => {
     const proxy = await startFaultProxy(plane)
     const kubeConfig = new KubeConfig()
     kubeConfig.loadFromString(proxy.kubeconfig(plane.kubeConfig()))
-    const client = createKubernetesClient({ kubeConfig, timeoutMs: 5_000 })
+    const client = createKubernetesClient({ kubeConfig }, { timeoutMs: 5_000 })
     const metrics = new Registry()
     const log: { msg: string; error?: string }[] = []
     const clock = { ahead: 0 }
-    const leader = createLeader({
-      client,
-      namespace: 'default',
-      name,
-      identity,
-      leaseSeconds: 3,
-      renewSeconds: 0.5,
-      logger: pino({}, { write: line => log.push(JSON.parse(line)) }),
-      metrics,
-      now: () => performance.now() + clock.ahead,
-      ...timing,
-    })
+    const leader = createLeader(
+      {
+        client,
+        logger: pino({}, { write: line => log.push(JSON.parse(line)) }),
+        metrics,
+        now: () => performance.now() + clock.ahead,
+      },
+      { namespace: 'default', name, identity, leaseSeconds: 3, renewSeconds: 0.5, ...timing },
+    )
     const changes: boolean[] = []
     leader.onChange(leading => changes.push(leading))
     t.teardown(async () => {
@@ -121,6 +124,46 @@ t.test('leader election works with a real API server', async t => {
     await b.leads(1_000)
     t.match((await lease('two')).spec, { holderIdentity: 'b', leaseTransitions: 1 })
     t.same([a.changes, b.changes], [[true, false], [true]])
+  })
+
+  t.test('what the leader annotates, another replica reads within about a second', async t => {
+    const a = await candidate(t, 'notes', 'a', { leaseSeconds: 30, renewSeconds: 10 })
+    const b = await candidate(t, 'notes', 'b', { leaseSeconds: 30, renewSeconds: 10 })
+    a.leader.annotate('example.com/note', 'early')
+    a.leader.start()
+    await a.leads()
+    const read: (string | undefined)[] = []
+    b.leader.onAnnotations(annotations => read.push(annotations['example.com/note']))
+    b.leader.annotate('example.com/note', 'of no holder')
+    b.leader.start()
+    const isRead = (text?: string) => () => read.length > 0 && read.at(-1) === text
+    await waitFor(isRead('early'), { withinMs: 5000, what: 'the first text' })
+    a.leader.annotate('example.com/note', 'late')
+    await waitFor(isRead('late'), { withinMs: 5000, what: 'the text that follows' })
+    a.leader.annotate('example.com/note', undefined)
+    await waitFor(isRead(undefined), { withinMs: 5000, what: 'no text' })
+    t.notOk(read.includes('of no holder'))
+    t.same([a.changes, b.changes], [[true], []])
+  })
+
+  t.test('an annotation is written over the state that was read, and over no other', async t => {
+    const a = await candidate(t, 'shared', 'a', { renewSeconds: 0.01 })
+    a.leader.start()
+    await a.leads()
+    const note = () =>
+      createLeaseAnnotation(
+        { client: admin },
+        { namespace: 'default', name: 'shared', annotation: 'example.com/shared' },
+      )
+    const [one, other] = [note(), note()]
+    t.same([await one.read(), await other.read()], [undefined, undefined])
+    await one.write('1')
+    await t.rejects(other.write('2'), { status: 409, message: /another process has changed/ })
+    t.equal(await other.read(), '1')
+    // Renewals in between are no change of the annotation.
+    for (let round = 2; round < 12; round++) await other.write(String(round))
+    t.equal(await one.read(), '11')
+    t.same(a.changes, [true])
   })
 
   t.test('a dead leader is replaced after its Lease expires, and not earlier', async t => {

@@ -42,15 +42,15 @@ function keepUp(t: Test, objects: Account[], lines: string[] = []) {
     const items = objects.slice(Number(from), end)
     return JSON.stringify({ kind: 'ServiceAccountList', apiVersion: 'v1', metadata, items })
   }
-  const watch = createListWatch<Account>({
-    client: { open } as never,
-    path: '/api/v1/serviceaccounts',
-    query: {},
-    name: 'serviceaccounts',
-    handler: table,
-    logger: pino({}, { write: line => log.push(JSON.parse(line)) }),
-    metrics,
-  })
+  const watch = createListWatch<Account>(
+    {
+      client: { open } as never,
+      handler: table,
+      logger: pino({}, { write: line => log.push(JSON.parse(line)) }),
+      metrics,
+    },
+    { name: 'serviceaccounts', path: '/api/v1/serviceaccounts', query: {} },
+  )
   t.teardown(() => watch.stop())
   watch.start()
   const skipped = async () =>

@@ -9,6 +9,7 @@ import { startControlPlane } from '../../sandbox/control-plane.ts'
 import { type Match, startFaultProxy } from '../../sandbox/fault-proxy.ts'
 import { makeFolder, waitFor } from '../../sandbox/processes.ts'
 import { createKubernetesClient, KubernetesError } from '../../src/kubernetes/client.ts'
+import type { ListWatchHandler } from '../../src/kubernetes/list-pages.ts'
 import { createListWatch } from '../../src/kubernetes/list-watch.ts'
 import { type Ending, paceAfter } from '../../src/kubernetes/watch-pace.ts'
 import { watchEvents } from '../../src/kubernetes/watch-stream.ts'
@@ -133,7 +134,7 @@ const GONE = {
 t.test('list and watch work with a real API server', async t => {
   const plane = await startControlPlane()
   t.teardown(() => plane.stop())
-  const admin = createKubernetesClient({ kubeConfig: plane.kubeConfig(), timeoutMs: 10_000 })
+  const admin = createKubernetesClient({ kubeConfig: plane.kubeConfig() }, { timeoutMs: 10_000 })
   t.teardown(() => admin.close())
 
   async function create(name: string, label: string): Promise<void> {
@@ -160,35 +161,36 @@ t.test('list and watch work with a real API server', async t => {
     const kubeConfig = new KubeConfig()
     kubeConfig.loadFromString(proxy.kubeconfig(base))
     const metrics = new Registry()
-    const client = createKubernetesClient({ kubeConfig, timeoutMs: 5_000, metrics })
+    const client = createKubernetesClient({ kubeConfig, metrics }, { timeoutMs: 5_000 })
     const known = new Set<string>()
     const log: { msg: string; kind?: string; status?: number; error?: string }[] = []
-    const watch = createListWatch<Item>({
-      ...rest,
-      client,
-      path: '/api/v1/configmaps',
-      query: { labelSelector: `watch=${label}`, ...query },
-      name: 'configmaps',
-      logger: pino({}, { write: line => log.push(JSON.parse(line)) }),
-      metrics,
-      handler: {
-        replace() {
-          const listed: string[] = []
-          return {
-            add: ({ metadata }) => void listed.push(metadata.name),
-            complete() {
-              known.clear()
-              for (const name of listed) known.add(name)
-            },
-          }
-        },
-        upsert({ metadata }) {
-          upsert?.()
-          known.add(metadata.name)
-        },
-        remove: ({ metadata }) => known.delete(metadata.name),
+    const handler: ListWatchHandler<Item> = {
+      replace() {
+        const listed: string[] = []
+        return {
+          add: ({ metadata }) => void listed.push(metadata.name),
+          complete() {
+            known.clear()
+            for (const name of listed) known.add(name)
+          },
+        }
       },
-    })
+      upsert({ metadata }) {
+        upsert?.()
+        known.add(metadata.name)
+      },
+      remove: ({ metadata }) => known.delete(metadata.name),
+    }
+    const logger = pino({}, { write: line => log.push(JSON.parse(line)) })
+    const watch = createListWatch<Item>(
+      { client, handler, logger, metrics },
+      {
+        ...rest,
+        name: 'configmaps',
+        path: '/api/v1/configmaps',
+        query: { labelSelector: `watch=${label}`, ...query },
+      },
+    )
     t.teardown(async () => {
       await watch.stop()
       await client.close()

@@ -172,7 +172,7 @@ async function clientOf(t: Test, date: () => string) {
     { name: 'u' } as never,
   )
   const clock = createServerClock({ logger: pino({ level: 'silent' }), metrics: new Registry() })
-  const client = createKubernetesClient({ kubeConfig, timeoutMs: 5000, clock })
+  const client = createKubernetesClient({ kubeConfig, clock }, { timeoutMs: 5000 })
   t.teardown(async () => {
     await client.close()
     server.close()

@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto'
 import t from 'tap'
 import { chooseOrganization } from '../../src/controller/plan.ts'
 import { KubernetesError } from '../../src/kubernetes/client.ts'
@@ -17,7 +18,15 @@ const mintedAt = new Date('2026-03-01T12:00:00.000Z')
 function manifest(over: Partial<Parameters<typeof pullSecretManifest>[0]> = {}) {
   const token = { text, id: jti, expiresAt: undefined }
   return pullSecretManifest(
-    { namespace: 'shop', token, organization: 'acme', mintedAt, ...over },
+    {
+      namespace: 'shop',
+      token,
+      organization: 'acme',
+      mintedAt,
+      previousTokenId: undefined,
+      revokeAt: undefined,
+      ...over,
+    },
     rules,
   )
 }
@@ -36,7 +45,7 @@ t.test('a pull secret equals what kubectl create secret docker-registry creates'
     metadata: {
       name: 'pullpass-registry',
       namespace: 'shop',
-      labels: { 'app.kubernetes.io/managed-by': 'pullpass' },
+      labels: { 'pullpass.io/pull-secret': 'true' },
       annotations: {
         'pullpass.io/token-id': jti,
         'pullpass.io/minted-at': '2026-03-01T12:00:00.000Z',
@@ -73,8 +82,7 @@ t.test('a written pull secret is read back, without the credential', async t => 
     uid: 'u',
     resourceVersion: '9',
     ours: true,
-    wellFormed: true,
-    tokenId: jti,
+    token: { hash: createHash('sha256').update(text).digest('hex'), id: jti },
     organization: 'acme',
     mintedAt,
     expiresAt,
@@ -114,22 +122,23 @@ t.test('only a credential that the kubelet would use as written is well-formed',
     ],
   ]
   for (const [sentence, config, expected] of rows) {
-    t.equal(readPullSecret(holding(config), rules).wellFormed, expected, sentence)
+    t.equal(readPullSecret(holding(config), rules).token !== undefined, expected, sentence)
   }
   const broken = { ...manifest(), data: { '.dockerconfigjson': 'bm90IGpzb24=' } }
-  t.equal(readPullSecret(broken, rules).wellFormed, false, 'no JSON')
+  t.equal(readPullSecret(broken, rules).token, undefined, 'no JSON')
   const empty = { ...manifest(), data: {} }
-  t.equal(readPullSecret(empty, rules).wellFormed, false, 'no data')
+  t.equal(readPullSecret(empty, rules).token, undefined, 'no data')
 })
 
-t.test('a Secret whose token differs from its annotations is damaged', async t => {
-  const other = manifest({ token: { text, id: 'another', expiresAt: undefined } })
-  t.equal(readPullSecret(other, rules).wellFormed, false)
-  const twoParts = text.split('.').slice(0, 2).join('.')
-  const opaque = manifest({ token: { text: 'opaque', id: undefined, expiresAt: undefined } })
-  t.equal(readPullSecret(opaque, rules).wellFormed, true, 'an opaque token has no readable ID')
-  const short = manifest({ token: { text: twoParts, id: jti, expiresAt: undefined } })
-  t.equal(readPullSecret(short, rules).wellFormed, true, "nor need it have a JWT's three parts")
+t.test('a token is known by the hash of its text, and by its jti where that is shown', async t => {
+  const idOf = (text: string) =>
+    readPullSecret(manifest({ token: { text, id: 'made-up', expiresAt: undefined } }), rules).token
+      ?.id
+  t.equal(idOf(text), jti)
+  t.equal(idOf('opaque'), undefined)
+  t.equal(idOf(text.split('.').slice(0, 2).join('.')), jti, 'two parts are enough')
+  t.equal(idOf(`${part({})}.${part({ jti: 7 })}.c2ln`), undefined)
+  t.equal(idOf(`${part({})}.${part({ jti: 'x'.repeat(300) })}.c2ln`), undefined, 'too long')
 })
 
 t.test('a Secret is ours if it has both our label and our type', async t => {
@@ -200,5 +209,5 @@ t.test('an annotation that is longer than any of ours is ignored', async t => {
     Object.keys(written.metadata?.annotations ?? {}).map(key => [key, 'A'.repeat(200_000)]),
   )
   const read = readPullSecret({ ...written, metadata: { ...written.metadata, annotations } }, rules)
-  t.match(read, { tokenId: undefined, organization: undefined, mintedAt: undefined })
+  t.match(read, { previousTokenId: undefined, organization: undefined, mintedAt: undefined })
 })

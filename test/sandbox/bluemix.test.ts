@@ -152,6 +152,39 @@ t.test('five failures in 20 minutes lock an account for 5 minutes', async t => {
   t.equal(await attempt(password), 'granted')
 })
 
+t.test(
+  'a login counts whether or not its answer arrives, and one while locked does not',
+  async t => {
+    const { environment, login } = await startCaller(t)
+    const { name, password } = environment.user
+    const attempt = (secret: string) =>
+      login({ grant_type: 'password', username: name, password: secret })
+    environment.faults.set('login', { fail: 'unavailable' })
+    for (let count = 1; count <= 5; count += 1) t.equal((await attempt('x')).status, 503)
+    environment.faults.set('login', { fail: 'unavailable', when: 'after' })
+    for (let count = 1; count <= 3; count += 1) t.equal((await attempt('x')).status, 503)
+    environment.faults.set('login', { fail: 'reset', when: 'after' })
+    await t.rejects(attempt('x'))
+    environment.faults.set('login', { fail: 'truncated' })
+    await t.rejects(attempt('x'))
+    environment.faults.clear()
+    for (let minutes = 0; minutes < 5; minutes += 1) {
+      t.match((await attempt(password)).json.error_description, /has been locked/)
+      environment.clock.advance(60_000)
+    }
+    t.equal((await attempt(password)).status, 200, 'tries while locked do not prolong the lock')
+  },
+)
+
+t.test('a refresh names no user to count for', async t => {
+  const { environment, login } = await startCaller(t)
+  for (let count = 1; count <= 9; count += 1) {
+    await login({ grant_type: 'refresh_token', refresh_token: 'made-up' })
+  }
+  const key = { grant_type: 'password', username: 'apikey', password: environment.apiKey }
+  t.equal((await login(key)).status, 200)
+})
+
 t.test('wrong API keys count together', async t => {
   const { environment, login } = await startCaller(t)
   const form = { grant_type: 'password', username: 'apikey' }
@@ -201,6 +234,73 @@ t.test('a refresh returns the same refresh token, and errors quote it', async t 
   environment.clock.advance(2_592_001_000)
   const late = await refresh(fourth.refresh_token)
   t.match(late.json.error_description, `(expired): ${fourth.refresh_token} expired at`)
+})
+
+t.test('a refresh token of another client, and one from before another login', async t => {
+  const { environment, login } = await startCaller(t)
+  const key = { grant_type: 'password', username: 'apikey', password: environment.apiKey }
+  const { refresh_token } = (await login(key)).json
+  const refresh = () => login({ grant_type: 'refresh_token', refresh_token })
+  environment.faults.set('login', { refuse: 'wrong_client' })
+  const wrong = await refresh()
+  t.match([wrong.status, wrong.json.error], [400, 'invalid_grant'])
+  t.match(wrong.json.error_description, `Wrong client for this refresh token: ${refresh_token}`)
+  environment.faults.clear()
+  environment.settings.uniqueRefreshTokens = true
+  t.equal((await refresh()).status, 200)
+  await login(key)
+  t.match((await refresh()).json, { error: 'invalid_token', error_description: /revoked/ })
+})
+
+t.test('UAA exchanges a token of IAM', async t => {
+  const { environment, call, login } = await startCaller(t)
+  environment.settings.iamGivesUaaTokens = false
+  const form = {
+    grant_type: 'urn:ibm:params:oauth:grant-type:apikey',
+    apikey: environment.apiKey,
+    response_type: 'cloud_iam,uaa',
+    uaa_client_id: 'cf',
+    uaa_client_secret: '',
+  }
+  const headers = { authorization: basic('bx', 'bx') }
+  const { json } = await call('iam', '/oidc/token', { form, headers })
+  t.notOk(json.uaa_token)
+  const exchange = (token: string) =>
+    login({ grant_type: 'iam_token', iam_token: token, scope: '' })
+  const { access_token } = (await exchange(json.access_token)).json
+  const authorization = `Bearer ${access_token}`
+  t.equal((await call('api', '/v2/organizations', { headers: { authorization } })).status, 200)
+  for (const token of [json.refresh_token, access_token, 'x']) {
+    t.match(await exchange(token), { status: 401, json: { error: 'invalid_token' } })
+  }
+})
+
+t.test('IAM ends sessions, and may insist on one separator', async t => {
+  const { environment, call } = await startCaller(t)
+  const uaa = { uaa_client_id: 'cf', uaa_client_secret: '', response_type: 'cloud_iam uaa' }
+  const ask = (form: Record<string, string>) =>
+    call('iam', '/oidc/token', { form, headers: { authorization: basic('bx', 'bx') } })
+  const grant_type = 'urn:ibm:params:oauth:grant-type:apikey'
+  const key = { ...uaa, grant_type, apikey: environment.apiKey }
+  environment.settings.iamSeparator = ' '
+  t.match((await ask({ ...key, response_type: 'cloud_iam,uaa' })).json, {
+    errorCode: 'BXNIM0109E',
+    errorMessage: /response_type/,
+  })
+  const { refresh_token } = (await ask(key)).json
+  environment.revokeRefreshTokens()
+  const ended = await ask({ ...uaa, grant_type: 'refresh_token', refresh_token })
+  t.match([ended.status, ended.json.errorCode], [400, 'BXNIM0439E'])
+})
+
+t.test('the cloud controller says that UAA is not available', async t => {
+  const caller = await startCaller(t)
+  const token = await caller.accessToken()
+  caller.environment.faults.set('organizations', { fail: 'uaa_unavailable' })
+  const v2 = await listV2(caller, token, '')
+  t.match([v2.status, v2.json.code, v2.json.error_code], [503, 20004, 'CF-UaaUnavailable'])
+  const v3 = await listV3(caller, token, '')
+  t.match([v3.status, v3.json.errors[0].code], [503, 20004])
 })
 
 t.test('IAM returns four tokens if they are requested', async t => {
@@ -453,6 +553,137 @@ t.test('tokens can be listed, read and revoked', async t => {
     ),
   )
   t.equal(environment.ledger.liveTokens().length, 0)
+})
+
+t.test('a list lags, lacks rows, or is cut short', async t => {
+  const { environment, tokens, mint } = await startCaller(t)
+  const { clock, faults } = environment
+  const id: string = claimsOf(await mint('?permanent=true&description=one')).jti
+  clock.advance(10_000)
+  await mint('?permanent=true&description=two')
+  await tokens('DELETE', `/${id}`)
+  const shown = async () =>
+    (await tokens('GET')).json.tokens.map((row: Record<string, unknown>) => [
+      row.secondary_owner,
+      row.revoked,
+    ])
+  t.same(await shown(), [
+    ['one', true],
+    ['two', false],
+  ])
+  faults.set('list', { lagMs: 5000 })
+  t.same(await shown(), [['one', false]])
+  faults.set('list', { lagMs: 60_000 })
+  t.same(await shown(), [])
+  faults.set('list', { mostRows: 1 })
+  const silent = (await tokens('GET')).json
+  t.match([silent.tokens.length, silent.next_url], [1, undefined])
+  faults.set('list', { mostRows: 1, nextUrl: true })
+  t.equal((await tokens('GET')).json.next_url, '/api/v1/tokens?page=2')
+  faults.set('list', { mostRows: 2, nextUrl: true })
+  t.equal((await tokens('GET')).json.next_url, null)
+  faults.set('list', { fail: 'cut' })
+  await t.rejects(tokens('GET'), { name: 'SyntaxError' })
+  environment.addTokens('acme', ['somebody', 'else'])
+  faults.clear()
+  t.equal((await shown()).length, 4)
+})
+
+t.test('a fault strikes one organization alone', async t => {
+  const { environment, tokens } = await startCaller(t)
+  const shop = { organization: environment.organization('acme-shop').guid }
+  environment.faults.set('list', { fail: 'error_text' }, 'acme')
+  environment.faults.set('mint', { fail: 'unavailable' })
+  environment.faults.set('mint', { fail: 'error_text' }, 'acme')
+  t.equal((await tokens('GET')).status, 500)
+  t.equal((await tokens('GET', '', shop)).status, 200)
+  t.equal((await tokens('POST')).status, 500)
+  t.equal((await tokens('POST', '', shop)).status, 503)
+  environment.faults.clear('mint', 'acme')
+  t.equal((await tokens('POST')).status, 503)
+})
+
+t.test('the same description may give the same token again', async t => {
+  const { environment, tokens, mint } = await startCaller(t)
+  const query = '?permanent=true&description=one'
+  const isAccepted = async () => environment.ledger.liveTokens('one').length
+  environment.settings.repeatedDescription = 'same'
+  const text = await mint(query)
+  t.equal(await mint(query), text)
+  t.not(await mint('?permanent=true&description=two'), text)
+  t.equal(await isAccepted(), 1)
+  const { jti } = claimsOf(text)
+  await tokens('DELETE', `/${jti}`)
+  t.equal(await isAccepted(), 0)
+  t.equal(await mint(query), text)
+  t.equal((await tokens('GET', `/${jti}`)).status, 200, 'valid again')
+  environment.settings.repeatedDescription = 'same_stays_revoked'
+  await tokens('DELETE', `/${jti}`)
+  t.equal(await mint(query), text)
+  t.equal((await tokens('GET', `/${jti}`)).status, 404)
+  t.equal(await isAccepted(), 0)
+})
+
+t.test('the token API refuses for the account, the role and the organization', async t => {
+  const { environment, tokens } = await startCaller(t)
+  const account = '0123456789abcdef0123456789abcdef'
+  environment.settings.account = account
+  t.match((await tokens('POST')).json, { code: 'CRG0009E' })
+  t.equal((await tokens('POST', '', { account })).status, 200)
+  environment.settings.account = undefined
+  environment.faults.set('mint', { refuseTokens: 'not_authorized' })
+  const denied = await tokens('POST')
+  t.match([denied.status, denied.json.code], [403, 'CRG0020E'])
+  environment.faults.set('mint', { refuseTokens: 'cannot_authenticate' })
+  const unchecked = await tokens('POST')
+  t.match([unchecked.status, unchecked.json.code], [401, 'CRG0014E'])
+  environment.faults.clear()
+  environment.organization('acme').suspended = true
+  for (const method of ['GET', 'POST']) t.match((await tokens(method)).json, { code: 'CRG0020E' })
+})
+
+t.test('the realm supports POST, GET or both', async t => {
+  const { environment, call, mint } = await startCaller(t)
+  const text = await mint()
+  const form = { service: 'registry', grant_type: 'password', username: 'token', password: text }
+  const statuses = async () => [
+    (await call('registry', '/oauth/token', { form })).status,
+    (
+      await call('registry', '/oauth/token?service=registry', {
+        headers: { authorization: basic('token', text) },
+      })
+    ).status,
+  ]
+  t.same(await statuses(), [200, 200])
+  environment.settings.realmMethods = ['POST']
+  t.same(await statuses(), [200, 405])
+  environment.settings.realmMethods = ['GET']
+  environment.settings.realmOtherStatus = 400
+  t.same(await statuses(), [400, 200])
+})
+
+t.test('a token may have two parts', async t => {
+  const { environment, tokens, mint } = await startCaller(t)
+  environment.settings.tokenParts = 2
+  const text = await mint()
+  t.equal(text.split('.').length, 2)
+  t.same((await tokens('GET', `/${claimsOf(text).jti}`)).json, { token: text })
+})
+
+t.test('a suspended organization is shown as such', async t => {
+  const { environment, call, accessToken } = await startCaller(t)
+  const headers = { authorization: `Bearer ${await accessToken()}` }
+  const acme = environment.organization('acme')
+  acme.suspended = true
+  const v2 = await call('api', `/v2/organizations/${acme.guid}`, { headers })
+  t.equal(v2.json.entity.status, 'suspended')
+  const v3 = await call('api', `/v3/organizations/${acme.guid}`, { headers })
+  t.equal(v3.json.suspended, true)
+  const suspended = await call('api', '/v2/organizations?q=status:suspended', { headers })
+  t.match(suspended.json.resources, [{ entity: { name: 'acme' } }])
+  environment.faults.set('organizations', { fail: 'uaa_unavailable' })
+  const down = await call('api', '/v2/organizations', { headers })
+  t.match([down.status, down.json], [503, { code: 20004, error_code: 'CF-UaaUnavailable' }])
 })
 
 t.test('the registry accepts only a valid token, and only for its rights', async t => {

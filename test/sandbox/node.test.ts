@@ -282,7 +282,7 @@ t.test('the node runs pods as processes', async t => {
       )
       return new Set(answers.map(answer => JSON.parse(answer).pod as string))
     }
-    // The Deployment can be available a moment before the Service has both endpoints.
+    // The Deployment can be available a moment before the Service's endpoints tell of both.
     const bothAnswer = async () =>
       answering().then(
         ({ size }) => size === 2,

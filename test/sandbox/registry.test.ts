@@ -15,7 +15,7 @@ t.test('an image can be pulled only with a registry token of its organization', 
   const credential = { username: 'token', password: pushToken }
   const digest = await pushTestImage(image, credential, environment)
   t.match(digest, /^sha256:[0-9a-f]{64}$/)
-  // Another image, because an existing one does not have to be pushed.
+  // Another image: one that is there already need not be pushed.
   await t.rejects(
     pushTestImage(`${host}/acme/hello:2`, { username: 'token', password: pullToken }, environment),
     /^cannot push .*UNAUTHORIZED/s,

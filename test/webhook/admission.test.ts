@@ -307,14 +307,14 @@ t.test('an answer contains UID, patch, patch type and the decision for the audit
   t.strictSame(patched('uid-1', ensure, []), allowed('uid-1', ensure), 'no operations, no patch')
 })
 
-t.test('a warning is one printable line of at most 120 characters', async t => {
+t.test('a warning is one printable line of at most 256 characters', async t => {
   const words = 'the registry refused the login '.repeat(10)
   t.equal(warning('  short\tand \r\n plain '), 'short and plain')
   t.equal(warning('façade \u0007 \u{1f4a5}'), 'fa?ade ? ?')
-  t.equal(warning('x'.repeat(120)), 'x'.repeat(120))
-  t.equal(warning('x'.repeat(121)), `${'x'.repeat(117)}...`)
+  t.equal(warning('x'.repeat(256)), 'x'.repeat(256))
+  t.equal(warning('x'.repeat(257)), `${'x'.repeat(253)}...`)
   const cut = warning(words)
-  t.ok(cut.length <= 120 && cut.length > 100)
+  t.ok(cut.length <= 256 && cut.length > 236)
   t.ok(words.startsWith(`${cut.slice(0, -3)} `), 'cut between two words')
   t.match(cut, /^[\x20-\x7e]+\.\.\.$/)
 })

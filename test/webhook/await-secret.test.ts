@@ -1,5 +1,6 @@
 import { setImmediate as turn } from 'node:timers/promises'
 import t from 'tap'
+import { createFailureStore } from '../../src/failure.ts'
 import { createPullSecretIndex } from '../../src/pull-secret/cache.ts'
 import { createIsOptedIn, createSecretMissing } from '../../src/webhook/await-secret.ts'
 
@@ -62,52 +63,70 @@ t.test('invented namespaces cost a limited number of reads, and block no pod', a
 
 function setupMissing(waitMs = 60_000) {
   const index = createPullSecretIndex(rules)
+  const failures = createFailureStore()
   const wanted: string[] = []
-  const signals = new Map<string, AbortController>()
   const controller = {
     want: (namespace: string) => void wanted.push(namespace),
-    failure: () => undefined,
-    whenFailed: (namespace: string) => {
-      const controller = signals.get(namespace) ?? new AbortController()
-      signals.set(namespace, controller)
-      return controller.signal
-    },
+    failure: (namespace: string) =>
+      failures.get('environment') ?? failures.get('namespace', namespace),
   }
-  const missing = createSecretMissing({ index, controller, waitMs })
-  return { index, wanted, signals, missing }
+  const missing = createSecretMissing({ index, controller, failures }, { waitMs })
+  const fail = (scope: 'environment' | 'namespace', subject: string) =>
+    failures.set({
+      ...{ scope, subject, code: 'any', message: `${scope} fails` },
+      ...{ passing: true, retryAt: undefined },
+    })
+  return { index, failures, wanted, fail, missing }
 }
 
+const shop = { namespace: 'shop', dryRun: false }
+const notReady =
+  'not ready yet; the kubelet will retry; if this lasts, see the events of namespace shop'
+
 t.test('a namespace that the cache does not know leaves nothing in memory', async t => {
-  const { wanted, signals, missing } = setupMissing()
+  const { wanted, missing } = setupMissing()
   for (let n = 0; n < 1000; n++) {
     await missing({ namespace: `forged-${n}`, dryRun: false }, 60_000)
   }
-  t.strictSame([wanted, signals.size], [[], 0])
+  t.strictSame(wanted, [])
 })
 
 t.test('a review with a short timeout does not shorten the wait of another', async t => {
-  const { index, signals, missing } = setupMissing(60_000)
+  const { index, fail, missing } = setupMissing(60_000)
   index.namespaces.upsert(namespaceOf('shop', optedIn))
-  for (const leftMs of [0, 0.5, 1.7]) {
-    t.equal(await missing({ namespace: 'shop', dryRun: false }, leftMs), 'it does not exist yet')
-  }
+  for (const leftMs of [0, 0.5, 1.7]) t.equal(await missing(shop, leftMs), notReady)
   let answered = false
-  const patient = missing({ namespace: 'shop', dryRun: false }, 60_000).finally(() => {
+  const patient = missing(shop, 60_000).finally(() => {
     answered = true
   })
   await turn()
   t.notOk(answered, 'it waits')
-  signals.get('shop')?.abort()
+  fail('namespace', 'shop')
   await patient
 })
 
+t.test('a review that waits ends with the failure of its namespace or of all', async t => {
+  for (const scope of ['environment', 'namespace'] as const) {
+    const { index, fail, missing } = setupMissing()
+    index.namespaces.upsert(namespaceOf('shop', optedIn))
+    let answered = false
+    const waiting = missing(shop, 60_000).finally(() => {
+      answered = true
+    })
+    fail('namespace', 'another')
+    await turn()
+    t.notOk(answered, 'the failure of another namespace ends nothing')
+    fail(scope, scope === 'namespace' ? 'shop' : '')
+    t.equal(await waiting, `${scope} fails`)
+    t.equal(await missing(shop, 60_000), `${scope} fails`, 'the next one does not wait')
+  }
+})
+
 t.test('the number of waiting reviews is limited, others are answered at once', async t => {
-  const { index, signals, missing } = setupMissing()
+  const { index, fail, missing } = setupMissing()
   index.namespaces.upsert(namespaceOf('shop', optedIn))
-  const waiting = Array.from({ length: 200 }, () =>
-    missing({ namespace: 'shop', dryRun: false }, 60_000),
-  )
-  t.equal(await missing({ namespace: 'shop', dryRun: false }, 60_000), 'it does not exist yet')
-  signals.get('shop')?.abort()
+  const waiting = Array.from({ length: 200 }, () => missing(shop, 60_000))
+  t.equal(await missing(shop, 60_000), notReady)
+  fail('namespace', 'shop')
   await Promise.all(waiting)
 })

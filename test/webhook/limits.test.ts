@@ -10,7 +10,7 @@ import { replaceCertificate, stopServer } from '../../src/webhook/https-server.t
 import { imagesOf } from '../../src/webhook/pod.ts'
 import { allowed } from '../../src/webhook/response.ts'
 import type { Review } from '../../src/webhook/review.ts'
-import { buildWebhookServer, type WebhookLimits, webhookLimits } from '../../src/webhook/server.ts'
+import { buildWebhookServer, webhookLimits } from '../../src/webhook/server.ts'
 
 type Test = Pick<typeof t, 'teardown'>
 
@@ -31,7 +31,11 @@ const leave = async ({ uid }: Pick<Review, 'uid'>) => ({
 })
 
 interface Setup {
-  limits?: Partial<WebhookLimits>
+  limits?: {
+    connections?: Partial<typeof webhookLimits.connections>
+    bodies?: Partial<typeof webhookLimits.bodies>
+    queue?: Partial<typeof webhookLimits.queue>
+  }
   mutatePod?: (review: Review, budgetMs: number) => ReturnType<typeof leave>
 }
 
@@ -46,7 +50,11 @@ async function setup(t: Test, { limits = {}, mutatePod = leave }: Setup = {}) {
     logger: pino({}, { write: line => void log.push(line) }),
     metrics,
   }
-  const server = buildWebhookServer(options, { ...webhookLimits, ...limits })
+  const server = buildWebhookServer(options, {
+    connections: { ...webhookLimits.connections, ...limits.connections },
+    bodies: { ...webhookLimits.bodies, ...limits.bodies },
+    queue: { ...webhookLimits.queue, ...limits.queue },
+  })
   t.teardown(() => stopServer(server, 0))
   await server.listen({ host: '0.0.0.0', port: 0 })
   const { port } = server.server.address() as AddressInfo
@@ -158,7 +166,7 @@ t.test('a body that is announced as too long or compressed is refused early', as
 })
 
 t.test('a chunked body has the same size limit', async t => {
-  const { open } = await setup(t, { limits: { bytes: 100_000 } })
+  const { open } = await setup(t, { limits: { bodies: { bytes: 100_000 } } })
   const socket = await open()
   socket.write(head('transfer-encoding: chunked'))
   for (let n = 0; n < 11; n++) socket.write(`2710\r\n${' '.repeat(10_000)}\r\n`)
@@ -184,7 +192,7 @@ t.test('a small review is answered while large ones are parsed and wait', async 
 
 t.test('a slow large body is closed when another one waits, and not earlier', async t => {
   const { open, count } = await setup(t, {
-    limits: { smallBytes: 1000, slowAfterMs: 100, bytesPerSecond: 1e9 },
+    limits: { bodies: { smallBytes: 1000, slowAfterMs: 100, bytesPerSecond: 1e9 } },
   })
   const slow = await open()
   slow.write(head('content-length: 100000'))
@@ -199,7 +207,7 @@ t.test('a slow large body is closed when another one waits, and not earlier', as
 })
 
 t.test('of unfinished bodies, those of the address with most bytes are closed', async t => {
-  const { open, count } = await setup(t, { limits: { bytesInAll: 100_000 } })
+  const { open, count } = await setup(t, { limits: { bodies: { bytesInAll: 100_000 } } })
   const honest = await open('127.0.0.2')
   const body = reviewText()
   honest.write(post(body).slice(0, -10))
@@ -218,7 +226,7 @@ t.test('of unfinished bodies, those of the address with most bytes are closed', 
 })
 
 t.test('a body in many small pieces counts with the memory it takes', async t => {
-  const { open, count } = await setup(t, { limits: { bytesInAll: 100_000 } })
+  const { open, count } = await setup(t, { limits: { bodies: { bytesInAll: 100_000 } } })
   const socket = await open()
   socket.write(head('transfer-encoding: chunked'))
   for (let n = 0; n < 20; n++) socket.write('1\r\n \r\n'.repeat(100))
@@ -228,7 +236,7 @@ t.test('a body in many small pieces counts with the memory it takes', async t =>
 
 t.test('above the limit, the oldest connection of the busiest address is closed', async t => {
   const { open, openTcp, count } = await setup(t, {
-    limits: { connections: 4, connectionsAtMost: 4 },
+    limits: { connections: { connections: 4, connectionsAtMost: 4 } },
   })
   const honest = await open('127.0.0.2')
   t.equal(await ask(honest), 200)
@@ -245,7 +253,7 @@ t.test('above the limit, the oldest connection of the busiest address is closed'
 t.test('a connection whose review is being answered is not closed', async t => {
   const answer = Promise.withResolvers<void>()
   const { open } = await setup(t, {
-    limits: { connections: 2, connectionsAtMost: 2 },
+    limits: { connections: { connections: 2, connectionsAtMost: 2 } },
     mutatePod: async review => {
       if (review.uid === 'slow') await answer.promise
       return leave(review)
@@ -260,14 +268,18 @@ t.test('a connection whose review is being answered is not closed', async t => {
 })
 
 t.test('below the hard limit, only connections that waited for long are closed', async t => {
-  const { open, count } = await setup(t, { limits: { connections: 2, connectionsAtMost: 20 } })
+  const { open, count } = await setup(t, {
+    limits: { connections: { connections: 2, connectionsAtMost: 20 } },
+  })
   const sockets = await Promise.all(Array.from({ length: 10 }, () => open()))
   t.equal(await count('connections_closed', 'too_many_connections'), 0, 'many are let in')
   t.strictSame(await Promise.all(sockets.map(socket => ask(socket))), Array(10).fill(200))
 })
 
 t.test('a connection without a TLS handshake or a request is closed', async t => {
-  const { open, openTcp, count } = await setup(t, { limits: { handshakeMs: 200, unusedMs: 2000 } })
+  const { open, openTcp, count } = await setup(t, {
+    limits: { connections: { handshakeMs: 200, unusedMs: 2000 } },
+  })
   const used = await open()
   t.equal(await ask(used), 200)
   const [silent, unused] = [openTcp(), await open()]
@@ -352,7 +364,7 @@ t.test('slow requests do not block the event loop for others', async t => {
 })
 
 t.test('a request beyond the queue limit gets a response that asks for a retry', async t => {
-  const { open, count } = await setup(t, { limits: { queuedPerAddress: 0 } })
+  const { open, count } = await setup(t, { limits: { queue: { perAddress: 0 } } })
   const socket = await open()
   socket.write(post(reviewText()))
   const answer = (await socket.toArray()).join('')

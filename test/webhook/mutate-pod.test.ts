@@ -1,7 +1,7 @@
 import pino from 'pino'
 import { Registry } from 'prom-client'
 import t from 'tap'
-import { createMutatePod, type MutatePodOptions } from '../../src/webhook/mutate-pod.ts'
+import { createMutatePod } from '../../src/webhook/mutate-pod.ts'
 import { type Review, readReview } from '../../src/webhook/review.ts'
 
 const rules = {
@@ -29,18 +29,19 @@ function reviewOf(namespace = 'shop', image = 'registry.d.example.com/acme/web:1
   return review
 }
 
-function setup(options: Partial<MutatePodOptions> = {}) {
+type Dependencies = Parameters<typeof createMutatePod>[0]
+
+function setup(options: Partial<Dependencies> = {}) {
   const log: Record<string, unknown>[] = []
   const metrics = options.metrics ?? new Registry()
-  const mutatePod = createMutatePod({
+  const defaults: Dependencies = {
     index: { serviceAccounts: tableOf(() => undefined) },
     isOptedIn: async () => true,
     secretMissing: async () => undefined,
-    rules,
     logger: pino({}, { write: line => void log.push(JSON.parse(line)) }),
     metrics,
-    ...options,
-  })
+  }
+  const mutatePod = createMutatePod({ ...defaults, ...options }, rules)
   const patchOf = async (budgetMs = 100) => {
     const { answer, outcome } = await mutatePod(reviewOf(), budgetMs)
     const { patch = 'bnVsbA==', warnings = [] } = answer.response
@@ -54,12 +55,12 @@ function setup(options: Partial<MutatePodOptions> = {}) {
   return { mutatePod, patchOf, errors, log }
 }
 
-function tableOf(get: (key: string) => unknown): MutatePodOptions['index']['serviceAccounts'] {
+function tableOf(get: (key: string) => unknown): Dependencies['index']['serviceAccounts'] {
   const unused = () => {
     throw new Error('not used here')
   }
   const table = { get, keys: unused, upsert: unused, remove: unused, replace: unused }
-  return table as MutatePodOptions['index']['serviceAccounts']
+  return table as Dependencies['index']['serviceAccounts']
 }
 
 /** Ways for a function to fail. */

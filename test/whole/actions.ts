@@ -51,18 +51,19 @@ export function createActions(cluster: CheckedCluster): Action[] {
   ]
 }
 
-/** Simulates an old token: the annotation of the Secret contains an earlier time. */
+/** Simulates an old token: its description contains an earlier time. */
 function rotation(cluster: CheckedCluster, prepare: Action['prepare']): Action {
   const former = new Map<string, string | undefined>()
   const holds = (namespace: string) => cluster.liveTokens(namespace)[0]?.id
+  const old = Date.parse('2020-01-01T00:00:00Z') / 1000
   return {
     name: 'rotate',
     prepare,
     begin: async namespace => {
       former.set(namespace, holds(namespace))
-      const annotations = { 'pullpass.io/minted-at': '2020-01-01T00:00:00.000Z' }
-      const path = `/api/v1/namespaces/${namespace}/secrets/pullpass-registry`
-      await cluster.ask('PATCH', path, { metadata: { annotations } })
+      for (const { id, description } of cluster.liveTokens(namespace)) {
+        cluster.describeToken(id, description.replace(/\d+$/, `${old}`))
+      }
     },
     whenDone: async namespace => {
       await waitFor(() => holds(namespace) !== former.get(namespace), {

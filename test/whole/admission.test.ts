@@ -9,6 +9,7 @@ import { logIn } from '../../sandbox/bluemix/log-in.ts'
 import { waitFor } from '../../sandbox/processes.ts'
 import { pullImage, pushTestImage } from '../../sandbox/registry.ts'
 import { startSandbox } from '../../sandbox/sandbox.ts'
+import { notReady } from '../../src/webhook/await-secret.ts'
 import { optedIn } from './cluster.ts'
 import { startFixture, testInvariants } from './fixture.ts'
 import { elsewhere, image, pod, reference, references, reviewOf } from './pods.ts'
@@ -35,7 +36,7 @@ t.test('the first pod gets the reference, and its namespace the Secret', async t
   t.match(secret, {
     type: 'kubernetes.io/dockerconfigjson',
     metadata: {
-      labels: { 'app.kubernetes.io/managed-by': 'pullpass' },
+      labels: { 'pullpass.io/pull-secret': 'true' },
       annotations: { 'pullpass.io/organization': 'acme' },
     },
   })
@@ -200,7 +201,7 @@ t.test('a late Secret causes a warning in the output of kubectl, and is created'
   await fixture.namespace('late')
   const { pod: made, warnings } = await created('create -n late', pod('mypod'))
   t.same(references(made), ['pullpass-registry'])
-  t.equal(warnings, 'Warning: pull secret pullpass-registry: it does not exist yet')
+  t.equal(warnings, `Warning: pull secret pullpass-registry: ${notReady('late')}`)
   await fixture.whenSecret('late')
 })
 

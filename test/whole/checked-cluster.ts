@@ -1,5 +1,6 @@
 import type { V1Namespace, V1Secret } from '@kubernetes/client-node'
 import type { Test } from 'tap'
+import type { LiveToken } from '../../sandbox/bluemix/ledger.ts'
 import { waitFor } from '../../sandbox/processes.ts'
 import type { Replicas } from '../../sandbox/replicas.ts'
 import { reachEnvironment } from '../sandbox/bluemix-caller.ts'
@@ -12,12 +13,14 @@ export interface CheckedCluster extends Cluster {
   /** What is left of a namespace that should have neither Secret nor token; else undefined. */
   left(namespace: string): Promise<string | undefined>
   /**
-   * Resolves when nothing is wrong (or left); rejects with the last reason, by default after 75 s,
-   * because tokens are listed every 60 s.
+   * Resolves when nothing is wrong (or left); rejects with the last reason, by default after 75 s:
+   * two lists and the mark of a new leader take that long.
    */
   whenRight(namespace: string, withinMs?: number): Promise<void>
   whenNothingIsLeft(namespace: string, withinMs?: number): Promise<void>
-  liveTokens(namespace: string): { id: string; text: string }[]
+  liveTokens(namespace: string): LiveToken[]
+  /** Changes the description of a token, which contains its age. */
+  describeToken(id: string, description: string): void
   mints(namespace: string): number
 }
 
@@ -27,8 +30,9 @@ export async function reachCheckedCluster(t: Test, replicas: Replicas): Promise<
   t.teardown(() => cluster.close())
   const { ledger, hosts } = environment
   const { body } = await cluster.ask<V1Namespace>('GET', '/api/v1/namespaces/kube-system')
-  const description = (namespace: string) => `pullpass/${body.metadata?.uid}/${namespace}`
-  const liveTokens = (namespace: string) => ledger.liveTokens(description(namespace))
+  const isOf = (namespace: string) => (token: { description: string }) =>
+    token.description.startsWith(`pullpass/${body.metadata?.uid}/${namespace}/`)
+  const liveTokens = (namespace: string) => ledger.liveTokens().filter(isOf(namespace))
   const wrong = async (namespace: string) => {
     const [token, ...more] = liveTokens(namespace)
     if (token === undefined) return 'no live token'
@@ -45,8 +49,8 @@ export async function reachCheckedCluster(t: Test, replicas: Replicas): Promise<
     liveTokens,
     wrong,
     left,
-    mints: namespace =>
-      ledger.mints().filter(mint => mint.description === description(namespace)).length,
+    describeToken: environment.describeToken,
+    mints: namespace => ledger.mints().filter(isOf(namespace)).length,
     whenRight: (namespace, withinMs) => untilGone(() => wrong(namespace), namespace, withinMs),
     whenNothingIsLeft: (namespace, withinMs) =>
       untilGone(() => left(namespace), namespace, withinMs),

@@ -25,7 +25,8 @@ async function prepare(of: Action[], which: (point: Point, action: Action) => bo
 }
 
 /** Requests that belong to an action; all others occur from time to time. */
-const belongsToAction = ({ request }: Point) => /^environment|\/NAME/.test(request)
+const belongsToAction = ({ request }: Point) =>
+  !/^environment (list|oauth)/.test(request) && /^environment|\/NAME/.test(request)
 
 /** All points of this moment; the renewal is the last one, because it blocks all others. */
 const prepareMoment = async (moment: Moment) => [

@@ -11,7 +11,7 @@ export type Way = [
 
 export const secretName = 'pullpass-registry'
 export const policy = 'pullpass.pullpass'
-export const label = { 'app.kubernetes.io/managed-by': 'pullpass' }
+export const label = { 'pullpass.io/pull-secret': 'true' }
 export const core = (namespace: string, rest: string) => `/api/v1/namespaces/${namespace}/${rest}`
 const admission = '/apis/admissionregistration.k8s.io/v1'
 const rbac = '/apis/rbac.authorization.k8s.io/v1'

@@ -51,7 +51,7 @@ export function damaged(annotations: Record<string, string> = {}, change: object
   return {
     metadata: {
       name: 'pullpass-registry',
-      labels: { 'app.kubernetes.io/managed-by': 'pullpass' },
+      labels: { 'pullpass.io/pull-secret': 'true' },
       annotations,
     },
     type: 'kubernetes.io/dockerconfigjson',

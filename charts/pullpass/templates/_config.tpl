@@ -4,7 +4,7 @@ apply.
 */}}
 {{- define "pullpass.config" -}}
 {{- $v := .Values -}}
-{{- $bluemix := dict "organization" $v.bluemix.organization "api" $v.bluemix.api "login" $v.bluemix.login "iam" $v.bluemix.iam "namespaceOrganizations" $v.bluemix.namespaceOrganizations "selectableOrganizations" $v.bluemix.selectableOrganizations "timeoutMs" $v.bluemix.timeoutMs "credentialsDirectory" "/etc/pullpass/credentials" -}}
+{{- $bluemix := dict "organization" $v.bluemix.organization "api" $v.bluemix.api "login" $v.bluemix.login "iam" $v.bluemix.iam "account" $v.bluemix.account "namespaceOrganizations" $v.bluemix.namespaceOrganizations "selectableOrganizations" $v.bluemix.selectableOrganizations "timeoutMs" $v.bluemix.timeoutMs "credentialsDirectory" "/etc/pullpass/credentials" -}}
 {{- if include "pullpass.hasEnvironmentCa" . -}}
 {{- $_ := set $bluemix "caFile" "/etc/pullpass/environment-ca/ca.crt" -}}
 {{- end -}}
@@ -28,6 +28,9 @@ apply.
 {{- $config := dict -}}
 {{- if $v.domain -}}
 {{- $_ := set $config "domain" $v.domain -}}
+{{- end -}}
+{{- with $v.clusterName -}}
+{{- $_ := set $config "clusterName" . -}}
 {{- end -}}
 {{- range $section, $settings := $sections -}}
 {{- $kept := dict -}}

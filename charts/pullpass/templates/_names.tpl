@@ -29,9 +29,9 @@ true
 {{- end -}}
 {{- end }}
 
-{{/* Labels of the pull secrets that pullpass manages. */}}
+{{/* The label of the pull secrets that pullpass manages. */}}
 {{- define "pullpass.pullSecretLabels" -}}
-app.kubernetes.io/managed-by: pullpass
+pullpass.io/pull-secret: "true"
 {{- end }}
 
 {{- define "pullpass.selectorLabels" -}}

@@ -13,6 +13,13 @@ export const notAuthorized: CloudError = [
   'You are not authorized to perform the requested action',
 ]
 
+export const uaaUnavailable: CloudError = [
+  503,
+  'UaaUnavailable',
+  20004,
+  'The UAA service is currently unavailable',
+]
+
 export function badQuery(words: string): CloudError {
   return [400, 'BadQueryParameter', 10005, `The query parameter is invalid: ${words}`]
 }

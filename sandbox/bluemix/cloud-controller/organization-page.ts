@@ -27,7 +27,7 @@ export function v2Page(
   }
 }
 
-export function v2Organization({ guid, name }: Organization) {
+export function v2Organization({ guid, name, suspended }: Organization) {
   const url = `/v2/organizations/${guid}`
   return {
     metadata: { guid, url, created_at: created, updated_at: null },
@@ -35,7 +35,7 @@ export function v2Organization({ guid, name }: Organization) {
       name,
       billing_enabled: false,
       quota_definition_guid: '769e777f-92b6-4ba0-9e48-5f77e6293670',
-      status: 'active',
+      status: suspended ? 'suspended' : 'active',
       quota_definition_url: '/v2/quota_definitions/769e777f-92b6-4ba0-9e48-5f77e6293670',
       spaces_url: `${url}/spaces`,
       domains_url: `${url}/domains`,
@@ -78,14 +78,14 @@ export function v3Page(
   }
 }
 
-export function v3Organization({ guid, name }: Organization, api: string) {
+export function v3Organization({ guid, name, suspended }: Organization, api: string) {
   const self = `https://${api}/v3/organizations/${guid}`
   return {
     guid,
     created_at: created,
     updated_at: created,
     name,
-    suspended: false,
+    suspended,
     relationships: { quota: { data: { guid: '769e777f-92b6-4ba0-9e48-5f77e6293670' } } },
     links: {
       self: { href: self },

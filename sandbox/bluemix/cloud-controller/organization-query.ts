@@ -63,7 +63,11 @@ function testOf(filter: string): (organization: Organization) => boolean {
   if (key !== 'name' && key !== 'status') throw new BadQuery(filter)
   if (operator !== ':' && operator !== ' IN ') throw new BadQuery(filter)
   const wanted = operator === ':' ? [value] : value.split(',')
-  return ({ name }) => wanted.some(each => sameName(each, key === 'name' ? name : 'active'))
+  const statusOf = ({ suspended }: Organization) => (suspended ? 'suspended' : 'active')
+  return organization => {
+    const own = key === 'name' ? organization.name : statusOf(organization)
+    return wanted.some(each => sameName(each, own))
+  }
 }
 
 function items(list: string | null): string[] | undefined {

@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto'
 import type { User } from '../directory.ts'
 import type { LoginKind } from '../ledger.ts'
+import type { Settings } from '../settings.ts'
 import {
   type Answer,
   basicCredentials,
@@ -11,7 +12,6 @@ import {
   text,
 } from '../wire/exchange.ts'
 import type { World } from '../world.ts'
-import { createIamTokens, type IamTokens } from './iam-tokens.ts'
 import { type LoginOutcome, type Refusal, refused } from './login-outcome.ts'
 
 /**
@@ -25,15 +25,14 @@ import { type LoginOutcome, type Refusal, refused } from './login-outcome.ts'
  * | apikey                                              | apikey             | BXNIM0415E           |
  * | passcode                                            | passcode           | BXNIM0602E           |
  * | (plain) password                                    | username, password | BXNIM0602E, federated BXNIM0608E |
- * | (plain) refresh_token                               | refresh_token      | BXNIM0407E, expired BXNIM0408E |
+ * | (plain) refresh_token                               | refresh_token      | BXNIM0407E, expired BXNIM0408E, session ended BXNIM0439E |
  *
  * Every other error is BXNIM0109E here; the code that IAM used is not known.
  */
 export function createIam(world: World): Handler {
-  const tokens = createIamTokens(world)
   return received => {
     if (!world.settings.iamPaths.includes(received.path)) return text(404, 'Not Found\n')
-    const outcome = malformed(received) ?? decide(world, received, tokens)
+    const outcome = malformed(world, received) ?? decide(world, received)
     const granted = 'granted' in outcome
     const user = granted ? outcome.user.name : outcome.user
     const said = granted ? 'granted' : outcome.refused.code
@@ -42,14 +41,14 @@ export function createIam(world: World): Handler {
   }
 }
 
-function malformed(received: Received): LoginOutcome | undefined {
+function malformed({ settings }: World, received: Received): LoginOutcome | undefined {
   if (received.method !== 'POST') return bad(405, 'Method not allowed')
   if (received.query.size > 0) return bad(400, 'Parameters belong in the body')
   const client = basicCredentials(received)
   if (client?.user !== 'bx' || client.password !== 'bx') return bad(401, 'Client not known')
   const form = formFields(received)
   if (!form) return bad(400, 'Malformed form body')
-  const types = responseTypes(form)
+  const types = responseTypes(settings, form)
   const known = types.every(each => each === 'cloud_iam' || each === 'uaa')
   if (!known || !types.includes('cloud_iam')) return bad(400, 'Property response_type is invalid')
   const uaaClient = form.get('uaa_client_id') === 'cf' && form.get('uaa_client_secret') === ''
@@ -61,18 +60,22 @@ function bad(status: number, description: string): LoginOutcome {
   return refused('malformed', [status, 'BXNIM0109E', description])
 }
 
-function responseTypes(form: Map<string, string>): string[] {
-  return (form.get('response_type') ?? '').split(/[ ,]/)
+function responseTypes({ iamSeparator }: Settings, form: Map<string, string>): string[] {
+  return (form.get('response_type') ?? '').split(iamSeparator ?? /[ ,]/)
 }
 
-function decide(world: World, received: Received, tokens: IamTokens): LoginOutcome {
+function decide(world: World, received: Received): LoginOutcome {
   const form = formFields(received) ?? new Map<string, string>()
   const grant = grants[form.get('grant_type') ?? '']
   if (!grant) return bad(400, 'Property grant_type is invalid')
-  const found = grant.find({ world, received, tokens, field: name => form.get(name) ?? '' })
+  const found = grant.find({ world, received, field: name => form.get(name) ?? '' })
   if (Array.isArray(found)) return refused(grant.kind, found, form.get('username'))
   for (const name of ['apikey', 'password', 'passcode']) world.secrets.add(form.get(name) ?? '')
-  const granted = tokens.grant(found, received.now, responseTypes(form).includes('uaa'))
+  const granted = world.iamTokens.grant(
+    found,
+    received.now,
+    responseTypes(world.settings, form).includes('uaa'),
+  )
   return { kind: grant.kind, user: found, granted }
 }
 
@@ -80,18 +83,14 @@ type Words = [status: number, code: string, description: string]
 
 interface Grant {
   kind: LoginKind
-  find(request: {
-    world: World
-    received: Received
-    tokens: IamTokens
-    field: (name: string) => string
-  }): User | Words
+  find(request: { world: World; received: Received; field: (name: string) => string }): User | Words
 }
 
 const unknownKey: Words = [400, 'BXNIM0415E', 'Provided API key could not be found']
 const wrongUser: Words = [400, 'BXNIM0602E', 'The user name or password is not correct']
 const invalidToken: Words = [400, 'BXNIM0407E', 'Provided token is invalid']
 const expiredSession: Words = [400, 'BXNIM0408E', 'Provided refresh_token is expired']
+const inactiveSession: Words = [400, 'BXNIM0439E', 'Session not active']
 const federated: Words = [
   400,
   'BXNIM0608E',
@@ -117,10 +116,10 @@ const grants: Record<string, Grant> = {
   },
   refresh_token: {
     kind: 'iam_refresh',
-    find: ({ tokens, received, field }) => {
-      const found = tokens.refresh(field('refresh_token'), received.now)
+    find: ({ world, received, field }) => {
+      const found = world.iamTokens.refresh(field('refresh_token'), received.now)
       if (typeof found !== 'string') return found
-      return found === 'expired' ? expiredSession : invalidToken
+      return { expired: expiredSession, inactive: inactiveSession, invalid: invalidToken }[found]
     },
   },
 }

@@ -1,7 +1,15 @@
 import { formFields, type Received, unknownName } from '../wire/exchange.ts'
 import { type LoginOutcome, refused } from './login-outcome.ts'
 
-const fields = ['grant_type', 'username', 'password', 'passcode', 'refresh_token', 'scope']
+const fields = [
+  'grant_type',
+  'username',
+  'password',
+  'passcode',
+  'refresh_token',
+  'iam_token',
+  'scope',
+]
 
 /**
  * What is wrong with a token request, before its user is checked. Stricter than UAA in one point: UAA

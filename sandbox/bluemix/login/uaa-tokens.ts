@@ -51,12 +51,18 @@ export function createSessions(dependencies: {
     dependencies.secrets.addJwt(token)
     return token
   }
+  const forgetTokensOf = ({ id }: User) => {
+    for (const token of refreshTokens) {
+      if (verifyHs256(token, key)?.user_id === id) refreshTokens.delete(token)
+    }
+  }
   const refreshTokenFor = (user: User, jti: string, now: number) => {
     const life = {
       iat: seconds(now),
       exp: seconds(now) + dependencies.settings.refreshTokenSeconds,
     }
     const token = sign(refreshClaims(user, `${jti}-r`, { ...life, iss: dependencies.issuer }))
+    if (dependencies.settings.uniqueRefreshTokens) forgetTokensOf(user)
     refreshTokens.add(token)
     return token
   }

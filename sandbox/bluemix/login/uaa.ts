@@ -24,6 +24,7 @@ import { scopesExist } from './uaa-tokens.ts'
  * | password       | username=`apikey`, password=key  | the key's user; at `login.` only, where IBM documents it |
  * | password       | passcode                         | the code's user, once                    |
  * | refresh_token  | refresh_token                    | same refresh token back, life unchanged  |
+ * | iam_token      | iam_token                        | the user of an access token of IAM       |
  *
  * | refusal                                  | status, error                                  |
  * |------------------------------------------|------------------------------------------------|
@@ -34,6 +35,8 @@ import { scopesExist } from './uaa-tokens.ts'
  * | account locked, federated user           | 401 unauthorized                               |
  * | password expired                         | 403 access_denied                              |
  * | refresh token expired, revoked, unknown  | 401 invalid_token, the token in the description |
+ * | refresh token of another client          | 400 invalid_grant, the token in the description |
+ * | token of IAM expired or unknown          | 401 invalid_token                              |
  * | a grant that `cf` may not use            | 401 invalid_client                             |
  * | an unknown grant                         | 400 unsupported_grant_type                     |
  * | a scope that the user has not            | 400 invalid_scope                              |
@@ -72,14 +75,27 @@ function decide(world: World, lockout: Lockout, received: Received): LoginOutcom
     ])
   }
   if (type === 'refresh_token') return refresh(world, received, form)
+  if (type === 'iam_token') return exchange(world, received, form)
   if (type === 'password') return passwordGrant(world, lockout, { received, form })
   return grantsOfOthers.includes(type)
     ? refused('malformed', [401, 'invalid_client', `Unauthorized grant type: ${type}`])
     : refused('malformed', [400, 'unsupported_grant_type', `Unsupported grant type: ${type}`])
 }
 
+function exchange(world: World, received: Received, form: Map<string, string>): LoginOutcome {
+  const user = world.iamTokens.verify(form.get('iam_token') ?? '', received.now)
+  if (!user) return refused('iam_token', [401, 'invalid_token', 'Invalid IAM token'])
+  const wish = { scope: form.get('scope') ?? '' }
+  return { kind: 'iam_token', user, granted: world.sessions.open(user, received.now, wish) }
+}
+
 function refresh(world: World, received: Received, form: Map<string, string>): LoginOutcome {
-  const found = world.sessions.refresh(form.get('refresh_token') ?? '', received.now)
+  const token = form.get('refresh_token') ?? ''
+  if (received.fault.refuse === 'wrong_client') {
+    const words = `Wrong client for this refresh token: ${token}`
+    return refused('refresh', [400, 'invalid_grant', words])
+  }
+  const found = world.sessions.refresh(token, received.now)
   if ('refused' in found) return refused('refresh', [401, 'invalid_token', found.refused])
   const { user, refreshToken } = found
   const wish = { scope: form.get('scope') ?? '', ...(refreshToken && { refreshToken }) }

@@ -44,6 +44,10 @@ export function createRegistryAuth(
   dependencies: { tokens: RegistryTokens; signer: { key: string; cert: string } },
 ): Handler {
   return received => {
+    const { realmMethods, realmOtherStatus } = world.settings
+    if (!realmMethods.some(method => method === received.method)) {
+      return json(realmOtherStatus, { errors: [{ code: 'UNSUPPORTED', message: 'not supported' }] })
+    }
     const request = received.method === 'POST' ? readForm(received) : readQuery(received)
     if (typeof request === 'string') return malformed(request)
     const access = parseScopes(request.scopes)

@@ -1,7 +1,7 @@
 import type { IncomingMessage } from 'node:http'
 import type { Fault, Operation } from '../faults.ts'
 import type { RequestEvent } from '../hooks.ts'
-import type { Hosts } from '../world.ts'
+import type { Hosts, World } from '../world.ts'
 import type { Received } from './exchange.ts'
 
 export const bodyLimit = 64 * 1024
@@ -13,6 +13,11 @@ export function addressOf(request: IncomingMessage, hosts: Hosts) {
   const sni = (request.socket as { servername?: string | false }).servername
   const keys = Object.keys(hosts) as (keyof Hosts)[]
   return { url, host: sni === name ? keys.find(key => hosts[key] === name) : undefined }
+}
+
+/** The name of the organization that the header `Organization` names. */
+export function organizationOf({ headers }: IncomingMessage, world: World): string | undefined {
+  return world.directory.organizationByGuid(headers.organization)?.name
 }
 
 /** One character more than the limit is enough to know. */

@@ -1,5 +1,5 @@
 import { seconds } from '../clock.ts'
-import { rateLimitExceeded } from '../cloud-controller/cloud-error.ts'
+import { rateLimitExceeded, refuse, uaaUnavailable } from '../cloud-controller/cloud-error.ts'
 import type { Failure } from '../faults.ts'
 import type { Hosts } from '../world.ts'
 import { type Answer, html, type Received, text } from './exchange.ts'
@@ -13,6 +13,7 @@ export function failureAnswer(
   switch (failure) {
     case 'reset':
     case 'truncated':
+    case 'cut':
       return undefined
     case 'rate_limited':
       return rateLimited(received, hosts)
@@ -22,6 +23,8 @@ export function failureAnswer(
       return html(500, '500 Internal Server Error')
     case 'error_text':
       return text(500, 'Internal Error')
+    case 'uaa_unavailable':
+      return refuse(received.path.startsWith('/v3'), uaaUnavailable)
     case 'unsupported':
       return text(received.fault.status ?? 404, '404 page not found\n')
   }

@@ -3,10 +3,10 @@ import type { IncomingMessage, ServerResponse } from 'node:http'
 import { createServer } from 'node:https'
 import type { AddressInfo } from 'node:net'
 import { setTimeout as delay } from 'node:timers/promises'
-import type { Faults } from '../faults.ts'
+import type { Failure, Faults } from '../faults.ts'
 import type { Hooks, RequestEvent } from '../hooks.ts'
 import type { World } from '../world.ts'
-import { addressOf, bodyLimit, newEvent, readBody, receive } from './arrival.ts'
+import { addressOf, bodyLimit, newEvent, organizationOf, readBody, receive } from './arrival.ts'
 import { type Answer, type Handler, type Received, text } from './exchange.ts'
 import { failureAnswer } from './failures.ts'
 import { findRoute, type Handlers } from './routes.ts'
@@ -79,7 +79,7 @@ async function serve(door: Door, connection: Connection): Promise<void> {
     url,
     event,
     body,
-    fault: door.faults.draw(event.operation),
+    fault: door.faults.draw(event.operation, organizationOf(request, door.world)),
     clock: door.world.clock.now(),
   })
   if (verdictBefore === 'drop' || received.fault.down) return reset(door, request)
@@ -103,7 +103,9 @@ function reply(
 ): Promise<void> {
   const pretty = fault.prettyPrint ?? world.settings.prettyPrint
   const write = fault.fail === 'truncated' ? sendHalf : send
-  return write(response, answer, { pretty, date: new Date(now) })
+  const { paddingBytes = 0, pauses } = fault
+  const isCut = fault.fail === 'cut'
+  return write(response, answer, { pretty, paddingBytes, pauses, isCut, date: new Date(now) })
 }
 
 /**
@@ -116,11 +118,16 @@ async function work(
   handle: Handler | undefined,
 ): Promise<{ done?: Answer; answer: Answer | undefined }> {
   const { fail, when } = received.fault
-  const fails = fail !== undefined && fail !== 'truncated'
+  const fails = fail !== undefined && !isOfBody(fail)
   const failed = fails ? failureAnswer(fail, received, door.world.hosts) : undefined
   if (fails && when !== 'after') return { answer: failed }
   const done = await handled(received, handle)
   return { done, answer: fails ? failed : done }
+}
+
+/** The work is done, and only the body of the answer is damaged. */
+function isOfBody(fail: Failure): boolean {
+  return fail === 'truncated' || fail === 'cut'
 }
 
 function handled(received: Received, handle: Handler | undefined): Answer | Promise<Answer> {

@@ -141,10 +141,9 @@ const denial = { kind: 'permanent', scope: 'organization' } as const
 const mistake = { kind: 'permanent', scope: 'environment' } as const
 
 /*
- * What each answer that is not a success means; the first row that fits counts. A refused login
- * stands until the credential files change, because UAA locks the account after five failures.
- * A 404 at the login is the router's word for "not running now", and a 403 without UAA's or IAM's
- * words comes from something in between: neither is a refusal.
+ * What each answer that is not a success means; the first row that fits counts. A 404 at the login
+ * is the router's word for "not running now". A 401 or 403 without a code of UAA or IAM comes from
+ * something in between. Neither is a refusal: see login/lockout-guard.ts for what follows.
  */
 // biome-ignore format: a table is read by its columns
 const table: Row[] = [
@@ -160,10 +159,9 @@ const table: Row[] = [
   { system: 'login', status: any, says: /BMXLS0202E|BXNIM0608E/, ...refusal, code: 'federated_user', sentence: 'a federated user cannot log in with a password: use an API key' },
   { system: 'login', status: any, says: lockedAccount, ...refusal, code: 'account_locked', sentence: 'the account is locked after too many failed logins' },
   { system: 'login', status: any, says: /password has expired/i, ...refusal, code: 'password_expired', sentence: 'the password has expired: set a new one' },
-  { system: 'login', status: [404, 404], ...outage, code: 'login_not_found', sentence: 'nobody answers logins there' },
-  { system: 'login', status: [401, 401], ...refusal, code: 'login_refused', sentence: 'the login was refused: check the API key, or user name and password' },
+  { system: 'login', status: [404, 404], ...outage, code: 'login_not_found', sentence: 'no login endpoint at this address' },
   { system: 'login', status: [400, 499], says: hasCode, ...refusal, code: 'login_refused', sentence: 'the login was refused: check the API key, or user name and password' },
-  { system: 'login', status: [400, 499], ...outage, code: 'login_unavailable', sentence: 'whoever answers there is no login server' },
+  { system: 'login', status: [400, 499], ...outage, code: 'login_unavailable', sentence: 'not a login server' },
   { system: 'cloud_foundry', status: [401, 401], says: /CF-NotAuthenticated/, ...mistake, code: 'access_token_missing', sentence: 'the access token did not arrive: does a proxy remove the Authorization header?' },
   { system: 'cloud_foundry', status: [401, 401], ...outage, code: 'access_token_refused', sentence: 'the access token was refused, also after a new one' },
   { system: 'cloud_foundry', status: [403, 403], ...denial, code: 'not_authorized', sentence: 'the user may not read the organization' },
@@ -183,18 +181,19 @@ export function failure(system: System, action: string, answer: Answer, nowMs: n
   const row = table.find(row => fits(row, system, answer.status, words)) ?? otherwise
   const { kind, scope, code } = row
   const retryAfterMs = kind === 'transient' ? retryAfter(answer, nowMs) : undefined
-  const until = kind === 'locked' ? '; not tried again before the credential files change' : ''
-  const message = `cannot ${action}: ${row.sentence} (${facts(answer, words)})${until}`
+  const message = `cannot ${action}: ${row.sentence} (${facts(answer, words)})`
   return new TokenError(message, { kind, scope, code, retryAfterMs })
 }
 
 /**
  * Whether a refused refresh calls for a full login: UAA says 401 `invalid_token` or 400
  * `invalid_grant`, IAM 400 BXNIM0407E, 0408E or 0439E, IBM's SDKs also expect `invalid-token`.
- * Any other refusal does too, except a locked account: one login, never repeated, does no harm.
+ * Any other refusal in their shape does too, except a locked account.
  */
 export function refreshEnded(answer: Answer): boolean {
-  return [400, 401, 403].includes(answer.status) && !lockedAccount.test(said(answer).detail)
+  const { code, detail } = said(answer)
+  const isRefusal = [400, 401, 403].includes(answer.status) && code !== undefined
+  return isRefusal && !lockedAccount.test(detail)
 }
 
 /** A success whose body is not what it should be. Whatever was asked for may have been done. */

@@ -4,6 +4,7 @@ import type { Logger } from 'pino'
 import { Counter, Histogram, type Registry } from 'prom-client'
 import { type Dispatcher, EnvHttpProxyAgent } from 'undici'
 import { TokenError } from '../../issuer/issuer.ts'
+import { inTime } from '../../time-limit.ts'
 import { type Answer, environmentFailure, record } from './answer.ts'
 
 export interface Ask {
@@ -16,8 +17,27 @@ export interface Ask {
   form?: Record<string, string>
   /** Everything in headers and form that must never be seen again. */
   sent: readonly string[]
-  /** Default 1 MiB. */
-  maxBytes?: number
+  /**
+   * Receives the body of a 2xx answer as it arrives, of any length, for as long as it returns true;
+   * the time limit is on silence then. Absent: the body is read whole, up to 1 MiB.
+   */
+  body?: (chunk: Uint8Array) => boolean
+}
+
+const mostBytes = 1024 * 1024
+
+interface Dependencies {
+  logger: Logger
+  metrics: Registry
+  /** Ends every request. */
+  closing: AbortSignal
+  /** Asked right before a request leaves: a process that stood still may have lost the right to ask. */
+  mayLogIn?: (() => boolean) | undefined
+}
+
+interface Settings {
+  caFile: string | undefined
+  timeoutMs: number
 }
 
 /** Resolves with any HTTP answer; rejects with a TokenError where there was none. */
@@ -28,30 +48,25 @@ export type Request = (ask: Ask, signal: AbortSignal) => Promise<Answer>
  * followed, bodies bounded. HTTPS_PROXY and NO_PROXY are honoured. The private CA is read again
  * when it changes.
  */
-export function createRequest(options: {
-  caFile: string | undefined
-  timeoutMs: number
-  logger: Logger
-  metrics: Registry
-  /** Ends every request. */
-  closing: AbortSignal
-  /** Asked right before a request leaves: a process that stood still may have lost the right to ask. */
-  mayLogIn?: (() => boolean) | undefined
-}): { request: Request; close(): Promise<void> } {
-  const observe = createRequestMetrics(options.metrics)
-  const connections = createConnections(options)
-  const { mayLogIn = () => true } = options
+export function createRequest(
+  dependencies: Dependencies,
+  settings: Settings,
+): { request: Request; close(): Promise<void> } {
+  const { logger, metrics, closing, mayLogIn = () => true } = dependencies
+  const observe = createRequestMetrics(metrics)
+  const connections = createConnections(settings)
   const request: Request = async (ask, signal) => {
     requireHttps(ask.url)
     const dispatcher = await connections.current()
     if (!mayLogIn()) throw aborted()
-    const left = AbortSignal.any([signal, options.closing])
-    const timeout = AbortSignal.timeout(options.timeoutMs)
+    const left = AbortSignal.any([signal, closing])
+    // The connections have the same limit on silence.
+    const limits = ask.body === undefined ? [AbortSignal.timeout(settings.timeoutMs)] : []
     const end = observe(ask.operation)
     try {
-      const answer = await exchange(dispatcher, ask, AbortSignal.any([left, timeout]))
+      const answer = await exchange(dispatcher, ask, AbortSignal.any([left, ...limits]))
       end(String(answer.status))
-      options.logger.debug({ operation: ask.operation, status: answer.status }, 'asked')
+      logger.debug({ operation: ask.operation, status: answer.status }, 'asked')
       return answer
     } catch (error) {
       const failure = left.aborted ? aborted() : noAnswer(error, new URL(ask.url).origin)
@@ -64,15 +79,9 @@ export function createRequest(options: {
 
 /** Lets one caller go while the work, which others share, goes on. */
 export async function untilAborted<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
-  const { promise, reject } = Promise.withResolvers<never>()
-  const leave = () => reject(aborted())
-  signal.addEventListener('abort', leave, { once: true })
-  if (signal.aborted) leave()
-  try {
-    return await Promise.race([promise, work])
-  } finally {
-    signal.removeEventListener('abort', leave)
-  }
+  return inTime(work, { signal }).catch(error => {
+    throw signal.aborted ? aborted() : error
+  })
 }
 
 async function exchange(dispatcher: Dispatcher, ask: Ask, signal: AbortSignal): Promise<Answer> {
@@ -91,16 +100,21 @@ async function exchange(dispatcher: Dispatcher, ask: Ask, signal: AbortSignal): 
     body: form ?? null,
     signal,
   })
-  const json = parse(await readBounded(body, ask.maxBytes ?? 1024 * 1024))
+  const isStreamed = ask.body !== undefined && statusCode < 300
+  const json = isStreamed ? await passOn(body, ask.body) : parse(await readBounded(body))
   return { origin: url.origin, status: statusCode, headers, json, sent: ask.sent }
 }
 
-async function readBounded(body: AsyncIterable<Buffer>, maxBytes: number): Promise<string> {
+async function passOn(body: AsyncIterable<Buffer>, receive: Ask['body']): Promise<undefined> {
+  for await (const chunk of body) if (!receive?.(chunk)) return
+}
+
+async function readBounded(body: AsyncIterable<Buffer>): Promise<string> {
   const chunks: Buffer[] = []
   let bytes = 0
   for await (const chunk of body) {
     bytes += chunk.length
-    if (bytes > maxBytes) throw new RangeError('answer too large')
+    if (bytes > mostBytes) throw new RangeError('answer too large')
     chunks.push(chunk)
   }
   return Buffer.concat(chunks).toString()
@@ -126,11 +140,10 @@ function requireHttps(url: string): void {
  * A private CA counts beside the roots that Node trusts anyway; its file is read at each request
  * (there are few), so a renewed CA needs no restart.
  */
-function createConnections(options: { caFile: string | undefined; timeoutMs: number }): {
+function createConnections({ caFile, timeoutMs }: Settings): {
   current(): Promise<Dispatcher>
   close(): Promise<void>
 } {
-  const { caFile, timeoutMs } = options
   let ca: string | undefined
   let agent: EnvHttpProxyAgent | undefined
   async function current(): Promise<Dispatcher> {
@@ -168,12 +181,31 @@ async function readCa(file: string): Promise<string> {
   throw environmentFailure('transient', 'ca_unusable', `cannot read a PEM certificate from ${file}`)
 }
 
-/**
- * A request that got no HTTP answer, by the error that undici or Node gave for it: network, TLS,
- * proxy, time. Of the error only its code is told: its text may quote what the other side sent.
+/*
+ * What kept a request from getting any HTTP answer, by the code that Node gives. Value names are those
+ * of the chart. Of the error only its code is shown: its text may quote what the other side sent.
  */
+// biome-ignore format: a table is read by its columns
+const noAnswers: readonly { codes: RegExp; code: string; sentence: string }[] = [
+  { codes: /^(ENOTFOUND|EAI_NODATA|EAI_NONAME)$/, code: 'unknown_host', sentence: 'DNS does not know this host name: check domain, bluemix.api and registry.host' },
+  { codes: /^EAI_/, code: 'unknown_host', sentence: 'DNS gives no answer about this host name: check the DNS of the cluster' },
+  { codes: /^CERT_HAS_EXPIRED$/, code: 'untrusted_certificate', sentence: 'its certificate has expired' },
+  { codes: /^CERT_NOT_YET_VALID$/, code: 'untrusted_certificate', sentence: 'its certificate is not valid yet: check the clock of the node' },
+  { codes: /ALTNAME_INVALID/, code: 'untrusted_certificate', sentence: 'its certificate is for another host name: check domain, bluemix.api and registry.host' },
+  { codes: /SELF_SIGNED|UNABLE_TO_(VERIFY|GET_ISSUER)|^CERT_|^INVALID_CA/, code: 'untrusted_certificate', sentence: 'its certificate is not trusted: for a private CA set environmentCa (bluemix.caFile)' },
+  { codes: /^(EPROTO|ERR_SSL_.*)$/, code: 'untrusted_certificate', sentence: 'no TLS connection came about: is there a TLS server at this port?' },
+  { codes: /^(ECONNREFUSED|EHOSTUNREACH|ENETUNREACH|UND_ERR_CONNECT_TIMEOUT)$/, code: 'unreachable', sentence: 'no connection came about: check network policies, firewalls and proxy.https' },
+]
+
+/** A request that got no HTTP answer, by the error that undici or Node gave for it. */
 export function noAnswer(error: unknown, origin: string): TokenError {
   const { code, name, cause } = record(error)
+  const why = [record(cause).code, code, name].find(word => typeof word === 'string')
+  const known = noAnswers.find(({ codes }) => codes.test(String(why)))
+  if (known !== undefined) {
+    const message = `cannot reach ${origin}: ${known.sentence} (${why})`
+    return environmentFailure('transient', known.code, message)
+  }
   if (name === 'TimeoutError' || /TIMEOUT|ETIMEDOUT/.test(String(code))) {
     return environmentFailure('transient', 'timeout', `${origin} did not answer in time`)
   }
@@ -181,8 +213,7 @@ export function noAnswer(error: unknown, origin: string): TokenError {
     const message = `the answer of ${origin} is too large`
     return environmentFailure('transient', 'answer_too_large', message)
   }
-  const why = [record(cause).code, code, name].find(word => typeof word === 'string')
-  return environmentFailure('transient', 'network', `cannot reach ${origin}: ${why}${hint(why)}`)
+  return environmentFailure('transient', 'network', `cannot reach ${origin}: ${why}`)
 }
 
 /** The caller left. That says nothing of the environment. */
@@ -191,13 +222,7 @@ function aborted(): TokenError {
   return new TokenError('given up before the environment had answered', details)
 }
 
-function hint(why: unknown): string {
-  return /SELF_SIGNED|UNABLE_TO_(VERIFY|GET_ISSUER)/.test(String(why))
-    ? ' (a private CA? set bluemix.caFile)'
-    : ''
-}
-
-/** Called as a request begins; what it returns is told how the request ended. */
+/** Called as a request begins. Call what it returns when the request has ended, with the outcome. */
 function createRequestMetrics(registry: Registry) {
   const requests = new Counter({
     name: 'pullpass_bluemix_requests_total',

@@ -4,18 +4,21 @@ import { join } from 'node:path'
 import { TokenError } from '../../issuer/issuer.ts'
 import { environmentFailure } from '../http/answer.ts'
 
-/** What to log in with. `digest` changes exactly when the content of a file does; never logged. */
+/** What to log in with. `digest` changes exactly when one of these texts does; never logged. */
 export type Credentials = { digest: string } & (
   | { kind: 'api-key'; apiKey: string }
   | { kind: 'password'; username: string; password: string }
 )
 
 export interface CredentialFiles {
-  /** Reads the files now. Rejects with `credentials_missing`, which names the file that lacks. */
+  /**
+   * Reads the files now. Rejects with `credentials_missing` or `credentials_unusable`, which name
+   * the file.
+   */
   read(): Promise<Credentials>
   /** Why there are no credentials, as far as the last reading showed. */
   problem(): TokenError | undefined
-  /** Told, with the new digest, when the content of a file has changed. */
+  /** Called with the new digest when the credentials have changed. */
   onChange(listener: (digest: string) => void): void
   start(): void
   stop(): void
@@ -24,7 +27,7 @@ export interface CredentialFiles {
 const pollMs = 1000
 const fileNames = ['api-key', 'username', 'password'] as const
 
-/** Content by file name, without trailing line breaks; empty where there is no such file. */
+/** Content by file name; empty where there is no such file. */
 type Contents = Record<(typeof fileNames)[number], string>
 
 /**
@@ -39,10 +42,9 @@ export function createCredentialFiles(directory: string): CredentialFiles {
   let timer: NodeJS.Timeout | undefined
 
   async function look(): Promise<Credentials | TokenError> {
-    const contents = await readSettled(directory)
-    const found = credentials(contents, directory)
+    const found = credentials(await readSettled(directory), directory)
     problem = found instanceof TokenError ? found : undefined
-    const digest = digestOf(contents)
+    const digest = found instanceof TokenError ? digestOf(found.message) : found.digest
     const changed = seen !== undefined && seen !== digest
     seen = digest
     if (changed) for (const listener of listeners) listener(digest)
@@ -70,31 +72,88 @@ async function readSettled(directory: string): Promise<Contents> {
   let former = await readAll(directory)
   for (let tries = 0; tries < 5; tries++) {
     const contents = await readAll(directory)
-    if (digestOf(contents) === digestOf(former)) return contents
+    if (fileNames.every(name => contents[name] === former[name])) return contents
     former = contents
   }
   return former
 }
 
 async function readAll(directory: string): Promise<Contents> {
-  const read = async (name: string) => {
-    const content = await readFile(join(directory, name), 'utf8').catch(() => '')
-    return [name, content.replace(/[\r\n]+$/, '')]
-  }
-  return Object.fromEntries(await Promise.all(fileNames.map(read)))
+  const read = (name: string) => readFile(join(directory, name), 'utf8').catch(() => '')
+  const [apiKey, username, password] = await Promise.all(fileNames.map(read))
+  return { 'api-key': apiKey ?? '', username: username ?? '', password: password ?? '' }
 }
 
 function credentials(contents: Contents, directory: string): Credentials | TokenError {
-  const digest = digestOf(contents)
-  const { 'api-key': apiKey, username, password } = contents
-  if (apiKey !== '') return { kind: 'api-key', apiKey, digest }
-  if (username !== '' && password !== '') return { kind: 'password', username, password, digest }
-  const half = username !== '' || password !== ''
-  const lacking = half ? (username === '' ? 'username' : 'password') : 'api-key'
-  const message = `cannot log in: ${join(directory, lacking)} is missing, empty or not readable`
+  const apiKey = apiKeyIn(contents['api-key'])
+  if (apiKey === '') return passwordCredentials(contents, directory)
+  const problem = problemOfKey(apiKey)
+  if (problem !== undefined) return unusable(join(directory, 'api-key'), problem)
+  return { kind: 'api-key', apiKey, digest: digestOf(['api-key', apiKey]) }
+}
+
+function passwordCredentials(contents: Contents, directory: string): Credentials | TokenError {
+  const username = contents.username.trim()
+  const password = withoutLineEnds(contents.password)
+  if (username === '' || password === '') {
+    const half = username === '' ? 'username' : 'password'
+    return missing(join(directory, username === password ? 'api-key' : half))
+  }
+  if (/[\r\n]/.test(password)) return unusable(join(directory, 'password'), twoLines)
+  return { kind: 'password', username, password, digest: digestOf([username, password]) }
+}
+
+/*
+ * | file                                                | what is used                            |
+ * |-----------------------------------------------------|-----------------------------------------|
+ * | `api-key`: BOM, blanks, CR, LF around the key       | the key without them                    |
+ * | `api-key`: JSON of `bx iam api-key-create --file`   | its field `apiKey` (later: `apikey`)    |
+ * | `api-key`: quotes, two lines, other characters      | nothing: refused before a login is sent |
+ * | `username`: BOM, blanks, CR, LF around the name     | the name without them                   |
+ * | `password`: BOM before, CR, LF after it             | the password without them               |
+ * | `password`: two lines                               | nothing: refused before a login is sent |
+ */
+function apiKeyIn(content: string): string {
+  // A BOM is white space for `trim`.
+  const text = content.trim()
+  if (!text.startsWith('{')) return text
+  try {
+    const { apiKey, apikey } = JSON.parse(text) as Record<string, unknown>
+    const found = apiKey ?? apikey
+    return typeof found === 'string' ? found.trim() : text
+  } catch {
+    return text
+  }
+}
+
+/** Blanks may belong to a password. */
+function withoutLineEnds(text: string): string {
+  return text.replace(/^\uFEFF/, '').replace(/[\r\n]+$/, '')
+}
+
+const twoLines = 'it has more than one line: write only the secret into the file'
+
+/** Keys are base64url; other token characters pass, since other environments may use them. */
+function problemOfKey(apiKey: string): string | undefined {
+  if (/^[\w.~+/=-]+$/.test(apiKey)) return undefined
+  if (apiKey.startsWith('{')) return 'it is JSON without a field apiKey'
+  if (/[\0\uFFFD]/.test(apiKey)) return 'it is not UTF-8: save it as UTF-8'
+  if (/[\r\n]/.test(apiKey)) return twoLines
+  if (/^["'`].*["'`]$/.test(apiKey)) return 'it has quotes around the key: remove them'
+  if (/\s/.test(apiKey)) return 'it has blanks in the key: write only the key into the file'
+  return 'it has characters that no API key has: write only the key into the file'
+}
+
+function unusable(file: string, problem: string): TokenError {
+  const message = `cannot log in: ${file} is not usable: ${problem}; next login when it changes`
+  return environmentFailure('locked', 'credentials_unusable', message)
+}
+
+function missing(file: string): TokenError {
+  const message = `cannot log in: ${file} is missing, empty or not readable; next login when it is there`
   return environmentFailure('locked', 'credentials_missing', message)
 }
 
-function digestOf(contents: Contents): string {
-  return createHash('sha256').update(JSON.stringify(contents)).digest('base64')
+function digestOf(value: unknown): string {
+  return createHash('sha256').update(JSON.stringify(value)).digest('base64')
 }

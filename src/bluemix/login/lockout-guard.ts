@@ -2,262 +2,259 @@ import { createHash } from 'node:crypto'
 import type { Logger } from 'pino'
 import { Counter, type Registry } from 'prom-client'
 import { TokenError } from '../../issuer/issuer.ts'
-import type { Discovery } from '../endpoints.ts'
-import { environmentFailure } from '../http/answer.ts'
 import type { Credentials } from './credentials.ts'
-import type { Grant, TokenEndpoint } from './oauth.ts'
+import {
+  type Attempt,
+  afterLockedMs,
+  createLoginRecord,
+  isCounted,
+  type LoginRecord,
+  type Note,
+  type Outcome,
+  type Reason,
+  windowMs,
+} from './login-record.ts'
+import type { Grant, LoginServer } from './oauth.ts'
 
-/** A line of text that outlives this process and that all replicas share. */
-export interface Note {
-  /** Undefined where nothing was written yet. */
-  read(): Promise<string | undefined>
-  write(text: string): Promise<void>
+export interface LockoutGuard {
+  /** One login, if it is allowed now. Rejects with a TokenError that says when the next one is. */
+  login(credentials: Credentials, signal: AbortSignal): Promise<Grant>
+  /** Why the credentials of this digest cannot log in now, as far as this process knows. */
+  problem(digest: string): TokenError | undefined
 }
 
-interface LoginMemory {
-  /** Before each login. Rejects with a TokenError where it must not be tried, whoever tried before. */
-  enter(digest: string): Promise<void>
-  /** After it. `error`: how it failed. Never rejects. */
-  leave(digest: string, error?: TokenError): Promise<void>
-}
-
-interface Remembered {
-  credentials: string
-  /** Logins begun of which no outcome is known, and when the last of them began (epoch ms). */
-  unanswered: number
-  at: number
-  refused?: { code: string; message: string }
-}
-
-/** UAA counts failures for 1200 s and locks at the fifth (cloudfoundry/uaa oauth-endpoints.xml). */
-const countedMs = 1_200_000
-
-/**
- * What login-guard.ts knows of the logins of this process, this keeps for the next one: however
- * often a pullpass with a wrong key is restarted, the account is not locked.
- *
- * | noted of these credentials                      | the next login                     |
- * |-------------------------------------------------|------------------------------------|
- * | nothing, or other credentials                   | is tried                           |
- * | refused                                         | not before the credentials change  |
- * | three begun within 1200 s, no outcome known     | one in 10 minutes                  |
- *
- * A login is noted before it is made, since the process may not live to tell how it went.
- */
-export function createLoginMemory(note: Note, now: () => number): LoginMemory {
-  async function recall(digest: string): Promise<Remembered> {
-    const found = parse(await note.read())
-    const credentials = fingerprint(digest)
-    if (found?.credentials !== credentials) return { credentials, unanswered: 0, at: 0 }
-    return now() - found.at < countedMs ? found : { ...found, unanswered: 0 }
-  }
-  const write = (remembered: Remembered) => note.write(JSON.stringify(remembered))
-  return {
-    enter: async digest => {
-      try {
-        const before = await recall(digest)
-        if (before.refused !== undefined) throw refusedBefore(before.refused)
-        const again = before.at + pauseMs - now()
-        if (before.unanswered >= quickTries && again > 0) throw paused(again)
-        await write({ ...before, unanswered: before.unanswered + 1, at: now() })
-      } catch (error) {
-        throw error instanceof TokenError ? error : forgetful(error as Error)
-      }
-    },
-    leave: async (digest, error) => {
-      if (error?.code === 'timeout') return
-      const refused = error?.kind === 'locked' && { code: error.code, message: error.message }
-      // Where this fails, the login stays noted as one of unknown outcome: that is on the safe side.
-      await recall(digest)
-        .then(({ credentials, unanswered, at }) => {
-          const left = error === undefined ? 0 : Math.max(0, unanswered - 1)
-          return write({ credentials, unanswered: left, at, ...(refused && { refused }) })
-        })
-        .catch(() => {})
-    },
-  }
-}
-
-/**
- * Tells one credential from another and nothing about either: 16 bits are no help in guessing a
- * password. One in 65,536 new credentials is taken for the old one; deleting the note helps then.
- */
-function fingerprint(digest: string): string {
-  return createHash('sha256').update(`pullpass login ${digest}`).digest('hex').slice(0, 4)
-}
-
-function parse(text: string | undefined): Remembered | undefined {
-  try {
-    const found = JSON.parse(text ?? '') as Partial<Remembered> | null
-    const whole = typeof found?.unanswered === 'number' && typeof found.at === 'number'
-    return whole ? (found as Remembered) : undefined
-  } catch {
-    return undefined
-  }
-}
-
-function refusedBefore({ code, message }: { code: string; message: string }): TokenError {
-  return new TokenError(message, { kind: 'locked', scope: 'environment', code })
-}
-
-function forgetful({ message }: Error): TokenError {
-  const text = `no login is tried while it cannot be noted: ${message}`
-  return environmentFailure('transient', 'login_not_noted', text)
-}
-
-/** Keeps the account from being locked: says whether another login may be tried. */
-interface LoginGuard {
-  /** Throws where it must not be tried with the credentials of this digest. */
-  check(digest: string): void
-  succeeded(): void
-  failed(error: TokenError): void
-  /** The credential files have this content now: what is held against others is forgotten. */
-  renew(digest: string): void
-  refusal(): TokenError | undefined
-}
-
-/** So many tries may follow each other at once; then there is one in each pause. */
-const quickTries = 3
-const pauseMs = 600_000
-
-/**
- * UAA locks an account after 5 failures in 1200 s (cloudfoundry/uaa oauth-endpoints.xml).
- *
- * | the last login with these credentials              | the next one                          |
- * |----------------------------------------------------|---------------------------------------|
- * | was refused                                        | not before the credential files change|
- * | had no answer in time, and they never worked before| three at once, then one in 10 minutes |
- * | anything else                                      | at any time                           |
- *
- * The second row is for a wrong key at a login server that is too slow to say so: it counts on.
- */
-function createLoginGuard(now: () => number): LoginGuard {
-  let known: string | undefined
-  let refusal: TokenError | undefined
-  let proven = false
-  let unanswered = 0
-  let pausedUntil = 0
-  const renew = (digest: string) => {
-    if (digest === known) return
-    known = digest
-    refusal = undefined
-    proven = false
-    unanswered = 0
-    pausedUntil = 0
-  }
-  return {
-    renew,
-    check: digest => {
-      renew(digest)
-      if (refusal !== undefined) throw refusal
-      if (now() < pausedUntil) throw paused(pausedUntil - now())
-    },
-    succeeded: () => {
-      proven = true
-      unanswered = 0
-    },
-    failed: error => {
-      if (error.kind === 'locked') refusal = error
-      if (proven || error.code !== 'timeout') return
-      unanswered += 1
-      if (unanswered >= quickTries) pausedUntil = now() + pauseMs
-    },
-    refusal: () => refusal,
-  }
-}
-
-/** For logins that are taken and not answered: each of them may be a failure that counts. */
-function paused(retryAfterMs: number): TokenError {
-  const minutes = Math.ceil(retryAfterMs / 60_000)
-  const { message, kind, scope, code } = environmentFailure(
-    'transient',
-    'login_paused',
-    `the login server takes logins but does not answer; next try in ${minutes} min`,
-  )
-  return new TokenError(message, { kind, scope, code, retryAfterMs })
-}
-
-export interface GuardedLogin {
-  /** Throws where no login may be tried with the credentials of this digest. */
-  check(digest: string): void
-  /** One login, counted and logged. */
-  attempt(credentials: Credentials): Promise<Grant>
-  /** A refresh showed that a login would be refused. */
-  refuse(error: TokenError): void
-  /** The credential files have this content now. */
-  credentialsAre(digest: string): void
-  /** The refusal that stands. */
-  refusal(): TokenError | undefined
-}
-
-interface Options {
-  discovery: Discovery
-  tokenEndpoint: TokenEndpoint
+interface Dependencies {
+  server: LoginServer
+  /** Where the logins are recorded, for all processes. */
+  note: Note
   logger: Logger
   metrics: Registry
+  /** The clock that all replicas share, in epoch milliseconds. */
   now: () => number
-  /** Where logins are noted for the next process. */
-  note: Note
-  closing: AbortSignal
+  /** Monotonic milliseconds. */
+  elapsed: () => number
 }
 
-/** Logins that cannot lock the account: see the tables of login-guard.ts and login-memory.ts. */
-export function createGuardedLogin(options: Options): GuardedLogin {
-  const guard = createLoginGuard(options.now)
-  const memory = createLoginMemory(options.note, options.now)
-  const logins = loginCounter(options.metrics)
-  const attempt = guarded(options, { guard, memory })
+interface Settings {
+  /** The same files at another login server are other credentials. */
+  loginServer: string
+}
+
+const mostCounted = 3
+const afterRefusedMs = 3_600_000
+const probeEveryMs = 30_000
+
+/**
+ * UAA locks an account for 300 s after 5 failed logins within 1200 s. It does not count a login that
+ * it answers with "locked" (cloudfoundry/uaa oauth-endpoints.xml, PeriodLockoutPolicy).
+ *
+ * | the login                                    | counted | the next login                      |
+ * |----------------------------------------------|---------|-------------------------------------|
+ * | was granted                                  | no      | at any time                         |
+ * | was refused                                  | yes     | with other credentials at once,     |
+ * |                                              |         | with the same after an hour         |
+ * | got no answer in the shape of UAA or IAM     | yes     | when the login server has answered  |
+ * | (timeout, reset, cut, outage, HTML), or its  |         | in its own shape a request that     |
+ * | process ended before                         |         | names no user, sent every 30 s      |
+ * | was answered with "locked"                   | no      | with other credentials at once,     |
+ * |                                              |         | with the same after 10 minutes      |
+ * | is the third that counts within 20 minutes,  | yes     | when the oldest of the three is     |
+ * | over all credentials, replicas and restarts  |         | 20 minutes old                      |
+ *
+ * Where several rows apply, the latest time counts. A login is recorded before it is sent, because
+ * the process may end before the answer arrives.
+ */
+export function createLockoutGuard(dependencies: Dependencies, settings: Settings): LockoutGuard {
+  const { server, note, now, elapsed } = dependencies
+  const record = createLoginRecord({ note, now, elapsed })
+  const { wait, admit } = createAdmission({ server, record, now, elapsed })
+  const report = createReport(dependencies.logger, dependencies.metrics)
+  const keyOf = (digest: string) => fingerprint(digest, settings.loginServer)
   return {
-    attempt: async credentials => {
+    problem: digest => wait(keyOf(digest))?.error,
+    login: async (credentials, signal) => {
+      const key = keyOf(credentials.digest)
+      await admit(key, signal)
+      const end = await record.begin(key).catch(async () => {
+        // Another process may have recorded a login meanwhile: that one counts too.
+        await admit(key, signal)
+        return record.begin(key)
+      })
       try {
-        const grant = await attempt(credentials)
-        logins.inc({ outcome: 'success' })
-        options.logger.info({ with: credentials.kind, lifetimeMs: grant.lifetimeMs }, 'logged in')
+        const grant = await server.login(credentials, signal)
+        await end('granted')
+        report.granted(credentials, grant)
         return grant
       } catch (error) {
         const { code, message } = error as TokenError
-        logins.inc({ outcome: code })
-        options.logger.warn({ code, problem: message }, 'login failed')
-        throw error
+        await end(outcomeOf(error as TokenError, signal), { code, message })
+        report.failed({ code, message })
+        throw wait(key)?.error ?? error
       }
     },
-    check: guard.check,
-    refuse: guard.failed,
-    credentialsAre: guard.renew,
-    refusal: guard.refusal,
   }
 }
 
-function guarded(
-  { discovery, tokenEndpoint, closing }: Options,
-  { guard, memory }: { guard: LoginGuard; memory: LoginMemory },
-): (credentials: Credentials) => Promise<Grant> {
-  return async credentials => {
-    // Asked again after each failure, so that an environment that is down costs no attempt.
-    await discovery.endpoints(closing)
-    await memory.enter(credentials.digest).catch(error => {
-      guard.failed(error)
-      throw error
-    })
-    try {
-      const grant = await tokenEndpoint.login(credentials, closing)
-      guard.succeeded()
-      await memory.leave(credentials.digest)
-      return grant
-    } catch (error) {
-      guard.failed(error as TokenError)
-      await memory.leave(credentials.digest, error as TokenError)
-      discovery.forget()
-      throw error
-    }
+function createAdmission(dependencies: {
+  server: LoginServer
+  record: LoginRecord
+  now: () => number
+  elapsed: () => number
+}) {
+  const { server, record, now, elapsed } = dependencies
+  let probeAt = elapsed()
+  const wait = (key: string) => {
+    const times = { nowMs: elapsed(), probeAt, clockOffset: now() - elapsed() }
+    return waitFor(record.attempts(), key, times)
   }
+  /** Resolves where a login is allowed now. */
+  async function admit(key: string, signal: AbortSignal): Promise<void> {
+    const known = wait(key)
+    if (known?.canProbe === false) throw known.error
+    await server.locate(signal)
+    await record.read()
+    const found = wait(key)
+    if (found === undefined) return
+    if (!found.canProbe) throw found.error
+    probeAt = elapsed() + probeEveryMs
+    const failure = await server.probe(signal)
+    if (failure === undefined) return
+    record.explainLast(failure)
+    throw wait(key)?.error ?? failure
+  }
+  return { wait, admit }
 }
 
-function loginCounter(registry: Registry) {
-  return new Counter({
+/** Codes of failures before a request leaves. */
+const unsentCodes = ['ca_unusable', 'insecure_address']
+
+function outcomeOf(error: TokenError, signal: AbortSignal): Outcome | 'unsent' {
+  const isHeldBack = error.code === 'aborted' && !signal.aborted
+  if (isHeldBack || unsentCodes.includes(error.code)) return 'unsent'
+  if (error.code === 'account_locked') return 'locked'
+  return error.kind === 'locked' ? 'refused' : 'unanswered'
+}
+
+interface Wait {
+  error: TokenError
+  /** Only the answer to a probe is missing, and it is time to send one. */
+  canProbe: boolean
+}
+
+interface Times {
+  nowMs: number
+  /** When the next probe may be sent. */
+  probeAt: number
+  /** Makes epoch milliseconds of a time. */
+  clockOffset: number
+}
+
+/** What the next login with these credentials has to wait for; undefined: for nothing. */
+function waitFor(attempts: readonly Attempt[], key: string, times: Times): Wait | undefined {
+  const { nowMs, probeAt } = times
+  const limitAt = limitEnd(attempts, nowMs)
+  const ownAt = ownEnd(attempts, key)
+  const needsAnswer = isUnanswered(attempts.at(-1))
+  if (Math.max(limitAt, ownAt) <= nowMs && !needsAnswer) return undefined
+  const at = Math.max(limitAt, ownAt, needsAnswer ? probeAt : never)
+  const { code, message } = reasonFor(attempts, key, ownAt > nowMs)
+  const next = nextLogin({ limitAt, ownAt, needsAnswer, at }, times)
+  const error = new TokenError(`${message}; ${next}`, {
+    kind: ownAt > nowMs ? 'locked' : 'transient',
+    scope: 'environment',
+    code,
+    retryAfterMs: Math.max(at - nowMs, 1000),
+  })
+  return { error, canProbe: at <= nowMs }
+}
+
+/** The end of a wait that does not apply. */
+const never = Number.NEGATIVE_INFINITY
+
+function isUnanswered(last: Attempt | undefined): boolean {
+  return last?.outcome === 'unanswered' || last?.outcome === 'begun'
+}
+
+/** When fewer than three logins count. */
+function limitEnd(attempts: readonly Attempt[], nowMs: number): number {
+  const counted = attempts.filter(isCounted).filter(({ at }) => at > nowMs - windowMs)
+  const oldest = counted.at(-mostCounted)
+  return oldest === undefined ? never : oldest.at + windowMs
+}
+
+/** When these credentials can be tried again. */
+function ownEnd(attempts: readonly Attempt[], key: string): number {
+  const last = attempts.at(-1)
+  if (last?.key === key && last.outcome === 'refused') return last.at + afterRefusedMs
+  const found = attempts.findLast(each => each.key === key && each.outcome === 'locked')
+  return found === undefined ? never : found.at + afterLockedMs
+}
+
+function reasonFor(attempts: readonly Attempt[], key: string, isOwn: boolean): Reason {
+  const last = attempts.at(-1)
+  if (isUnanswered(last)) return last?.reason ?? unanswered
+  if (!isOwn) return paused
+  return (last?.key === key && last.reason) || locked
+}
+
+const unanswered = { code: 'login_unanswered', message: 'the last login got no answer' }
+const paused = {
+  code: 'login_paused',
+  message: 'three logins failed within 20 minutes, and five lock the account',
+}
+const locked = {
+  code: 'account_locked',
+  message: 'cannot log in: the account is locked after too many failed logins',
+}
+
+interface Ends {
+  limitAt: number
+  ownAt: number
+  needsAnswer: boolean
+  /** The latest of all. */
+  at: number
+}
+
+function nextLogin(ends: Ends, { nowMs, clockOffset }: Times): string {
+  const { limitAt, ownAt, needsAnswer, at } = ends
+  const time = (ms: number) => clockTime(Math.max(ms, nowMs) + clockOffset)
+  if (ownAt > nowMs) {
+    const others = limitAt > nowMs ? `at ${time(limitAt)}` : 'at once'
+    return `next login at ${time(at)}, with other credentials ${others}`
+  }
+  if (limitAt <= nowMs) return `next login when the login server answers, next check at ${time(at)}`
+  return `next login at ${time(limitAt)}${needsAnswer ? ' if the login server answers then' : ''}`
+}
+
+/** In whole seconds, rounded up: the login is allowed then. */
+function clockTime(ms: number): string {
+  return `${new Date(Math.ceil(ms / 1000) * 1000).toISOString().slice(0, 19)}Z`
+}
+
+/**
+ * Distinguishes credentials and reveals nothing about them: 16 bits do not help to guess a password.
+ * One new credential in 65,536 is taken for the former one, and waits for an hour.
+ */
+function fingerprint(digest: string, loginServer: string): string {
+  const text = `pullpass login ${digest} ${loginServer}`
+  return createHash('sha256').update(text).digest('hex').slice(0, 4)
+}
+
+function createReport(logger: Logger, metrics: Registry) {
+  const logins = new Counter({
     name: 'pullpass_logins_total',
     help: 'Full logins at the Bluemix environment, by outcome.',
     labelNames: ['outcome'],
-    registers: [registry],
+    registers: [metrics],
   })
+  return {
+    granted({ kind }: Credentials, { lifetimeMs }: Grant) {
+      logins.inc({ outcome: 'success' })
+      logger.info({ with: kind, lifetimeMs }, 'logged in')
+    },
+    failed({ code, message }: Reason) {
+      logins.inc({ outcome: code })
+      logger.warn({ code, problem: message }, 'login failed')
+    },
+  }
 }

@@ -1,14 +1,9 @@
-import type { Logger } from 'pino'
-import type { Registry } from 'prom-client'
 import { failedIn, type TokenError } from '../../issuer/issuer.ts'
-import type { Discovery } from '../endpoints.ts'
 import { type Answer, said } from '../http/answer.ts'
 import { type Ask, type Request, untilAborted } from '../http/request.ts'
 import type { CredentialFiles } from './credentials.ts'
-import type { Note } from './lockout-guard.ts'
-import { createGuardedLogin, type GuardedLogin } from './lockout-guard.ts'
-import type { TokenEndpoint } from './oauth.ts'
-import { type Grant, type Held, hold } from './oauth.ts'
+import type { LockoutGuard } from './lockout-guard.ts'
+import { type Grant, type Held, hold, type TokenEndpoint } from './oauth.ts'
 
 export interface Session {
   /**
@@ -16,25 +11,22 @@ export interface Session {
    * one that has just been renewed for that reason.
    */
   authorized(ask: Ask, signal: AbortSignal): Promise<Answer>
-  /** The refusal of the last login, for as long as it stands. */
+  /** Why no login is allowed now. */
   refusal(): TokenError | undefined
 }
 
-interface Options {
+interface Dependencies {
   credentials: CredentialFiles
-  discovery: Discovery
+  guard: LockoutGuard
   tokenEndpoint: TokenEndpoint
   request: Request
-  logger: Logger
-  metrics: Registry
   now: () => number
-  note: Note
   /** Ends logins, which callers share; a caller's own signal only lets that caller go. */
   closing: AbortSignal
 }
 
-interface State extends Options {
-  login: GuardedLogin
+interface State {
+  dependencies: Dependencies
   held: Held | undefined
   flight: Promise<string> | undefined
   /** When a token was last discarded because a request with it was refused. */
@@ -53,42 +45,42 @@ const renewalPauseMs = 30_000
  * One login at a time, shared by all who wait for it, and renewed at 80 % of its life; other
  * credentials in the files mean another login.
  */
-export function createSession(options: Options): Session {
+export function createSession(dependencies: Dependencies): Session {
+  const { credentials, guard } = dependencies
   const state: State = {
-    ...options,
-    login: createGuardedLogin(options),
+    dependencies,
     held: undefined,
     flight: undefined,
     discardedAt: Number.NEGATIVE_INFINITY,
     digest: undefined,
   }
-  options.credentials.onChange(digest => {
+  credentials.onChange(digest => {
     state.digest = digest
-    state.login.credentialsAre(digest)
     if (state.held?.digest !== digest) state.held = undefined
   })
   return {
     authorized: (ask, signal) => authorized(state, ask, signal),
-    refusal: state.login.refusal,
+    refusal: () => (state.digest === undefined ? undefined : guard.problem(state.digest)),
   }
 }
 
 async function authorized(state: State, ask: Ask, signal: AbortSignal): Promise<Answer> {
+  const { request, now } = state.dependencies
   const token = await accessToken(state, signal)
-  const answer = await state.request(bearing(ask, token), signal)
+  const answer = await request(bearing(ask, token), signal)
   if (answer.status !== 401 || said(answer).code === 'CF-NotAuthenticated') return answer
   // Refused, so of no use whatever its life; unless another caller has renewed it meanwhile.
   if (state.held?.accessToken === token && state.held.expiresAt > 0) {
-    if (state.now() < state.discardedAt + discardPauseMs) return answer
-    state.discardedAt = state.now()
+    if (now() < state.discardedAt + discardPauseMs) return answer
+    state.discardedAt = now()
     state.held = { ...state.held, renewAt: 0, expiresAt: 0 }
   }
-  return state.request(bearing(ask, await accessToken(state, signal)), signal)
+  return request(bearing(ask, await accessToken(state, signal)), signal)
 }
 
 async function accessToken(state: State, signal: AbortSignal): Promise<string> {
-  const { held, now } = state
-  if (held !== undefined && now() < held.renewAt) return held.accessToken
+  const { held } = state
+  if (held !== undefined && state.dependencies.now() < held.renewAt) return held.accessToken
   state.flight ??= obtain(state)
     .catch(failedIn('login'))
     .finally(() => {
@@ -98,14 +90,14 @@ async function accessToken(state: State, signal: AbortSignal): Promise<string> {
 }
 
 async function obtain(state: State): Promise<string> {
-  const credentials = await state.credentials.read()
+  const { credentials: files, guard, now, closing } = state.dependencies
+  const credentials = await files.read()
   const { digest } = credentials
   state.digest = digest
-  state.login.check(digest)
   const former = state.held?.digest === digest ? state.held : undefined
-  const askedAt = state.now()
+  const askedAt = now()
   try {
-    const grant = (await renewed(state, former)) ?? (await state.login.attempt(credentials))
+    const grant = (await renewed(state, former)) ?? (await guard.login(credentials, closing))
     // With credentials that changed meanwhile, the next caller logs in anew.
     if (state.digest === digest) state.held = hold(grant, digest, askedAt)
     return grant.accessToken
@@ -116,22 +108,18 @@ async function obtain(state: State): Promise<string> {
 
 async function renewed(state: State, former: Held | undefined): Promise<Grant | undefined> {
   if (former?.refreshToken === undefined) return undefined
-  const grant = await state.tokenEndpoint.refresh(former.refreshToken, state.closing)
+  const { tokenEndpoint, closing } = state.dependencies
+  const grant = await tokenEndpoint.refresh(former.refreshToken, closing)
   // Some environments give another refresh token each time, some the same or none.
   if (grant === 'ended') return undefined
   return { ...grant, refreshToken: grant.refreshToken ?? former.refreshToken }
 }
 
 function afterFailure(state: State, error: TokenError, former: Held | undefined): string {
-  if (error.kind === 'locked') {
-    state.login.refuse(error)
-    state.held = undefined
-  }
-  if (error.kind !== 'transient' || former === undefined || state.now() >= former.expiresAt) {
-    throw error
-  }
-  const renewAt = Math.min(state.now() + renewalPauseMs, former.expiresAt)
-  state.held = { ...former, renewAt }
+  const nowMs = state.dependencies.now()
+  if (error.kind === 'locked') state.held = undefined
+  if (error.kind !== 'transient' || former === undefined || nowMs >= former.expiresAt) throw error
+  state.held = { ...former, renewAt: Math.min(nowMs + renewalPauseMs, former.expiresAt) }
   return former.accessToken
 }
 

@@ -1,0 +1,12 @@
+/** The label of pullpass: on a namespace `enabled` or `true` opts in, on a pod `disabled` or `false` opts out. */
+export const injectLabel = 'pullpass.io/inject'
+
+/** A DNS label of RFC 1123, as a regular expression. */
+export const dnsLabel = '[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?'
+
+const wholeLabel = new RegExp(`^${dnsLabel}$`)
+
+/** Whether a namespace can have this name. */
+export function isNamespaceName(text: string): boolean {
+  return wholeLabel.test(text)
+}
