@@ -4,6 +4,9 @@ export interface TimeLimit {
   signal?: AbortSignal | undefined
 }
 
+/** Without a reason of its own, each abort would make an error with a stack. */
+const done = new DOMException('the work is done', 'AbortError')
+
 /**
  * Runs `work` with a signal that aborts at the limit, after `ms` with a TimeoutError, and when the
  * work is done. Leaves no timer and no listener behind.
@@ -14,7 +17,7 @@ export async function withinLimit<T>(
 ): Promise<T> {
   const limit = new AbortController()
   const abort = () => limit.abort(signal?.reason)
-  const expire = () => limit.abort(new DOMException('no answer in time', 'TimeoutError'))
+  const expire = () => limit.abort(noAnswer())
   const timer = ms === undefined ? undefined : setTimeout(expire, ms)
   signal?.addEventListener('abort', abort)
   if (signal?.aborted) abort()
@@ -23,19 +26,30 @@ export async function withinLimit<T>(
   } finally {
     clearTimeout(timer)
     signal?.removeEventListener('abort', abort)
-    limit.abort()
+    limit.abort(done)
   }
 }
 
 /**
  * The same promise, rejecting at the limit: after `ms` with a TimeoutError, else with the reason of
- * the signal. A later result is dropped.
+ * the signal. A later result is dropped. Each review needs some of these: an AbortController would
+ * cost more than the rest of the review.
  */
-export function inTime<T>(promise: Promise<T>, limit: TimeLimit): Promise<T> {
-  return withinLimit(limit, signal => {
-    const { promise: late, reject } = Promise.withResolvers<never>()
-    signal.addEventListener('abort', () => reject(signal.reason))
-    if (signal.aborted) reject(signal.reason)
-    return Promise.race([late, promise])
-  })
+export async function inTime<T>(promise: Promise<T>, { ms, signal }: TimeLimit): Promise<T> {
+  const { promise: result, resolve, reject } = Promise.withResolvers<T>()
+  const abort = () => reject(signal?.reason)
+  const timer = ms === undefined ? undefined : setTimeout(() => reject(noAnswer()), ms)
+  signal?.addEventListener('abort', abort)
+  if (signal?.aborted) abort()
+  Promise.resolve(promise).then(resolve, reject)
+  try {
+    return await result
+  } finally {
+    clearTimeout(timer)
+    signal?.removeEventListener('abort', abort)
+  }
+}
+
+function noAnswer(): DOMException {
+  return new DOMException('no answer in time', 'TimeoutError')
 }

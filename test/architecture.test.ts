@@ -74,7 +74,7 @@ const places: [rule: string, pattern: RegExp, files: string[]][] = [
   ['the grammar of namespaces', /a-z0-9\]\{0,61\}/, ['src/names.ts']],
   ['the id of a token', /\bjti\b.*exec/, ['src/jwt.ts']],
   ['server-side apply', /PatchStrategy\.ServerSideApply/, ['src/kubernetes/client.ts']],
-  ['a limit on a promise', /Promise\.race\(/, ['src/main.ts', 'src/time-limit.ts']],
+  ['a race of promises', /Promise\.race\(/, ['src/main.ts']],
 ]
 
 interface SourceFile {

@@ -48,7 +48,7 @@ export const webhookLimits: WebhookLimits = {
     bytesPerSecond: 1_000_000,
     slowAfterMs: 2000,
   },
-  queue: { perAddress: 512, inAll: 768 },
+  queue: { perAddress: 512, inAll: 768, perSecond: 1000, atOnce: 200 },
 }
 
 /** Once closing, for what may be under way on a connection that was not used yet. */

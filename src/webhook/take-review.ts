@@ -1,15 +1,14 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { FastifyRequest } from 'fastify'
 import type { Connection } from './connections.ts'
-import { createFairQueue } from './fair-queue.ts'
+import { createFairQueue, type QueueLimits } from './fair-queue.ts'
 import { type Body, type BodyLimits, BodyRefused, createBodyReader } from './read-body.ts'
 import { type Review, readReview } from './review.ts'
 import { parseFields, pickFields, TooManyValues } from './review-fields.ts'
 
 export interface ReviewLimits {
   bodies: BodyLimits
-  /** Requests that wait for their turn. */
-  queue: { perAddress: number; inAll: number }
+  queue: QueueLimits
 }
 
 /** Too many requests wait for their turn. */

@@ -1,5 +1,6 @@
 import { once } from 'node:events'
 import { connect as connectTcp, type Socket } from 'node:net'
+import { constants, setPriority } from 'node:os'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { type ConnectionOptions, connect as connectTls } from 'node:tls'
 import { attacks } from './attacks.ts'
@@ -138,6 +139,8 @@ if (import.meta.main) {
   const order = JSON.parse(process.argv[2] ?? '') as AttackOrder
   const attack = attacks[order.attack]
   if (attack === undefined) throw new Error(`there is no attack ${order.attack}`)
+  // In reality it has a machine of its own: here it takes the CPU time that nobody else needs.
+  setPriority(constants.priority.PRIORITY_LOW)
   const { attacker, report } = createAttacker(order)
   const lane = async (index: number) => {
     while (!attacker.over) await attack(attacker, index)

@@ -335,7 +335,7 @@ t.test('TLS below 1.2 and renegotiation are refused, with a new certificate too'
 
 t.test('addresses are served in turn, and each has a limited queue', async t => {
   const order: string[] = []
-  const queue = createFairQueue({ perAddress: 100, inAll: 150 })
+  const queue = createFairQueue({ perAddress: 100, inAll: 150, perSecond: 1000, atOnce: 200 })
   const add = (address: string) => queue.add(address, () => void order.push(address))
   const taken = Array.from({ length: 200 }, () => add('many')).filter(Boolean)
   t.equal(taken.length, 100)
@@ -349,7 +349,7 @@ t.test('addresses are served in turn, and each has a limited queue', async t => 
 
 t.test('slow requests do not block the event loop for others', async t => {
   const order: string[] = []
-  const queue = createFairQueue({ perAddress: 100, inAll: 150 })
+  const queue = createFairQueue({ perAddress: 100, inAll: 150, perSecond: 1000, atOnce: 200 })
   const workOn = (name: string) => {
     const until = performance.now() + 5
     while (performance.now() < until);
@@ -361,6 +361,18 @@ t.test('slow requests do not block the event loop for others', async t => {
   await until(() => order.includes('third'))
   t.ok(order.slice(0, order.indexOf('second')).includes('other'))
   t.ok(order.slice(order.indexOf('second'), order.indexOf('third')).includes('other'))
+})
+
+t.test('an address that asks too often waits, and others do not', async t => {
+  const order: string[] = []
+  const queue = createFairQueue({ perAddress: 100, inAll: 150, perSecond: 50, atOnce: 10 })
+  const began = performance.now()
+  for (let n = 0; n < 20; n++) queue.add('often', () => void order.push('often'))
+  await until(() => order.length >= 10)
+  queue.add('seldom', () => void order.push('seldom'))
+  await until(() => order.length === 21)
+  t.ok(order.indexOf('seldom') < 20, 'the other one is not the last')
+  t.ok(performance.now() - began >= 180, 'ten more requests take a fifth of a second')
 })
 
 t.test('a request beyond the queue limit gets a response that asks for a retry', async t => {
