@@ -96,6 +96,7 @@ function createState<T extends WatchedObject>(
     version: undefined,
     newest: 0n,
     silentWatches: 0,
+    hasFailed: false,
     relistAt: Number.POSITIVE_INFINITY,
     synced: false,
     failures: 0,
@@ -118,6 +119,8 @@ interface State<T> extends Watched {
   /** The newest version that the API server has named so far. */
   newest: bigint
   silentWatches: number
+  /** Since the last event or bookmark. */
+  hasFailed: boolean
   /** By performance.now(). */
   relistAt: number
   synced: boolean
@@ -146,7 +149,8 @@ async function listThenWatch<T extends WatchedObject>(state: State<T>): Promise<
     }
     if (!silent) state.silentWatches = 0
     else if (isSteady(life)) state.silentWatches += 1
-    return { error, ...life, silentWatches: state.silentWatches }
+    const { silentWatches, hasFailed } = state
+    return { error, ...life, silentWatches, hasFailed }
   }
   try {
     const isDue = performance.now() >= state.relistAt
@@ -160,6 +164,7 @@ async function listThenWatch<T extends WatchedObject>(state: State<T>): Promise<
       },
       change: change => {
         silent = false
+        state.hasFailed = false
         apply(state, change)
       },
     })
@@ -189,6 +194,7 @@ async function list<T extends WatchedObject>(state: State<T>): Promise<string> {
   state.version = version
   state.newest = numberOf(version)
   state.silentWatches = 0
+  state.hasFailed = false
   const relistSeconds = state.relistSeconds ?? 1200 + Math.random() * 1200
   state.relistAt = performance.now() + relistSeconds * 1000
   logger.info({ items }, state.synced ? 'synced again' : 'synced')
@@ -225,6 +231,7 @@ function paceNext<T>(state: State<T>, ending: Ending): number {
   state.failures = failures
   if (relist) state.version = undefined
   if (kind === 'closed') return waitMs
+  state.hasFailed = true
   state.meters.failed(kind)
   const { message: error, status } = ending.error ?? {}
   state.problem = error

@@ -13,6 +13,8 @@ export interface Ending extends WatchLife {
   error?: KubernetesError | undefined
   /** Watches in a row, this one included, that lived and brought neither event nor bookmark. */
   silentWatches: number
+  /** A request failed before this watch, and nothing came since: the API server may have restarted. */
+  hasFailed: boolean
 }
 
 /** What comes next: a new list or a watch from the last version, after `waitMs`. */
@@ -38,9 +40,10 @@ const STEADY_MS = 5_000
  * | the answer is no watch                         | a new list        | 1 s, 2 s, ... 30 s      |
  * | anything else: network, timeout, 401, 500, ... | last version      | 1 s, 2 s, ... 30 s      |
  *
- * A list also follows two silent watches in a row, or one that lived longer than its timeout. Reason:
- * after etcd was restored from a backup, the API server answers a watch from a future version with 200
- * and then sends nothing. A healthy server sends a bookmark before it closes a watch.
+ * A list also follows two silent watches in a row, one silent watch after a failure, or one that lived
+ * longer than its timeout. Reason: after etcd was restored from a backup, which restarts the API server,
+ * it answers a watch from a future version with 200 and then sends nothing. A healthy server sends a
+ * bookmark before it closes a watch.
  *
  * After a steady watch the waits start again at 1 s. A longer Retry-After of the server counts, up to
  * LONGEST_WAIT_MS. `random` (0 to 1) shortens the wait by up to half, so that replicas that lost the
@@ -68,8 +71,10 @@ export function isSteady({ livedMs, askedMs }: WatchLife): boolean {
   return livedMs >= Math.min(STEADY_MS, askedMs / 2)
 }
 
-function isTooSilent({ silentWatches, livedMs, askedMs }: Ending, kind: Pace['kind']): boolean {
-  return silentWatches >= 2 || (kind === 'timeout' && silentWatches > 0 && livedMs >= askedMs)
+function isTooSilent(ending: Ending, kind: Pace['kind']): boolean {
+  const { silentWatches, hasFailed, livedMs, askedMs } = ending
+  if (silentWatches >= (hasFailed ? 1 : 2)) return true
+  return kind === 'timeout' && silentWatches > 0 && livedMs >= askedMs
 }
 
 function kindOf({ error }: Ending): Exclude<Pace['kind'], 'closed_early'> {

@@ -66,6 +66,7 @@ t.test('the pause after a watch depends on how it ended', async t => {
   const unanswered = (reason: string) => new KubernetesError('', { reason })
   const causes = ['ResourceVersionTooLarge']
   const steady = { livedMs: 60_000 }
+  const none = { livedMs: 0, askedMs: 60_000, silentWatches: 0, hasFailed: false }
   const rows: [string, Partial<Ending>, number, ReturnType<typeof paceAfter>][] = [
     ['closed in order', steady, 3, p('closed', false, 0, 0)],
     ['closed at once', {}, 0, p('closed_early', false, 1000, 1)],
@@ -89,6 +90,18 @@ t.test('the pause after a watch depends on how it ended', async t => {
     ['a silent watch', { ...steady, silentWatches: 1 }, 0, p('closed', false, 0, 0)],
     ['another silent watch', { ...steady, silentWatches: 2 }, 0, p('closed', true, 0, 0)],
     [
+      'a silent watch after a failure',
+      { ...steady, silentWatches: 1, hasFailed: true },
+      0,
+      p('closed', true, 0, 0),
+    ],
+    [
+      'a failure after a failure',
+      { hasFailed: true, error: answered(500) },
+      1,
+      p('http', false, 2000, 2),
+    ],
+    [
       'silent past its time',
       { livedMs: 70_000, silentWatches: 1, error: unanswered('Timeout') },
       0,
@@ -103,17 +116,10 @@ t.test('the pause after a watch depends on how it ended', async t => {
     ['too many', { error: answered(429, { retryAfterMs: 7000 }) }, 0, p('http', false, 7000, 1)],
   ]
   for (const [name, ending, failures, expected] of rows) {
-    t.same(
-      paceAfter({ livedMs: 0, askedMs: 60_000, silentWatches: 0, ...ending }, failures, 0),
-      expected,
-      name,
-    )
+    t.same(paceAfter({ ...none, ...ending }, failures, 0), expected, name)
   }
-  t.equal(
-    paceAfter({ livedMs: 0, askedMs: 1, silentWatches: 0, error: answered(500) }, 0, 1).waitMs,
-    500,
-    'jitter',
-  )
+  const failed = { ...none, askedMs: 1, error: answered(500) }
+  t.equal(paceAfter(failed, 0, 1).waitMs, 500, 'jitter')
 })
 
 function p(kind: ReturnType<typeof paceAfter>['kind'], relist: boolean, waitMs: number, f: number) {
