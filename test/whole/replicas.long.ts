@@ -139,8 +139,8 @@ t.test('an environment that cannot list tokens is reported once, and works', asy
   for (const name of namespaces) await cluster.namespace(name)
   for (const name of namespaces) await cluster.whenRight(name)
   await cluster.ask('DELETE', '/api/v1/namespaces/unlisted-0')
-  // The next list says that there are none; after that, a minute stands for one.
-  await cluster.whenNothingIsLeft('unlisted-0', 180_000)
+  // Without lists, a minute stands for one.
+  await cluster.whenNothingIsLeft('unlisted-0', 120_000)
   const { pullpass } = await replicas.whenLed()
   t.equal(await pullpass.metric('pullpass_environment_cannot_list'), 1)
   t.equal(lines('the environment cannot list tokens: lost ones are not found again').length, 1)
