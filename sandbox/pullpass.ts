@@ -167,7 +167,7 @@ async function whenReady(pullpass: Pullpass): Promise<void> {
     if (!pullpass.process().running()) throw new Error(`pullpass ended:\n${pullpass.output()}`)
     return (await pullpass.readyz().catch(() => undefined))?.ready === true
   }
-  await waitFor(isReady, { withinMs: 30_000, what: 'pullpass to be ready' })
+  await waitFor(isReady, { withinMs: 120_000, what: 'pullpass to be ready' })
 }
 
 function linesOf(output: string): Record<string, unknown>[] {

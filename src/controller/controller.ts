@@ -231,7 +231,8 @@ async function completed(loop: Loop, organization: string): Promise<void> {
   reportAlarm(loop)
   lookAtAll(loop)
   const [first] = inventory.organization(organization).namespaces()
-  const isEmpty = first === undefined && identity.mayRevoke(organization)
+  const isAlone = identity.mayRevoke({ organization, mintedByUs: false })
+  const isEmpty = first === undefined && isAlone
   const count = isEmpty ? (loop.emptyLists.get(organization) ?? 0) + 1 : 0
   loop.emptyLists.set(organization, count)
   if (count >= listsToForget) await organizationsInUse.forget(organization)

@@ -27,8 +27,11 @@ export interface Identity {
   onList(organization: string): Promise<void>
   /** What is wrong, for people, as the last lists show it; nothing is revoked and no Secret deleted. */
   alarm(): string | undefined
-  /** Whether tokens of the organization may be revoked: our mark stands alone, and no alarm is on. */
-  mayRevoke(organization: string): boolean
+  /**
+   * Whether the token may be revoked: our mark stands alone, and no alarm is on. Where the environment
+   * cannot list, no mark is seen: only what this process minted may be revoked there.
+   */
+  mayRevoke(token: { organization: string; mintedByUs: boolean }): boolean
 }
 
 interface IdentityDependencies {
@@ -106,7 +109,7 @@ export function createIdentity(
   dependencies: IdentityDependencies,
   settings: IdentitySettings,
 ): Identity {
-  const { note, now, logger, metrics } = dependencies
+  const { inventory, note, now, logger, metrics } = dependencies
   const nonces = createNonces({ note, now })
   const term = newTerm(AbortSignal.abort())
   const state: State = { dependencies, settings, nonces, term, logged: undefined }
@@ -127,7 +130,11 @@ export function createIdentity(
       return after
     },
     alarm: () => alarmOf(state),
-    mayRevoke: organization => alarmOf(state) === undefined && standsAlone(organization, state),
+    mayRevoke: ({ organization, mintedByUs }) => {
+      if (state.term.signal.aborted || alarmOf(state) !== undefined) return false
+      const { unsupported } = inventory.organization(organization)
+      return unsupported ? mintedByUs : standsAlone(organization, state)
+    },
   }
 }
 
@@ -219,11 +226,7 @@ async function mintMark(organization: string, term: Term, state: State): Promise
   return { nonce, mintedAt, renewAt: mintedAt + Math.min(renewAfterMs, halfLifeMs), shown: false }
 }
 
-function standsAlone(organization: string, { term, dependencies, settings }: State): boolean {
-  if (term.signal.aborted) return false
-  const { unsupported, lists } = dependencies.inventory.organization(organization)
-  // Only what this process minted is revoked there, and no list shows a mark.
-  if (unsupported) return lists === 0
+function standsAlone(organization: string, { term, settings }: State): boolean {
   const standing = term.organizations.get(organization)
   return standing !== undefined && hasStoodAlone(standing, settings.listEveryMs)
 }

@@ -18,8 +18,8 @@ interface Dependencies {
   store: SecretStore
   issuer: { revoke(organization: string, id: string, signal: AbortSignal): Promise<void> }
   inventory: Inventory
-  /** Nobody else acts under our identity in this organization. */
-  mayRevoke: (organization: string) => boolean
+  /** Nobody else acts under our identity in its organization. */
+  mayRevoke: (token: InventoryToken) => boolean
   /** Throws unless this process leads: called right before each revocation. */
   assertLeading: () => void
   now: () => Date
@@ -144,9 +144,8 @@ function revocable(
   const { inventory, organizations, look, mayRevoke, now, settings } = state
   if (state.pausedUntil > now()) return []
   const rows = [...organizations()]
-    .filter(each => mayRevoke(each))
     .flatMap(each => inventory.organization(each).ofNamespace(name))
-    .filter(token => token.id !== '' && !hasFailed(state, token))
+    .filter(token => token.id !== '' && mayRevoke(token) && !hasFailed(state, token))
   if (rows.length === 0) return []
   const { step, row: own } = look(name, known, secret)
   return rows.flatMap(token => {

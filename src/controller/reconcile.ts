@@ -27,7 +27,7 @@ export interface LookDependencies {
   credentials: Credentials
   checks: CredentialChecks
   replacements: Replacements
-  mayRevoke: (organization: string) => boolean
+  mayRevoke: (token: InventoryToken) => boolean
   now: () => Date
 }
 
@@ -90,7 +90,7 @@ function look(
     organization,
     listed: lists.listed(organization) && !credentials.isUncertain(namespace),
     mayReplace: mayReplace(dependencies, about, organization, token),
-    mayRevoke: token.row !== undefined && mayRevoke(token.row.organization),
+    mayRevoke: token.row !== undefined && mayRevoke(token.row),
     previousIsOver: previousIsOver(dependencies, settings, secret, token),
     rotateAfterMs: settings.rotateAfterMs,
   })

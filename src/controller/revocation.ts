@@ -40,8 +40,8 @@ interface Lists {
  * |                        |                                    | row                              |         |
  * | anything else          |                                    |                                  |         |
  *
- * Where the environment cannot list, only tokens that this process minted have a row at all, and no
- * list has to show them.
+ * Where the environment cannot list, or cannot any more, a token that this process minted stands for
+ * one that lists show; no other is revoked, or counts as live.
  */
 export function revocationReason(
   token: InventoryToken,
@@ -75,14 +75,14 @@ function isReady({ step, secret }: Situation): boolean {
   return step.do === 'nothing' && step.because === 'ready' && secret !== undefined
 }
 
-/** The last so many lists of its organization showed the token. */
+/** The last so many lists of its organization showed the token; without lists: this process minted it. */
 function isShownBy(
   listsOf: (organization: string) => Lists,
-  { organization, seenIn, seenInARow }: InventoryToken,
+  { organization, seenIn, seenInARow, mintedByUs }: InventoryToken,
   times: number,
 ): boolean {
   const { lists, unsupported } = listsOf(organization)
-  return unsupported || (lists > 0 && seenIn === lists && seenInARow >= times)
+  return unsupported ? mintedByUs : lists > 0 && seenIn === lists && seenInARow >= times
 }
 
 /** A namespace that is not opted in holds on to its tokens for as long as its Secret stays. */

@@ -24,7 +24,10 @@ export interface OrganizationInventory {
   readonly failed: number
   /** When the last complete list was requested. */
   readonly listedAt: Date | undefined
-  /** The environment cannot list. Then only tokens that this process minted are known. */
+  /**
+   * The environment cannot list. Known are the tokens that this process minted, and what lists of
+   * this term showed before.
+   */
   readonly unsupported: boolean
   /** Rows with a description of ours for this namespace, live or not, own mints included. */
   ofNamespace(namespace: string): InventoryToken[]

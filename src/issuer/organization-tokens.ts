@@ -22,6 +22,8 @@ export interface InventoryToken {
   seenIn: number | undefined
   /** Complete lists in a row that showed it, up to the last one. */
   seenInARow: number
+  /** Minted by this process, in this term or not shown by a list before it. */
+  mintedByUs: boolean
   /** Revoked by this process: never adopted again, whatever a list shows. */
   revokedByUs: boolean
 }
@@ -181,6 +183,7 @@ function minted(state: State, description: string, token: MintedToken, hash: str
     organization: state.organization,
     seenIn: undefined,
     seenInARow: 0,
+    mintedByUs: true,
     revokedByUs: false,
   }
   remember(state.done.minted, keyOf(row), { token: row, at: state.now() })
@@ -261,6 +264,7 @@ function listedRow(
     organization: state.organization,
     seenIn: state.lists + 1,
     seenInARow: wasShown ? known.seenInARow + 1 : 1,
+    mintedByUs: known?.mintedByUs ?? false,
     revokedByUs: false,
   }
 }
@@ -270,7 +274,10 @@ function replaceRows(state: State, staged: InventoryToken[], begunAt: Date): voi
   state.rows = new Map()
   state.byHash = new Map()
   state.byNamespace = new Map()
-  for (const row of staged) add(state, withRevocation(row, done, begunAt))
+  for (const row of staged) {
+    row.mintedByUs ||= done.minted.has(row.id)
+    add(state, withRevocation(row, done, begunAt))
+  }
   for (const [key, { token, at }] of done.minted) {
     const isShown = state.rows.has(key) || find(state, { hash: token.hash ?? '', id: undefined })
     const isYoung = begunAt.getTime() < at.getTime() + mintSettlesMs

@@ -298,7 +298,7 @@ function createInventoryOf(
         const listed = await issuer.list(name, reading.row, signal)
         organization.failed = 0
         organization.unsupported = listed === 'unsupported'
-        if (listed === 'unsupported') return
+        if (listed === 'unsupported') return organization.tokens.unsupported()
         reading.complete()
         organization.listedAt = now()
       } catch (error) {

@@ -21,6 +21,7 @@ function createEnvironment() {
     rows,
     time: Date.parse('2026-01-01T00:00:00Z'),
     mintsFail: false,
+    canList: true,
     /** Rows that no list shows. */
     hidden: (_: ListedToken) => false,
     now: () => new Date(environment.time),
@@ -91,7 +92,7 @@ function createLeader(environment: Environment, lease: { text: string | undefine
     lease,
     begin,
     alarm: () => identity.alarm(),
-    mayRevoke: () => identity.mayRevoke('acme'),
+    mayRevoke: (mintedByUs = false) => identity.mayRevoke({ organization: 'acme', mintedByUs }),
     metric: async () =>
       (await metrics.getSingleMetric('pullpass_identity_alarm')?.get())?.values[0]?.value,
     stop: () => {
@@ -128,7 +129,7 @@ function createLists(environment: Environment) {
     organization: () => ({
       lists: tokens.lists(),
       listedAt,
-      unsupported: false,
+      unsupported: !environment.canList,
       marks: tokens.marks,
     }),
     minted: (_organization: string, description: string, token: MintedToken) =>
@@ -164,6 +165,26 @@ t.test('a leader alone revokes after two lists have shown its mark, not before',
   t.equal(leader.mayRevoke(), true)
   t.equal(leader.alarm(), undefined)
   t.equal(await leader.metric(), 0)
+})
+
+t.test('where nothing can be listed any more, only own mints may be revoked', async t => {
+  const environment = createEnvironment()
+  const leader = createLeader(environment, { text: undefined })
+  await pass(environment, 5 * minute, leader)
+  environment.canList = false
+  t.equal(leader.mayRevoke(), false)
+  t.equal(leader.mayRevoke(true), true)
+  leader.begin()
+  t.equal(leader.mayRevoke(), false, 'in a term without a list too')
+  t.equal(leader.mayRevoke(true), true)
+})
+
+t.test('an alarm goes on where nothing can be listed any more', async t => {
+  const { environment, production, startClone } = await withSnapshot(hour)
+  await pass(environment, 3 * minute, startClone(), production)
+  environment.canList = false
+  t.match(production.alarm(), uses)
+  t.equal(production.mayRevoke(true), false)
 })
 
 t.test('two lists at short intervals are not enough: a clone needs time to answer', async t => {

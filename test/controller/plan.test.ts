@@ -47,6 +47,7 @@ const row: InventoryToken = {
   organization: 'acme',
   seenIn: 3,
   seenInARow: 3,
+  mintedByUs: false,
   revokedByUs: false,
 }
 const live: TokenKnowledge = { row, refused: false }

@@ -19,6 +19,7 @@ const token: InventoryToken = {
   organization: 'acme',
   seenIn: 3,
   seenInARow: 2,
+  mintedByUs: false,
   revokedByUs: false,
 }
 const own: InventoryToken = { ...token, id: 'own', hash: 'h1' }
@@ -108,8 +109,29 @@ const rows: Row[] = [
     'where nothing can be listed, a token that we minted is enough',
     { ...leaving, secret: undefined, own: undefined },
     'left',
-    { seenIn: undefined, seenInARow: 0 },
+    { seenIn: undefined, seenInARow: 0, mintedByUs: true },
     { lists: 0, unsupported: true },
+  ],
+  [
+    'also where lists were supported before',
+    { ...leaving, secret: undefined, own: undefined },
+    'left',
+    { mintedByUs: true },
+    { lists: 3, unsupported: true },
+  ],
+  [
+    'one that only a list before has shown is not',
+    { ...leaving, secret: undefined, own: undefined },
+    undefined,
+    {},
+    { lists: 3, unsupported: true },
+  ],
+  [
+    'nor is one beside a token that only a list before has shown',
+    ready,
+    undefined,
+    { mintedByUs: true },
+    { lists: 3, unsupported: true },
   ],
 ]
 

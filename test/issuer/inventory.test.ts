@@ -370,6 +370,21 @@ t.test('a list that ends after its term changes nothing', async t => {
   t.equal(environment.lists, 1)
 })
 
+t.test('a token that this process minted is known as such while lists show it', async t => {
+  const { environment, inventory, list, find } = setup(t)
+  environment.rows = [row('a'), row('b')]
+  await list()
+  inventory.minted('acme', description('shop'), minted('b'))
+  inventory.minted('acme', description('shop'), { ...minted(undefined), text: 'text-of-c' })
+  environment.rows.push(row('c'))
+  for (let count = 0; count < 2; count++) {
+    await list()
+    t.match(find('a'), { mintedByUs: false })
+    t.match(find('b'), { mintedByUs: true })
+    t.match(find('c'), { mintedByUs: true })
+  }
+})
+
 t.test('listeners are called after each complete list', async t => {
   const { environment, inventory, list } = setup(t)
   const heard: string[] = []

@@ -37,8 +37,11 @@ t.test('every command that docs/operations.md prints works as printed', { skip }
   for (const line of install) await t.resolves(type(line), line)
   await whenSecret()
   for (const line of [...Upgrade, ...Rotate]) await t.resolves(type(line), line)
-  const live = () => environment.ledger.liveTokens().filter(namespaceOf)
-  t.equal(live().length, 1, 'the token stays as it is')
+  // That of `helm test` is revoked later: its namespace is missing in two lists by then.
+  const minted = environment.ledger.mints().map(namespaceOf).filter(Boolean)
+  t.same(minted, ['pullpass-selftest', 'shop'], 'no namespace has two tokens')
+  const live = () => environment.ledger.liveTokens().map(namespaceOf).filter(Boolean)
+  t.ok(live().includes('shop'), 'the token stays as it is')
 
   const looks = others['Events, status and logs'] ?? []
   t.ok(looks.length > 0)
@@ -52,7 +55,7 @@ t.test('every command that docs/operations.md prints works as printed', { skip }
   for (const line of Uninstall.filter(line => line !== emergency)) {
     await t.resolves(type(line), line)
   }
-  t.equal(live().length, 0, 'every token is taken back')
+  t.same(live(), [], 'every token is taken back')
   t.notMatch(await names('secrets'), 'pullpass-registry', 'and so is every Secret')
   t.notMatch(await names('deployments'), 'pullpass')
 })
