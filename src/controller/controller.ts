@@ -1,6 +1,7 @@
 import { type Failure, framesOf } from '../failure.ts'
 import { TokenError } from '../issuer/issuer.ts'
 import { inTime } from '../time-limit.ts'
+import { forgetAlone, shareAlone } from './alone.ts'
 import { classify } from './failures.ts'
 import {
   type ControllerDependencies,
@@ -71,6 +72,8 @@ function start(loop: Loop): void {
   })
   environment.issuer.onCredentialChange(loop.failures.credentialsChanged)
   index.onChange(namespace => changed(loop, namespace))
+  // The Lease may carry what a former leader wrote.
+  forgetAlone(leadership)
   leadership.onChange(leading => (leading ? begin(loop) : end(loop)))
   if (leadership.leading()) begin(loop)
 }
@@ -226,9 +229,12 @@ function listed(loop: Loop, organization: string, error: TokenError | undefined)
  * that the settings do not name. One that does not show our mark is not believed.
  */
 async function completed(loop: Loop, organization: string): Promise<void> {
-  const { inventory, identity, organizationsInUse } = loop.dependencies.environment
+  const { lists, dependencies } = loop
+  const { leadership, environment } = dependencies
+  const { inventory, identity, organizationsInUse } = environment
   await identity.onList(organization)
   reportAlarm(loop)
+  shareAlone({ leadership, organizations: lists.organizations, mayRevoke: identity.mayRevoke })
   lookAtAll(loop)
   const [first] = inventory.organization(organization).namespaces()
   const isEmpty = first === undefined && identity.mayRevoke(organization)
@@ -279,6 +285,7 @@ function end(loop: Loop): void {
   queue.clear()
   failures.clearAll()
   dependencies.problems.store.clear('cluster', 'identity')
+  forgetAlone(dependencies.leadership)
   replacements.clear()
   wanted.clear()
   waitingFor.clear()

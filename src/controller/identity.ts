@@ -29,6 +29,8 @@ export interface Identity {
   alarm(): string | undefined
   /** Whether tokens of the organization may be revoked: our mark stands alone, and no alarm is on. */
   mayRevoke(organization: string): boolean
+  /** Revokes the marks of this term: nobody follows who does. */
+  takeBack(): Promise<void>
 }
 
 interface IdentityDependencies {
@@ -128,6 +130,7 @@ export function createIdentity(
     },
     alarm: () => alarmOf(state),
     mayRevoke: organization => alarmOf(state) === undefined && standsAlone(organization, state),
+    takeBack: () => takeBack(state),
   }
 }
 
@@ -217,6 +220,19 @@ async function mintMark(organization: string, term: Term, state: State): Promise
   const mintedAt = now().getTime()
   const halfLifeMs = ((token.expiresAt?.getTime() ?? Number.POSITIVE_INFINITY) - mintedAt) / 2
   return { nonce, mintedAt, renewAt: mintedAt + Math.min(renewAfterMs, halfLifeMs), shown: false }
+}
+
+async function takeBack({ term, dependencies }: State): Promise<void> {
+  const { inventory, issuer } = dependencies
+  for (const [organization, { mark }] of term.organizations) {
+    const id = inventory
+      .organization(organization)
+      .marks()
+      .get(mark?.nonce ?? '')?.id
+    if (!id) continue
+    await issuer.revoke(organization, id, term.signal)
+    inventory.revoked(organization, id)
+  }
 }
 
 function standsAlone(organization: string, { term, dependencies, settings }: State): boolean {
