@@ -17,17 +17,19 @@ const templates = ['rbac.yaml', 'secrets-policy.yaml', 'webhook.yaml']
  */
 export async function installBeside(
   controlPlane: ControlPlane,
-  {
-    domain,
-    webhookUrl,
-    failurePolicy,
-  }: { domain: string; webhookUrl: string; failurePolicy: 'Ignore' | 'Fail' },
+  options: {
+    domain: string
+    webhookUrl: string
+    failurePolicy: 'Ignore' | 'Fail'
+    /** Default: that of the chart. */
+    pullSecretName?: string
+  },
 ): Promise<void> {
   const folder = await makeFolder('install')
   try {
     const values = join(folder.path, 'values.json')
     const manifests = join(folder.path, 'manifests.yaml')
-    await writeFile(values, JSON.stringify(valuesFor({ domain, webhookUrl, failurePolicy })))
+    await writeFile(values, JSON.stringify(valuesFor(options)))
     await writeFile(manifests, `${JSON.stringify(namespace)}\n---\n${await render(values)}`)
     await kubectl(controlPlane, 'apply', '-f', manifests)
   } finally {
@@ -37,8 +39,10 @@ export async function installBeside(
 
 const namespace = { apiVersion: 'v1', kind: 'Namespace', metadata: { name: releaseNamespace } }
 
-function valuesFor({ domain, webhookUrl, failurePolicy }: Record<string, string>) {
+function valuesFor(options: Parameters<typeof installBeside>[1]) {
+  const { domain, webhookUrl, failurePolicy, pullSecretName } = options
   return {
+    ...(pullSecretName && { pullSecret: { name: pullSecretName } }),
     domain,
     bluemix: { organization: 'acme' },
     credentials: { existingSecret: 'bluemix' },

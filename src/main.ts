@@ -13,6 +13,9 @@ import { type Config, ConfigError, readConfig } from './config/config.ts'
 import { framesOf } from './failure.ts'
 import { createKubernetesClient, type KubernetesClient } from './kubernetes/client.ts'
 import { loadKubeConfig } from './kubernetes/kube-config.ts'
+import { createLeaseStore } from './kubernetes/lease.ts'
+import { isNamespaceName } from './names.ts'
+import { environmentSettings } from './part-settings.ts'
 import { createApp, createParts } from './service.ts'
 
 const program = new Command('pullpass')
@@ -29,7 +32,10 @@ program
   .command('clean-up')
   .description('revoke the tokens and delete the Secrets of namespaces that are not opted in')
   .requiredOption('--config <file>', 'settings (YAML)')
-  .action(({ config }: { config: string }) => cleanUp(readSettings(config)))
+  .option('--cluster <name>', 'a former clusterName: revoke what was minted under it')
+  .action(({ config, cluster }: { config: string; cluster?: string }) =>
+    cleanUp(readSettings(config), cluster),
+  )
 
 program
   .command('selftest')
@@ -65,27 +71,34 @@ async function serve(config: Config): Promise<void> {
   logger.info('stopped')
 }
 
-async function cleanUp(config: Config): Promise<void> {
+async function cleanUp(config: Config, formerName: string | undefined): Promise<void> {
+  if (formerName !== undefined && !isNamespaceName(formerName)) {
+    throw new ConfigError(['--cluster: must be a name as in clusterName'])
+  }
   const { kubeConfig, logger, identity } = readProcess(config)
   const { client, watches, index, store, issuer, notes, clock, rules } = createParts(
     { kubeConfig, logger, metrics: new Registry() },
     { config, identity, standalone: true },
   )
-  const { mintsPerMinute, listEverySeconds } = config.controller
+  const { namespace, timeoutMs } = config.kubernetes
+  const { read } = createLeaseStore(
+    { client },
+    { namespace, name: config.leader.leaseName, limitMs: timeoutMs },
+  )
   let count = 0
+  const done = (what: string) => {
+    count += 1
+    console.log(what)
+  }
   await cleanUpOnce(
-    { client, watches, index, store, issuer, notes, clock, logger },
+    { client, watches, index, store, issuer, lease: { read, notes }, clock, logger },
     {
       rules,
-      organizations: config.bluemix,
       clusterName: config.clusterName,
-      mintsPerMinute,
-      listEveryMs: listEverySeconds * 1000,
+      formerName,
+      environment: cluster => environmentSettings(config, cluster),
     },
-    what => {
-      count += 1
-      console.log(what)
-    },
+    { done, waits: console.log },
   )
   if (count === 0) console.log('nothing to clean up')
 }

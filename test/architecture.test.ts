@@ -9,7 +9,7 @@ import { checkFactories } from './factories.ts'
  * leaves. A file beside the packages counts as a package.
  */
 const allowed: Record<string, readonly string[]> = {
-  main: ['service', 'commands', 'config', 'kubernetes'],
+  main: ['service', 'commands', 'config', 'kubernetes', 'part-settings'],
   service: [
     'bluemix',
     'certificate',

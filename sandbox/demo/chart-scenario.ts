@@ -2,8 +2,7 @@ import { stringify } from 'yaml'
 import { namespaceOf } from '../descriptions.ts'
 import type { HelmSandbox, Values } from '../helm.ts'
 import { type LoadGenerator, startLoadGenerator } from '../load-generator.ts'
-import { obstacleToExec } from '../node/exec.ts'
-import { say, showProgress } from './progress.ts'
+import { showProgress } from './progress.ts'
 import { image, runScenario } from './scenario.ts'
 import type { Steps } from './steps.ts'
 
@@ -66,11 +65,10 @@ async function upgrade({ steps, sandbox }: ChartDemo, load: LoadGenerator): Prom
 async function takeBack({ steps, sandbox }: ChartDemo): Promise<void> {
   const { environment } = sandbox
   steps.heading('A namespace loses its label, and clean-up removes its token and Secret at once')
-  const obstacle = obstacleToExec()
-  if (obstacle !== undefined) return say(`skipped: ${obstacle}`)
   await steps.kubectl('label namespace elsewhere pullpass.io/inject-')
-  const cleanUp = 'node /app/pullpass.mjs clean-up --config /etc/pullpass/config/config.yaml'
-  const said = await steps.kubectl(`exec -n pullpass deploy/pullpass -- ${cleanUp}`)
+  await steps.kubectl('create job clean-up -n pullpass --from=cronjob/pullpass-clean-up')
+  await steps.kubectl('wait job/clean-up -n pullpass --for=condition=complete --timeout=360s')
+  const said = await steps.kubectl('logs job/clean-up -n pullpass')
   steps.expect(
     ['elsewhere: Secret deleted', 'elsewhere: token revoked'].every(line => said.includes(line)),
     'clean-up deleted the Secret and revoked the token',
@@ -96,7 +94,9 @@ async function uninstall({ steps, sandbox }: ChartDemo, load: LoadGenerator): Pr
 }
 
 const KINDS = [
-  ...['deployments,replicasets,pods,services,configmaps,secrets,serviceaccounts,jobs,roles'],
+  ...[
+    'deployments,replicasets,pods,services,configmaps,secrets,serviceaccounts,jobs,cronjobs,roles',
+  ],
   ...['rolebindings,clusterroles,clusterrolebindings,mutatingwebhookconfigurations'],
 ].join(',')
 const KEPT = ['secret/bluemix', 'secret/pullpass-ca', 'lease.coordination.k8s.io/pullpass'].join(

@@ -14,6 +14,7 @@ import {
 import { type SecretStore, writeFailure } from '../pull-secret/store.ts'
 import type { Budgets } from './budgets.ts'
 import type { Credentials, Obtained } from './ensure-credential.ts'
+import { Contested } from './failures.ts'
 import { lifeOf, type Step } from './plan.ts'
 
 /** The step, with what it is about. */
@@ -76,6 +77,7 @@ export function createTakeStep(dependencies: Dependencies, settings: Settings): 
 
 /** A change of the Secret, a quota or a policy made the write fail. */
 function isOfNamespace(error: unknown): boolean {
+  if (error instanceof Contested) return true
   if (!(error instanceof KubernetesError)) return false
   return ['not_managed', 'refused'].includes(writeFailure(error)) || error.status === 409
 }
@@ -84,7 +86,7 @@ async function take(task: Task, context: Context, signal: AbortSignal): Promise<
   const { step, secret } = task
   if (step.do === 'ensure' || step.do === 'renew') return ensure(task, context, signal)
   if (secret === undefined) return
-  if (step.do === 'restore_label') return rewrite(task, secret, {}, context)
+  if (step.do === 'restore_label') return restoreLabel(task, secret, context)
   if (step.do === 'cancel_revocation') {
     return rewrite(task, secret, { revokeAt: undefined }, context)
   }
@@ -136,6 +138,14 @@ async function checkWrite(
     revokeAt: undefined,
   }
   await store.check(pullSecretManifest(content, settings.rules), secret)
+}
+
+/** Without force: a Secret without our label may be somebody else's. */
+async function restoreLabel(task: Task, secret: PullSecret, context: Context): Promise<void> {
+  await rewrite(task, secret, {}, context).catch(error => {
+    const isConflict = error instanceof KubernetesError && writeFailure(error) === 'not_managed'
+    throw isConflict ? new Contested() : error
+  })
 }
 
 type Change = { revokeAt: Date | undefined } | { previousTokenId: undefined } | object

@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises'
 import type { Inventory } from '../issuer/inventory.ts'
 import { KubernetesError } from '../kubernetes/client.ts'
 import type { PullSecretIndex } from '../pull-secret/cache.ts'
@@ -7,6 +8,7 @@ import {
   readPullSecret,
 } from '../pull-secret/pull-secret.ts'
 import type { SecretStore } from '../pull-secret/store.ts'
+import { type Alone, CleanUpError } from './alone.ts'
 import type { Orphans } from './orphans.ts'
 
 interface Dependencies {
@@ -14,94 +16,76 @@ interface Dependencies {
   store: SecretStore
   inventory: Inventory
   orphans: Orphans
-  /** Reads another list of every organization in use. Rejects where one cannot be read. */
-  list: () => Promise<readonly string[]>
-  marks: Marks
-  /** Called with a line for each thing that was done. */
-  done: (what: string) => void
+  alone: Alone
+  report: Report
 }
 
-/** The marks of leaders in the lists. */
-export interface Marks {
-  /** The nonces on the Lease now. */
-  onLease(): Promise<ReadonlySet<string>>
-  /** Leaves a mark of ours: nobody leads. */
-  leave(organization: string): Promise<void>
+/** Lines for people. */
+export interface Report {
+  done(what: string): void
+  waits(what: string): void
 }
 
-/** Nothing was done, or not all. */
-export class CleanUpError extends Error {
-  override readonly name = 'CleanUpError'
+interface Settings {
+  rules: PullSecretRules
+  /** The tokens are of a former name of this cluster: those of opted-in namespaces go too. */
+  former: boolean
+}
+
+interface Work extends Dependencies {
+  settings: Settings
+  signal: AbortSignal
 }
 
 /**
  * Takes back at once, without the grace, what was made for namespaces that are not opted in any
- * more. The rules are those of the controller: a Secret is deleted only if a list says that its token
- * belongs to the namespace, and `revocationReason` decides about tokens. Opted-in namespaces are left
- * to the controller.
+ * more; and, of a former name, what opted-in namespaces have replaced. The rules are those of the
+ * controller: a Secret is deleted only if a list says that its token belongs to the namespace, and
+ * `revocationReason` decides about tokens.
  *
  * @throws TokenError, KubernetesError, CleanUpError: what was done until then stays done.
  */
 export async function cleanUp(
   dependencies: Dependencies,
-  { rules }: { rules: PullSecretRules },
+  settings: Settings,
   signal: AbortSignal,
 ): Promise<void> {
-  const { index, inventory, orphans, list, done } = dependencies
-  const organizations = await assertAlone(dependencies)
+  const work: Work = { ...dependencies, settings, signal }
+  const { index, inventory, alone, report } = work
+  await alone.obtain()
   for (const namespace of [...index.names()]) {
-    const secret = await needlessSecret(namespace, dependencies, rules)
+    const organizations = await alone.keep()
+    const secret = await needlessSecret(namespace, work)
     if (secret === undefined || !isItsOwn(secret, inventory, organizations)) continue
-    await remove(secret, dependencies, rules)
-    done(`${namespace}: Secret deleted`)
+    await remove(secret, work)
+    report.done(`${namespace}: Secret deleted`)
   }
-  await revoke(dependencies, signal)
-  // A namespace is gone if it is missing in two lists.
-  await list()
-  await revoke(dependencies, signal)
-  const left = needless(dependencies).filter(orphans.pending)
+  await revoke(work)
+  // A namespace is gone, or a token is spare, if two lists in a row say so.
+  await alone.obtain()
+  await revoke(work)
+  const left = candidates(work)
   if (left.length > 0) throw new CleanUpError(`cannot revoke the tokens of ${left.join(', ')}`)
 }
 
-async function revoke(dependencies: Dependencies, signal: AbortSignal): Promise<void> {
-  const { orphans, done } = dependencies
-  for (const namespace of needless(dependencies)) {
-    const count = await orphans.collect(namespace, signal)
-    if (count > 0) done(`${namespace}: ${count === 1 ? 'token' : `${count} tokens`} revoked`)
+async function revoke(work: Work): Promise<void> {
+  const { orphans, alone, report, signal } = work
+  for (const namespace of candidates(work)) {
+    await alone.keep()
+    let count = await orphans.collect(namespace, signal)
+    for (let ms = orphans.pausedMs(); ms > 0; ms = orphans.pausedMs()) {
+      await sleep(ms, undefined, { signal })
+      await alone.keep()
+      count += await orphans.collect(namespace, signal)
+    }
+    if (count > 0) report.done(`${namespace}: ${count === 1 ? 'token' : `${count} tokens`} revoked`)
   }
 }
 
-function needless({ index, orphans }: Dependencies): string[] {
-  return [...orphans.namespaces()].filter(name => index.namespaces.get(name) === undefined)
-}
-
-/**
- * The rule of `identity.ts`, with the mark of the leader or, where nobody leads, one of our own: two
- * lists of each organization show a mark that is on our Lease, and no other.
- */
-async function assertAlone({ inventory, list, marks }: Dependencies): Promise<readonly string[]> {
-  const look = async (organization: string) => {
-    const { unsupported, marks: shown } = inventory.organization(organization)
-    if (unsupported) {
-      const message = `the environment cannot list the tokens of organization "${organization}"`
-      throw new CleanUpError(`${message}: nothing is revoked`)
-    }
-    const ours = await marks.onLease()
-    const nonces = [...shown().keys()]
-    if (nonces.some(nonce => !ours.has(nonce))) {
-      throw new CleanUpError(
-        'another pullpass uses the name of this cluster: nothing is revoked. Set clusterName to another name in one of the two',
-      )
-    }
-    return nonces.length > 0
-  }
-  for (const each of await list()) if (!(await look(each))) await marks.leave(each)
-  const organizations = await list()
-  for (const each of organizations) {
-    if (await look(each)) continue
-    throw new CleanUpError(`organization "${each}" does not list our mark: nothing is revoked`)
-  }
-  return organizations
+/** Namespaces with live tokens that nobody needs. */
+function candidates({ index, orphans, settings }: Work): string[] {
+  const isNeedless = (name: string) => settings.former || index.namespaces.get(name) === undefined
+  return [...orphans.namespaces()].filter(isNeedless)
 }
 
 function isItsOwn(
@@ -117,13 +101,8 @@ function isItsOwn(
 /** Secrets change while they are looked at: a leader beside us writes the end of the grace. */
 const mostTries = 5
 
-async function remove(
-  secret: PullSecret,
-  dependencies: Dependencies,
-  rules: PullSecretRules,
-  triesLeft = mostTries,
-): Promise<void> {
-  const { store, index } = dependencies
+async function remove(secret: PullSecret, work: Work, triesLeft = mostTries): Promise<void> {
+  const { store, index } = work
   const { namespace, resourceVersion } = secret
   try {
     await store.remove(secret)
@@ -132,21 +111,20 @@ async function remove(
   } catch (error) {
     const isChanged = error instanceof KubernetesError && error.status === 409
     if (triesLeft === 0 || !isChanged) throw error
-    const now = await needlessSecret(namespace, dependencies, rules)
+    const now = await needlessSecret(namespace, work)
     const isSame = now?.token?.hash === secret.token?.hash
-    if (now !== undefined && isSame) await remove(now, dependencies, rules, triesLeft - 1)
+    if (now !== undefined && isSame) await remove(now, work, triesLeft - 1)
   }
 }
 
 /** The Secret of a namespace as it is now, where it is ours and the namespace is not opted in. */
 async function needlessSecret(
   namespace: string,
-  { store, index }: Dependencies,
-  rules: PullSecretRules,
+  { store, index, settings }: Work,
 ): Promise<PullSecret | undefined> {
   const live = await store.readNamespace(namespace)
   if (live !== undefined && index.readNamespace(live) !== undefined) return undefined
   const found = await store.read(namespace)
-  const secret = found && readPullSecret(found, rules)
+  const secret = found && readPullSecret(found, settings.rules)
   return secret?.ours ? secret : undefined
 }

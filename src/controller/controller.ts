@@ -1,6 +1,7 @@
 import { type Failure, framesOf } from '../failure.ts'
 import { TokenError } from '../issuer/issuer.ts'
 import { inTime } from '../time-limit.ts'
+import { forgetAlone, shareAlone } from './alone.ts'
 import { classify } from './failures.ts'
 import {
   type ControllerDependencies,
@@ -71,6 +72,8 @@ function start(loop: Loop): void {
   })
   environment.issuer.onCredentialChange(loop.failures.credentialsChanged)
   index.onChange(namespace => changed(loop, namespace))
+  // The Lease may carry what a former leader wrote.
+  forgetAlone(leadership)
   leadership.onChange(leading => (leading ? begin(loop) : end(loop)))
   if (leadership.leading()) begin(loop)
 }
@@ -226,13 +229,16 @@ function listed(loop: Loop, organization: string, error: TokenError | undefined)
  * that the settings do not name. One that does not show our mark is not believed.
  */
 async function completed(loop: Loop, organization: string): Promise<void> {
-  const { inventory, identity, organizationsInUse } = loop.dependencies.environment
+  const { lists, dependencies } = loop
+  const { leadership, environment } = dependencies
+  const { inventory, identity, organizationsInUse } = environment
   await identity.onList(organization)
   reportAlarm(loop)
+  const mayRevoke = (each: string) => identity.mayRevoke({ organization: each, mintedByUs: false })
+  shareAlone({ leadership, organizations: lists.organizations, mayRevoke })
   lookAtAll(loop)
   const [first] = inventory.organization(organization).namespaces()
-  const isAlone = identity.mayRevoke({ organization, mintedByUs: false })
-  const isEmpty = first === undefined && isAlone
+  const isEmpty = first === undefined && mayRevoke(organization)
   const count = isEmpty ? (loop.emptyLists.get(organization) ?? 0) + 1 : 0
   loop.emptyLists.set(organization, count)
   if (count >= listsToForget) await organizationsInUse.forget(organization)
@@ -280,6 +286,7 @@ function end(loop: Loop): void {
   queue.clear()
   failures.clearAll()
   dependencies.problems.store.clear('cluster', 'identity')
+  forgetAlone(dependencies.leadership)
   replacements.clear()
   wanted.clear()
   waitingFor.clear()

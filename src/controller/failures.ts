@@ -59,6 +59,7 @@ const table: readonly Row[] = [
   { failure: 'API server: the namespace is gone or being deleted', is: error => isWrite(error, 'gone'), scope: 'namespace', again: 'never', passing: true, reported: 'nobody', code: 'gone' },
   { failure: 'API server: a right is missing', is: error => isWrite(error, 'forbidden'), scope: 'cluster', again: slowForMany, passing: false, reported: 'release namespace', code: 'forbidden' },
   { failure: 'the Secret is not managed by pullpass', is: error => error instanceof NotManaged || isWrite(error, 'not_managed'), scope: 'namespace', again: slow, passing: false, reported: 'namespace', code: 'not_managed' },
+  { failure: 'another controller sets our label on the Secret to another value', is: error => error instanceof Contested, scope: 'namespace', again: slow, passing: false, reported: 'namespace', code: 'contested' },
   { failure: 'the Secret is immutable and has to change', is: error => error instanceof ImmutableSecret, scope: 'namespace', again: slow, passing: false, reported: 'namespace', code: 'immutable' },
   { failure: 'API server: a quota or a policy refuses the Secret', is: error => isWrite(error, 'refused'), scope: 'namespace', again: slow, passing: false, reported: 'namespace', code: 'refused' },
   { failure: 'API server: conflict, 429, 5xx, no answer', is: error => error instanceof KubernetesError, scope: 'namespace', again: quick, passing: true, reported: 'pods only', code: 'kubernetes_unavailable' },
@@ -146,6 +147,17 @@ function withoutNamespace(message: string): string {
 /** The namespace has such a Secret, which is left alone. */
 export class NotManaged extends Error {
   override readonly name = 'NotManaged'
+}
+
+/** Two controllers set the same field of the Secret. Ours gives in: nothing is forced. */
+export class Contested extends Error {
+  override readonly name = 'Contested'
+
+  constructor() {
+    super(
+      'another controller sets the label pullpass.io/pull-secret of the Secret to another value: let it leave the label alone, or delete the Secret',
+    )
+  }
 }
 
 /** The Secret of the namespace has to change and cannot. */

@@ -32,6 +32,8 @@ export interface Identity {
    * cannot list, no mark is seen: only what this process minted may be revoked there.
    */
   mayRevoke(token: { organization: string; mintedByUs: boolean }): boolean
+  /** Revokes the marks of this term: nobody follows who does. */
+  takeBack(): Promise<void>
 }
 
 interface IdentityDependencies {
@@ -135,6 +137,7 @@ export function createIdentity(
       const { unsupported } = inventory.organization(organization)
       return unsupported ? mintedByUs : standsAlone(organization, state)
     },
+    takeBack: () => takeBack(state),
   }
 }
 
@@ -224,6 +227,19 @@ async function mintMark(organization: string, term: Term, state: State): Promise
   const mintedAt = now().getTime()
   const halfLifeMs = ((token.expiresAt?.getTime() ?? Number.POSITIVE_INFINITY) - mintedAt) / 2
   return { nonce, mintedAt, renewAt: mintedAt + Math.min(renewAfterMs, halfLifeMs), shown: false }
+}
+
+async function takeBack({ term, dependencies }: State): Promise<void> {
+  const { inventory, issuer } = dependencies
+  for (const [organization, { mark }] of term.organizations) {
+    const id = inventory
+      .organization(organization)
+      .marks()
+      .get(mark?.nonce ?? '')?.id
+    if (!id) continue
+    await issuer.revoke(organization, id, term.signal)
+    inventory.revoked(organization, id)
+  }
 }
 
 function standsAlone(organization: string, { term, settings }: State): boolean {

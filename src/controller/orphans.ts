@@ -41,6 +41,8 @@ export type Look = (
 export interface Orphans {
   /** By what is in memory, a token of the namespace can be revoked. */
   pending(namespace: string): boolean
+  /** Milliseconds until the limit of revocations allows another one. */
+  pausedMs(): number
   /** Every namespace of ours that a list shows a live token of. */
   namespaces(): Iterable<string>
   /**
@@ -84,6 +86,7 @@ export function createOrphans(
   }
   return {
     pending: namespace => pending(state, namespace),
+    pausedMs: () => Math.max(0, state.pausedUntil.getTime() - state.now().getTime()),
     namespaces: () => new Set([...organizations()].flatMap(each => namespacesIn(state, each))),
     collect: (namespace, signal) => collect(state, namespace, signal),
   }

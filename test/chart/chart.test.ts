@@ -416,6 +416,7 @@ t.test('containers run without root and with a read-only file system', async t =
   const { render } = await createHelm(t, 'helm')
   for (const values of CI_VALUES) {
     const pods = (await render(['--values', values]))
+      .map(one => one.spec?.jobTemplate ?? one)
       .map(one => (one.kind === 'Pod' ? one.spec : one.spec?.template?.spec))
       .filter(Boolean)
     for (const pod of pods) {
@@ -424,6 +425,42 @@ t.test('containers run without root and with a read-only file system', async t =
       t.equal(pod.containers[0].resources.limits?.cpu, undefined)
     }
   }
+})
+
+t.test(
+  'clean-up is a suspended CronJob with the account, settings and keys of the Deployment',
+  async t => {
+    const { render } = await createHelm(t, 'helm')
+    for (const file of CI_VALUES) {
+      const manifests = await render(['--values', file])
+      const { spec: cron } = find(manifests, 'CronJob')
+      t.match(cron, { suspend: true, jobTemplate: { spec: { backoffLimit: 0 } } })
+      const { metadata, spec } = cron.jobTemplate.spec.template
+      const served = find(manifests, 'Deployment').spec.template.spec
+      t.equal(spec.serviceAccountName, served.serviceAccountName)
+      t.same(spec.securityContext, served.securityContext)
+      const withoutCertificate = (named: { name: string }[]) =>
+        named.filter(({ name }) => name !== 'certificate')
+      t.same(spec.volumes, withoutCertificate(served.volumes))
+      const [own] = spec.containers
+      const [serving] = served.containers
+      t.same(own.args, ['clean-up', '--config', serving.args[2]])
+      t.same(own.volumeMounts, withoutCertificate(serving.volumeMounts))
+      for (const key of ['image', 'env', 'resources', 'securityContext']) {
+        t.same(own[key], serving[key], key)
+      }
+      const { selector } = find(manifests, 'Service').spec
+      t.not(metadata.labels['app.kubernetes.io/name'], selector['app.kubernetes.io/name'])
+    }
+  },
+)
+
+t.test('the name of the CronJob has at most 52 characters', async t => {
+  const { plain } = await createHelm(t, 'helm')
+  const { stdout } = await plain(['template', 'a'.repeat(53), CHART, '--values', MINIMAL])
+  const [, name = ''] = /kind: CronJob\nmetadata:\n {2}name: (\S+)/.exec(stdout) ?? []
+  t.match(name, /clean-up$/)
+  t.ok(name.length <= 52, name)
 })
 
 t.test('secretsPolicy creates the policy, by default from Kubernetes 1.30 on', async t => {
@@ -462,6 +499,8 @@ t.test('the network policy allows the ports of URLs, but no operations port', as
   }
   t.same(await ports({ bluemix }), [6443, 8443, 443, 9443])
   t.same((await spec({})).ingress, [{ ports: [{ port: 'webhook' }] }])
+  const { podSelector } = await spec({})
+  t.same(podSelector.matchExpressions[0].values, ['pullpass', 'pullpass-clean-up'])
 })
 
 t.test('the settings contain the names of the certificate in every certificate mode', async t => {
@@ -481,6 +520,7 @@ t.test('optional objects are created only if they are enabled', async t => {
     'ClusterRole',
     'ClusterRoleBinding',
     'ConfigMap',
+    'CronJob',
     'Deployment',
     'MutatingWebhookConfiguration',
     'Role',

@@ -142,6 +142,7 @@ t.test('the pods of the chart satisfy the Pod Security level restricted', async 
   const pods = [
     find(manifests, 'Deployment').spec.template,
     find(manifests, 'Job').spec.template,
+    find(manifests, 'CronJob').spec.jobTemplate.spec.template,
     find(manifests, 'Pod'),
   ].map(({ spec, metadata }, index) => ({
     apiVersion: 'v1',
@@ -172,7 +173,7 @@ for (const version of ['helm', 'helm3'] as const) {
     t.equal(removed.code, 0, removed.stderr)
     const left = await kubectl(
       'get',
-      'mutatingwebhookconfigurations,clusterroles,clusterrolebindings,deployments,services,secrets,configmaps',
+      'mutatingwebhookconfigurations,clusterroles,clusterrolebindings,deployments,services,secrets,configmaps,cronjobs',
       `--namespace=${NAMESPACE}`,
       '--selector=app.kubernetes.io/name=pullpass',
       '--output=name',

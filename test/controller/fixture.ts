@@ -118,6 +118,7 @@ export function setup(t: { teardown(end: () => Promise<void>): void }, times: Ti
           onList: async () => {},
           alarm: () => undefined,
           mayRevoke: () => environment.alone,
+          takeBack: async () => {},
         },
       },
       now,

@@ -5,7 +5,6 @@ import { namespaceOf } from '../../sandbox/descriptions.ts'
 import { type HelmSandbox, startHelmSandbox } from '../../sandbox/helm.ts'
 import { kubectl, releaseNamespace } from '../../sandbox/install.ts'
 import { startLoadGenerator } from '../../sandbox/load-generator.ts'
-import { obstacleToExec } from '../../sandbox/node/exec.ts'
 import { waitFor } from '../../sandbox/processes.ts'
 import { image } from './pods.ts'
 
@@ -14,13 +13,18 @@ const service = 'system:serviceaccount:pullpass:pullpass'
 const configurations = '/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations'
 const secrets = (namespace: string) => `/api/v1/namespaces/${namespace}/secrets`
 
-const CLEAN_UP = [
-  ...['node', '/app/pullpass.mjs', 'clean-up', '--config', '/etc/pullpass/config/config.yaml'],
-]
-
 /** Everything that a release creates, except the documented objects that it keeps. */
 const kinds = [
-  ...['deployments', 'replicasets', 'pods', 'services', 'configmaps', 'secrets', 'jobs'],
+  ...[
+    'deployments',
+    'replicasets',
+    'pods',
+    'services',
+    'configmaps',
+    'secrets',
+    'jobs',
+    'cronjobs',
+  ],
   ...['serviceaccounts', 'roles', 'rolebindings', 'clusterroles', 'clusterrolebindings'],
   'mutatingwebhookconfigurations',
 ]
@@ -73,23 +77,18 @@ for (const version of [4, 3] as const) {
       t.notOk((await names(sandbox)).some(name => before.includes(name)))
     })
 
-    await t.test(
-      'clean-up removes what unlabelled namespaces had, beside a leader',
-      { skip: obstacleToExec() ?? false },
-      async t => {
-        await label(sandbox, 'elsewhere')
-        const isThere = async () => (await secretsOf('elsewhere')) !== ''
-        await waitFor(isThere, { withinMs: 20_000, what: 'the Secret' })
-        await kubectl(controlPlane, 'label', 'namespace', 'elsewhere', 'pullpass.io/inject-')
-        const inPod = ['exec', '-n', 'pullpass', 'deploy/pullpass', '--']
-        const said = await kubectl(controlPlane, ...inPod, ...CLEAN_UP)
-        t.match(said, /^elsewhere: Secret deleted$/m)
-        t.match(said, /^elsewhere: token revoked$/m)
-        t.equal(await secretsOf('elsewhere'), '')
-        t.not(await secretsOf('shop'), '', 'labelled ones keep theirs')
-        t.same(environment.ledger.liveTokens().map(namespaceOf).filter(Boolean), ['shop'])
-      },
-    )
+    await t.test('clean-up removes what unlabelled namespaces had, beside a leader', async t => {
+      await label(sandbox, 'elsewhere')
+      const isThere = async () => (await secretsOf('elsewhere')) !== ''
+      await waitFor(isThere, { withinMs: 20_000, what: 'the Secret' })
+      await kubectl(controlPlane, 'label', 'namespace', 'elsewhere', 'pullpass.io/inject-')
+      const said = await runJob(sandbox, 'clean-up', '--from=cronjob/pullpass-clean-up')
+      t.match(said, /^elsewhere: Secret deleted$/m)
+      t.match(said, /^elsewhere: token revoked$/m)
+      t.equal(await secretsOf('elsewhere'), '')
+      t.not(await secretsOf('shop'), '', 'labelled ones keep theirs')
+      t.same(environment.ledger.liveTokens().map(namespaceOf).filter(Boolean), ['shop'])
+    })
 
     await t.test('the ServiceAccount has the rights it needs, and no others', async t => {
       await sandbox.whenLed()
@@ -137,6 +136,15 @@ for (const version of [4, 3] as const) {
 async function label({ controlPlane }: HelmSandbox, namespace: string): Promise<void> {
   await kubectl(controlPlane, 'create', 'namespace', namespace)
   await kubectl(controlPlane, 'label', 'namespace', namespace, 'pullpass.io/inject=enabled')
+}
+
+/** Resolves with its log. */
+async function runJob({ controlPlane }: HelmSandbox, name: string, from: string): Promise<string> {
+  const inRelease = ['-n', 'pullpass']
+  await kubectl(controlPlane, 'create', 'job', name, from, ...inRelease)
+  const complete = ['--for=condition=complete', '--timeout=120s']
+  await kubectl(controlPlane, 'wait', `job/${name}`, ...complete, ...inRelease)
+  return kubectl(controlPlane, 'logs', `job/${name}`, ...inRelease)
 }
 
 async function names(sandbox: HelmSandbox): Promise<string[]> {

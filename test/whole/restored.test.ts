@@ -1,8 +1,6 @@
-import { writeFile } from 'node:fs/promises'
-import { join } from 'node:path'
 import type { V1Secret } from '@kubernetes/client-node'
 import t from 'tap'
-import { makeFolder, startProcess, waitFor } from '../../sandbox/processes.ts'
+import { waitFor } from '../../sandbox/processes.ts'
 import { startSandbox } from '../../sandbox/sandbox.ts'
 import { reachEnvironment } from '../sandbox/bluemix-caller.ts'
 import { startFixture, testInvariants } from './fixture.ts'
@@ -12,7 +10,7 @@ import { secretOf, secretsOf } from './tenant.ts'
 const withinMs = 60_000
 const controller = { listEverySeconds: 5, revokeGraceSeconds: 3600, mintsPerMinute: 60 }
 const fixture = await startFixture(t, startSandbox({ settings: { controller } }))
-const { environment, controlPlane, pullpass } = fixture
+const { environment, pullpass } = fixture
 const caller = reachEnvironment(t, environment)
 const { faults, ledger } = environment
 
@@ -59,37 +57,6 @@ const restore = (namespace: string, secret: V1Secret) =>
 /** Puts an older Secret over the one that is there. */
 const replace = (namespace: string, { data }: V1Secret) =>
   fixture.ask('PATCH', secretOf(namespace), { data })
-
-t.test('clean-up with a wrong key fails, and says why', async t => {
-  await fixture.namespace('stays')
-  await fixture.namespace('leaves')
-  await fixture.whenSecret('stays')
-  await fixture.whenSecret('leaves')
-  await fixture.label('leaves', null)
-  fixture.confide('wrong-Kq7vZ2mB9xL4')
-  const { code, output } = await cleanUp('wrong-Kq7vZ2mB9xL4')
-  t.equal(code, 1)
-  t.notMatch(output, /nothing to clean up/)
-  t.match(output, /pullpass: .*(refuse|log in|login|key)/i)
-  t.equal(fixture.liveTokens('leaves').length, 1)
-})
-
-t.test('clean-up beside the leader removes what no label asks for, and nothing else', async t => {
-  const { code, output } = await cleanUp(environment.apiKey)
-  t.equal(code, 0, output)
-  t.match(output, /leaves: Secret deleted/)
-  t.match(output, /leaves: token revoked/)
-  t.equal(await fixture.secret('leaves'), undefined)
-  t.same([fixture.liveTokens('leaves').length, fixture.liveTokens('stays').length], [0, 1])
-  t.not(await fixture.secret('stays'), undefined)
-})
-
-t.test('clean-up beside the leader raises no alarm', async t => {
-  const lists = environment.ledger.lists().length
-  const isListed = () => environment.ledger.lists().length > lists + 2
-  await waitFor(isListed, { withinMs: 60_000, what: 'two lists' })
-  t.same((await fixture.pullpass.readyz()).warnings, [])
-})
 
 t.test('a namespace restored from a backup gets a live token', async t => {
   const backup = await settled('restored')
@@ -244,31 +211,3 @@ t.test('while many wait for the limit of mints, a Secret that needs none comes b
 })
 
 testInvariants(t, fixture, ['quiet-copy'])
-
-/** Runs `clean-up` beside the leader, with this key. */
-async function cleanUp(apiKey: string) {
-  const folder = await makeFolder('clean-up')
-  t.teardown(folder.remove)
-  await writeFile(join(folder.path, 'api-key'), apiKey)
-  const settings = {
-    domain: environment.domain,
-    bluemix: {
-      credentialsDirectory: folder.path,
-      caFile: environment.caFile,
-      organization: 'acme',
-    },
-    certificate: { names: ['127.0.0.1'] },
-    kubernetes: { kubeconfig: await controlPlane.kubeconfigFor('pullpass', 'pullpass') },
-  }
-  const config = join(folder.path, 'config.yaml')
-  await writeFile(config, JSON.stringify(settings))
-  const running = await startProcess({
-    name: 'clean-up',
-    command: process.execPath,
-    args: [join(import.meta.dirname, '../../src/main.ts'), 'clean-up', '--config', config],
-    env: { PATH: process.env.PATH, HTTPS_PROXY: environment.gateway },
-  })
-  const { code } = await running.ended
-  fixture.hear(running.output())
-  return { code, output: running.output() }
-}

@@ -1,4 +1,4 @@
-import type { V1Secret } from '@kubernetes/client-node'
+import type { EventsV1EventList, V1Secret } from '@kubernetes/client-node'
 import t from 'tap'
 import { namespaceOf } from '../../sandbox/descriptions.ts'
 import { waitFor } from '../../sandbox/processes.ts'
@@ -108,14 +108,20 @@ t.test('a Secret of ours that lost our label gets it back', async t => {
   t.same([fixture.mints('disowned').length, fixture.liveTokens('disowned').length], [1, 1])
 })
 
-t.test('a label that somebody else set to another value is not forced', async t => {
+t.test('a label that another controller sets is not forced, but reported as a fight', async t => {
   await settled('fight')
   const path = `${secrets('fight')}/pullpass-registry`
   const metadata = { labels: { 'pullpass.io/pull-secret': 'mine' } }
   const { body } = await fixture.ask<V1Secret>('PATCH', path, { metadata })
-  const isReported = async () =>
-    (await fixture.count('pullpass_namespaces{state="not_managed"}')) === 1
-  await waitFor(isReported, { withinMs: 10_000, what: 'the metric' })
+  const events = '/apis/events.k8s.io/v1/namespaces/fight/events'
+  const isReported = async () => {
+    const { items } = (await fixture.ask<EventsV1EventList>('GET', events)).body
+    return items.some(
+      ({ reason, note }) => reason === 'Contested' && /another value/.test(note ?? ''),
+    )
+  }
+  await waitFor(isReported, { withinMs: 10_000, what: 'the event' })
+  t.equal(await fixture.count('pullpass_namespaces{state="not_managed"}'), 1)
   await settled('after-fight')
   t.same(await fixture.secret('fight'), body)
 })
