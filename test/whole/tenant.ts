@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises'
 import { KubeConfig } from '@kubernetes/client-node'
 import type { Test } from 'tap'
 import { waitFor } from '../../sandbox/processes.ts'
@@ -78,8 +79,9 @@ export interface Neighbours {
   /** How many were measured. */
   count(): number
   /**
-   * Repeats `act` so many times, and for as long as neighbours are measured; fails where one of them
-   * takes more than twice its time on the quiet cluster, or the process ends.
+   * Repeats `act` so many times without a pause, then with short pauses for as long as neighbours are
+   * measured. Fails if a neighbour takes more than twice its time on the quiet cluster, or if the
+   * process ends.
    */
   besides(t: Test, act: (round: number) => Promise<unknown>, acts?: number): Promise<void>
 }
@@ -111,14 +113,13 @@ export async function createNeighbours(fixture: Fixture): Promise<Neighbours> {
     const { pid } = fixture.pullpass.process()
     let measuring = true
     let rounds = 0
-    const begun = Promise.withResolvers<void>()
-    const acting = (async () => {
-      while (rounds < acts || (measuring && rounds < mostActs)) {
-        await act(rounds++)
-        if (rounds === acts / 2) begun.resolve()
-      }
-    })()
-    await Promise.race([begun.promise, acting])
+    const actWhile = async (goesOn: () => boolean, pauseMs: number) => {
+      for (; goesOn(); await sleep(pauseMs)) await act(rounds++)
+    }
+    await actWhile(() => rounds < acts / 2, 0)
+    const acting = actWhile(() => rounds < acts, 0).then(() =>
+      actWhile(() => measuring && rounds < mostActs, 20),
+    )
     for (let times = 0; times < 2; times++) {
       const { secretMs, podMs } = await measure()
       t.ok(secretMs < limit('secretMs'), `the first Secret took ${Math.round(secretMs)} ms`)

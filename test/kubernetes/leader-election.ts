@@ -3,7 +3,6 @@ import { KubeConfig } from '@kubernetes/client-node'
 import { pino } from 'pino'
 import { Registry } from 'prom-client'
 import t, { type Test } from 'tap'
-import { startControlPlane } from '../../sandbox/control-plane.ts'
 import { startFaultProxy } from '../../sandbox/fault-proxy.ts'
 import { waitFor } from '../../sandbox/processes.ts'
 import { createKubernetesClient } from '../../src/kubernetes/client.ts'
@@ -15,6 +14,7 @@ import {
   released,
   takenBy,
 } from '../../src/kubernetes/lease.ts'
+import { sharedControlPlane } from './control-plane.ts'
 
 t.test('a Lease can be taken if it is free, expired or already held', async t => {
   const since = 1000
@@ -62,8 +62,7 @@ t.test('a Lease is written with its holder, times and transitions', async t => {
 })
 
 t.test('leader election works with a real API server', async t => {
-  const plane = await startControlPlane()
-  t.teardown(() => plane.stop())
+  const plane = await sharedControlPlane()
   const admin = createKubernetesClient({ kubeConfig: plane.kubeConfig() }, { timeoutMs: 10_000 })
   t.teardown(() => admin.close())
   const lease = (name: string) =>

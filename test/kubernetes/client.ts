@@ -3,7 +3,6 @@ import { join } from 'node:path'
 import { KubeConfig, PatchStrategy, setHeaderOptions } from '@kubernetes/client-node'
 import { Registry } from 'prom-client'
 import t, { type Test } from 'tap'
-import { startControlPlane } from '../../sandbox/control-plane.ts'
 import { startFaultProxy } from '../../sandbox/fault-proxy.ts'
 import { makeFolder } from '../../sandbox/processes.ts'
 import {
@@ -13,6 +12,7 @@ import {
 } from '../../src/kubernetes/client.ts'
 import { answeredError } from '../../src/kubernetes/errors.ts'
 import { loadKubeConfig, readCredentials } from '../../src/kubernetes/kube-config.ts'
+import { sharedControlPlane } from './control-plane.ts'
 
 t.test('an error of the API server contains its reason, but no object data', async t => {
   const said = (status: number, body: unknown, headers = {}) =>
@@ -103,8 +103,7 @@ t.test('credentials come from the place that the kubeconfig names', async t => {
 })
 
 t.test('the client works with a real API server', async t => {
-  const plane = await startControlPlane()
-  t.teardown(() => plane.stop())
+  const plane = await sharedControlPlane()
 
   /** A client that goes through a proxy of its own. */
   async function connect(t: Test, options: { timeoutMs?: number; base?: KubeConfig } = {}) {

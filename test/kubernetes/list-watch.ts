@@ -5,7 +5,6 @@ import { type Cluster, KubeConfig, type User } from '@kubernetes/client-node'
 import { pino } from 'pino'
 import { Registry } from 'prom-client'
 import t, { type Test } from 'tap'
-import { startControlPlane } from '../../sandbox/control-plane.ts'
 import { type Match, startFaultProxy } from '../../sandbox/fault-proxy.ts'
 import { makeFolder, waitFor } from '../../sandbox/processes.ts'
 import { createKubernetesClient, KubernetesError } from '../../src/kubernetes/client.ts'
@@ -13,6 +12,7 @@ import type { ListWatchHandler } from '../../src/kubernetes/list-pages.ts'
 import { createListWatch } from '../../src/kubernetes/list-watch.ts'
 import { type Ending, paceAfter } from '../../src/kubernetes/watch-pace.ts'
 import { watchEvents } from '../../src/kubernetes/watch-stream.ts'
+import { sharedControlPlane } from './control-plane.ts'
 
 interface Item {
   metadata: { name: string; resourceVersion: string }
@@ -138,8 +138,7 @@ const GONE = {
 }
 
 t.test('list and watch work with a real API server', async t => {
-  const plane = await startControlPlane()
-  t.teardown(() => plane.stop())
+  const plane = await sharedControlPlane()
   const admin = createKubernetesClient({ kubeConfig: plane.kubeConfig() }, { timeoutMs: 10_000 })
   t.teardown(() => admin.close())
 
