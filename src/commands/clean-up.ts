@@ -135,6 +135,8 @@ function createLists({ inventory, organizationsInUse }: Environment, signal: Abo
   return {
     organizations: () => inUse,
     list: async () => {
+      // A leader beside us forgets those that hold nothing of ours.
+      organizationsInUse.reload()
       inUse = [...(await organizationsInUse.all())]
       for (const organization of inUse) await inventory.refresh(organization, signal)
       return inUse
