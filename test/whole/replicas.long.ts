@@ -1,6 +1,7 @@
 import t from 'tap'
 import { namespaceOf } from '../../sandbox/descriptions.ts'
 import type { Answer, FaultProxy, Match } from '../../sandbox/fault-proxy.ts'
+import { kubectl } from '../../sandbox/install.ts'
 import { waitFor } from '../../sandbox/processes.ts'
 import { startReplicas } from '../../sandbox/replicas.ts'
 import { reachCheckedCluster } from './checked-cluster.ts'
@@ -20,6 +21,12 @@ t.teardown(replicas.stop)
 const { environment, all } = replicas
 const { faults, ledger } = environment
 const cluster = await reachCheckedCluster(t, replicas)
+// On a busy machine, 250 pods at once can take longer than the limit of the chart.
+await kubectl(
+  replicas.controlPlane,
+  ...['patch', 'mutatingwebhookconfiguration', 'pullpass', '--type=json', '--patch'],
+  JSON.stringify([{ op: 'replace', path: '/webhooks/0/timeoutSeconds', value: 30 }]),
+)
 
 const named = (prefix: string, length: number) =>
   Array.from({ length }, (_, index) => `${prefix}-${index}`)
