@@ -12,8 +12,7 @@ import type { Ask, Request } from './http/request.ts'
 import type { Session } from './login/session.ts'
 import type { Organizations } from './organizations.ts'
 import type { Accepts } from './registry-login.ts'
-import { createListReader } from './token-list.ts'
-import { mintedToken, tokenText } from './tokens.ts'
+import { createListReader, mintedToken, tokenText } from './tokens.ts'
 
 interface Dependencies {
   session: Session

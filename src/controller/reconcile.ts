@@ -20,6 +20,106 @@ import {
 import type { Replacements } from './replacement.ts'
 import type { CredentialChecks } from './verify.ts'
 
+/** No run takes more steps than this. */
+const mostSteps = 4
+
+export interface RunDependencies {
+  looks: Looks
+  lists: Lists
+  credentials: Credentials
+  replacements: Replacements
+  takeStep: TakeStep
+  orphans: Orphans
+  /** Called after each step, for the count. */
+  stepDone: (step: string) => void
+}
+
+/** The limit of mints is reached: the namespace waits without a worker. */
+export class WaitForMint extends Error {
+  readonly ms: number
+
+  constructor(ms: number) {
+    super('waiting for the limit of mints')
+    this.ms = ms
+  }
+}
+
+export interface Reconcile {
+  /** Takes the missing steps, one after the other, then revokes what is left over. */
+  run(namespace: string, signal: AbortSignal): Promise<'acted' | 'nothing_to_do' | 'waiting'>
+}
+
+/**
+ * The road of a namespace:
+ *
+ * 1. What is it like, and which step is missing? (`plan.ts`)
+ * 2. Nothing, and something is wrong: that is thrown, and reported.
+ * 3. A step: it is taken (`actions.ts`), and the next one is looked for.
+ * 4. Tokens that it does not need are revoked (`orphans.ts`).
+ *
+ * @throws WaitForMint, TokenError, KubernetesError, TooManyChanges, ImmutableSecret.
+ */
+export function createReconcile(dependencies: RunDependencies): Reconcile {
+  const { orphans, stepDone } = dependencies
+  return {
+    run: async (namespace, signal) => {
+      const { steps, found } = await takeSteps(namespace, dependencies, signal)
+      const isWaiting = problemOf(found, dependencies)
+      const revoked = await orphans.collect(namespace, signal)
+      if (revoked > 0) stepDone('collect')
+      if (steps + revoked > 0) return 'acted'
+      return isWaiting ? 'waiting' : 'nothing_to_do'
+    },
+  }
+}
+
+async function takeSteps(
+  namespace: string,
+  { looks, credentials, takeStep, stepDone }: RunDependencies,
+  signal: AbortSignal,
+): Promise<{ steps: number; found: Found }> {
+  for (let steps = 0; ; steps++) {
+    const found = looks.at(namespace)
+    if (isRefused(found) || found.step.do === 'nothing') return { steps, found }
+    // Somebody changes the Secret all the time: its budget decides when it goes on.
+    if (steps === mostSteps) return { steps, found }
+    waitForMint(found, credentials)
+    await takeStep(found, signal)
+    stepDone(found.step.do)
+  }
+}
+
+/** The namespace asks for an organization that it may not use. */
+function isRefused({ refused, state }: Found): boolean {
+  return refused !== undefined && state?.terminating === false
+}
+
+function waitForMint(
+  { step, namespace, organization, secret }: Found,
+  credentials: Credentials,
+): void {
+  if (step.do !== 'ensure' && step.do !== 'renew') return
+  const ms = credentials.availableIn({ namespace, organization, except: secret?.token?.hash })
+  if (ms > 0) throw new WaitForMint(ms)
+}
+
+/** Throws what keeps the namespace from its Secret; true: it waits for something to happen. */
+function problemOf(found: Found, { lists, replacements }: RunDependencies): boolean {
+  const { step, organization, refused } = found
+  if (isRefused(found)) throw organizationNotAllowed(refused ?? '')
+  if (step.do !== 'nothing') return true
+  if (step.because === 'immutable') throw new ImmutableSecret()
+  if (step.because === 'not_managed') throw new NotManaged()
+  const problem =
+    step.because === 'no_list'
+      ? lists.problem(organization)
+      : step.because === 'another_goes_first'
+        ? replacements.problem(organization)
+        : undefined
+  if (problem !== undefined) throw problem
+  return step.because === 'no_list' || step.because === 'another_goes_first'
+}
+
 export interface LookDependencies {
   index: PullSecretIndex
   inventory: Inventory
@@ -143,104 +243,4 @@ function previousIsOver(
   if (previous !== undefined) return isOver(previous, now())
   if (row !== undefined) return inUse.every(each => each.lists > 0 || each.unsupported)
   return ageAt(now(), lifeOf(secret, row).mintedAt) >= rotateGraceMs
-}
-
-/** No run takes more steps than this. */
-const mostSteps = 4
-
-export interface RunDependencies {
-  looks: Looks
-  lists: Lists
-  credentials: Credentials
-  replacements: Replacements
-  takeStep: TakeStep
-  orphans: Orphans
-  /** Called after each step, for the count. */
-  stepDone: (step: string) => void
-}
-
-/** The limit of mints is reached: the namespace waits without a worker. */
-export class WaitForMint extends Error {
-  readonly ms: number
-
-  constructor(ms: number) {
-    super('waiting for the limit of mints')
-    this.ms = ms
-  }
-}
-
-export interface Reconcile {
-  /** Takes the missing steps, one after the other, then revokes what is left over. */
-  run(namespace: string, signal: AbortSignal): Promise<'acted' | 'nothing_to_do' | 'waiting'>
-}
-
-/**
- * The road of a namespace:
- *
- * 1. What is it like, and which step is missing? (`plan.ts`)
- * 2. Nothing, and something is wrong: that is thrown, and reported.
- * 3. A step: it is taken (`actions.ts`), and the next one is looked for.
- * 4. Tokens that it does not need are revoked (`orphans.ts`).
- *
- * @throws WaitForMint, TokenError, KubernetesError, TooManyChanges, ImmutableSecret.
- */
-export function createReconcile(dependencies: RunDependencies): Reconcile {
-  const { orphans, stepDone } = dependencies
-  return {
-    run: async (namespace, signal) => {
-      const { steps, found } = await takeSteps(namespace, dependencies, signal)
-      const isWaiting = problemOf(found, dependencies)
-      const revoked = await orphans.collect(namespace, signal)
-      if (revoked > 0) stepDone('collect')
-      if (steps + revoked > 0) return 'acted'
-      return isWaiting ? 'waiting' : 'nothing_to_do'
-    },
-  }
-}
-
-async function takeSteps(
-  namespace: string,
-  { looks, credentials, takeStep, stepDone }: RunDependencies,
-  signal: AbortSignal,
-): Promise<{ steps: number; found: Found }> {
-  for (let steps = 0; ; steps++) {
-    const found = looks.at(namespace)
-    if (isRefused(found) || found.step.do === 'nothing') return { steps, found }
-    // Somebody changes the Secret all the time: its budget decides when it goes on.
-    if (steps === mostSteps) return { steps, found }
-    waitForMint(found, credentials)
-    await takeStep(found, signal)
-    stepDone(found.step.do)
-  }
-}
-
-/** The namespace asks for an organization that it may not use. */
-function isRefused({ refused, state }: Found): boolean {
-  return refused !== undefined && state?.terminating === false
-}
-
-function waitForMint(
-  { step, namespace, organization, secret }: Found,
-  credentials: Credentials,
-): void {
-  if (step.do !== 'ensure' && step.do !== 'renew') return
-  const ms = credentials.availableIn({ namespace, organization, except: secret?.token?.hash })
-  if (ms > 0) throw new WaitForMint(ms)
-}
-
-/** Throws what keeps the namespace from its Secret; true: it waits for something to happen. */
-function problemOf(found: Found, { lists, replacements }: RunDependencies): boolean {
-  const { step, organization, refused } = found
-  if (isRefused(found)) throw organizationNotAllowed(refused ?? '')
-  if (step.do !== 'nothing') return true
-  if (step.because === 'immutable') throw new ImmutableSecret()
-  if (step.because === 'not_managed') throw new NotManaged()
-  const problem =
-    step.because === 'no_list'
-      ? lists.problem(organization)
-      : step.because === 'another_goes_first'
-        ? replacements.problem(organization)
-        : undefined
-  if (problem !== undefined) throw problem
-  return step.because === 'no_list' || step.because === 'another_goes_first'
 }

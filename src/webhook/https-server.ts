@@ -1,9 +1,9 @@
 import { constants } from 'node:crypto'
+import { once } from 'node:events'
 import { IncomingMessage, type ServerResponse } from 'node:http'
 import { createServer, type Server } from 'node:https'
-import type { Socket } from 'node:net'
+import net, { type AddressInfo, type Socket } from 'node:net'
 import Fastify, { type FastifyInstance } from 'fastify'
-import { type Acceptors, addAcceptors, shareablePort } from './acceptors.ts'
 
 /** PEM. */
 export interface Certificate {
@@ -129,5 +129,60 @@ export async function stopServer(
     await acceptorsOf.get(server.server)?.ended()
   } finally {
     clearTimeout(cut)
+  }
+}
+
+/**
+ * A turn of the event loop accepts one connection for each listening socket (libuv src/unix/stream.c,
+ * `uv__server_io`). With one socket, a client that opens many connections fills the kernel's queue, and
+ * the API server's connection waits in it for seconds.
+ */
+const ACCEPTORS = 4
+
+/** Several sockets can listen on one port (SO_REUSEPORT) and get its connections in equal parts. */
+const canShare = process.platform === 'linux'
+
+interface Acceptors {
+  /** Accepts no more. */
+  stop(): void
+  /** Resolves when each connection that these sockets accepted has ended. Call `stop` first. */
+  ended(): Promise<unknown>
+}
+
+/**
+ * Options for `listen` that let more sockets listen at the same port. They would let another process do
+ * so too. So this function first listens without them, and rejects with EADDRINUSE if the port is in use.
+ */
+async function shareablePort(
+  host: string,
+  port: number,
+): Promise<{ host: string; port: number; reusePort?: true }> {
+  if (!canShare) return { host, port }
+  const probe = net.createServer()
+  probe.listen({ host, port })
+  await once(probe, 'listening')
+  probe.close()
+  await once(probe, 'close')
+  return { host, port, reusePort: true }
+}
+
+/** Opens the other sockets as soon as the server listens, where its own socket allows that. */
+function addAcceptors(server: Server): Acceptors {
+  const others: net.Server[] = []
+  server.once('listening', () => {
+    const { address: host, port } = server.address() as AddressInfo
+    for (let count = 1; count < ACCEPTORS && canShare; count++) {
+      const other = net.createServer({ noDelay: true }, socket => server.emit('connection', socket))
+      other.on('error', () => other.close())
+      other.listen({ host, port, reusePort: true })
+      others.push(other)
+    }
+  })
+  let ended: Promise<unknown> = Promise.resolve()
+  return {
+    stop: () => {
+      ended = Promise.all(others.map(other => new Promise(resolve => other.close(resolve))))
+    },
+    ended: () => ended,
   }
 }

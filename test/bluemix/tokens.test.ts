@@ -1,8 +1,13 @@
 import t from 'tap'
 import type { Answer } from '../../src/bluemix/http/answer.ts'
 import { realmOf } from '../../src/bluemix/registry-login.ts'
-import { createListReader } from '../../src/bluemix/token-list.ts'
-import { lifetimeMs, listedToken, mintedToken, tokenText } from '../../src/bluemix/tokens.ts'
+import {
+  createListReader,
+  lifetimeMs,
+  listedToken,
+  mintedToken,
+  tokenText,
+} from '../../src/bluemix/tokens.ts'
 import { TokenError } from '../../src/issuer/issuer.ts'
 
 const jwt = (claims: unknown, signature = '.c2ln') =>

@@ -3,7 +3,7 @@ import { runInNewContext } from 'node:vm'
 import { pino } from 'pino'
 import { Registry } from 'prom-client'
 import t from 'tap'
-import { createListReader } from '../../src/bluemix/token-list.ts'
+import { createListReader } from '../../src/bluemix/tokens.ts'
 import { createInventory, tokenDescription, tokenHash } from '../../src/issuer/inventory.ts'
 
 setFlagsFromString('--expose-gc')
