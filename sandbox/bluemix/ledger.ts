@@ -55,6 +55,8 @@ export interface RequestEntry {
   path: string
   /** Absent until the response, and if the connection was reset. */
   status: number | undefined
+  /** Size of the response without TLS: its head and its body. 0 until it was written. */
+  bytes: number
 }
 
 /** A registry token that is valid now. */

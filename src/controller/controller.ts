@@ -116,12 +116,13 @@ const problems: ReadonlySet<string> = new Set([
 
 /** A namespace that failed has its next try arranged already: no event makes it come sooner. */
 function lookAt(loop: Loop, namespace: string): void {
-  const { looks, orphans, checks, failures, queue, wanted } = loop
+  const { looks, orphans, checks, lists, failures, queue, wanted } = loop
   const found = looks.at(namespace)
-  const { secret, state, row } = found
+  const { secret, state, row, organization } = found
   if (state === undefined || isIdle(found, 'ready')) wanted.delete(namespace)
   const isInUse = isIdle(found, 'ready') || isIdle(found, 'another_goes_first')
-  if (isInUse && secret !== undefined) checks.look(secret, row === undefined)
+  const isUnlisted = row === undefined && lists.listed(organization)
+  if (isInUse && secret !== undefined) checks.look(secret, isUnlisted)
   if (failures.get(namespace) !== undefined) return
   if (isWrong(found) || orphans.pending(namespace)) {
     queue.add(namespace, priorityOf(loop, namespace))

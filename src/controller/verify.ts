@@ -76,7 +76,7 @@ const unsettledMs = 10_000
  * | the token                                  | asked                                            |
  * |--------------------------------------------|--------------------------------------------------|
  * | another than before, and not written by us | at once; often: with the back-off of a namespace |
- * | not shown by any list                      | once at once, then as below                      |
+ * | not shown by the first list or a later one | once at once, then as below                      |
  * | else                                       | every `verifyEverySeconds`, first at a random    |
  * |                                            | moment, so that a restart asks nothing all at    |
  * |                                            | once                                             |

@@ -1,13 +1,11 @@
 import { readdir, readFile } from 'node:fs/promises'
-import { join } from 'node:path'
 import type { V1Secret } from '@kubernetes/client-node'
-import { parse } from 'yaml'
 import { startComponents } from '../../sandbox/components.ts'
 import type { ControlPlane } from '../../sandbox/control-plane.ts'
 import { releaseNamespace } from '../../sandbox/install.ts'
 import { limitMemory, type MemoryLimit } from '../../sandbox/memory-limit.ts'
-import type { Program } from '../../sandbox/processes.ts'
 import type { Pullpass } from '../../sandbox/pullpass.ts'
+import { readShipped } from '../../sandbox/shipped.ts'
 import { onlyReplica, startTestbed } from '../../sandbox/testbed.ts'
 import { type Cluster, reachCluster } from '../whole/cluster.ts'
 import { type HonestLoad, KNOWN, startHonestLoad } from './honest.ts'
@@ -26,13 +24,11 @@ export interface Target {
   stop(): Promise<void>
 }
 
-const root = join(import.meta.dirname, '..', '..')
-
 /** Starts all of it; resolves when honest reviews are being sent. */
 export async function startTarget(): Promise<Target> {
   return startComponents(async components => {
-    const memoryMiB = await readMemoryLimit()
-    const limit = await components.begun(limitMemory(memoryMiB << 20))
+    const shipped = await readShipped()
+    const limit = await components.begun(limitMemory(shipped.memoryBytes))
     const testbed = await components.begun(
       startTestbed({
         registry: false,
@@ -46,7 +42,7 @@ export async function startTarget(): Promise<Target> {
           failurePolicy: 'Ignore',
           apiKey: undefined,
           settings: undefined,
-          launch: await readLaunch(limit, memoryMiB),
+          launch: program => limit.hold(shipped.launch(program)),
         },
         progress: () => {},
       }),
@@ -71,28 +67,6 @@ export async function startTarget(): Promise<Target> {
       openFiles: async () => (await readdir(`${processFolder()}/fd`).catch(() => [])).length,
     }
   })
-}
-
-/** As in the Deployment of the chart: the heap gets three quarters of the memory. */
-async function readLaunch(limit: MemoryLimit, memoryMiB: number) {
-  const NODE_OPTIONS = `--max-old-space-size=${Math.floor((memoryMiB * 3) / 4)}`
-  const shipped = { ...(await readImageEnvironment()), NODE_OPTIONS }
-  return (started: Program) => limit.hold({ ...started, env: { ...started.env, ...shipped } })
-}
-
-/** The memory limit of the chart, in MiB. */
-async function readMemoryLimit(): Promise<number> {
-  const values = parse(await readFile(join(root, 'charts/pullpass/values.yaml'), 'utf8'))
-  const [, mebibytes] = /^(\d+)Mi$/.exec(values.resources.limits.memory) ?? []
-  if (mebibytes === undefined) throw new Error('the memory limit of the chart is not in Mi')
-  return Number(mebibytes)
-}
-
-/** The variables in the `ENV` lines of the last stage of the Dockerfile. */
-async function readImageEnvironment(): Promise<Record<string, string>> {
-  const stages = (await readFile(join(root, 'Dockerfile'), 'utf8')).split(/^FROM /m)
-  const lines = stages.at(-1)?.matchAll(/^ENV (\w+)=(\S+)$/gm) ?? []
-  return Object.fromEntries([...lines].map(([, name, value]) => [name, value]))
 }
 
 /** The CA that the API server trusts. */

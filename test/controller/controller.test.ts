@@ -306,6 +306,15 @@ t.test('the registry is asked soon after another changed the credential', async 
   t.equal(environment.mints, 1)
 })
 
+t.test('a new leader asks the registry about no token that its first list shows', async t => {
+  const { environment, put, lists, held } = setup(t)
+  environment.tokens.push(row('minted-before', 'shop'))
+  put(secretWith('shop', 'minted-before'))
+  await lists()
+  t.equal(held(), 'minted-before')
+  t.equal(environment.checks, 0)
+})
+
 t.test('a token that the registry refuses is replaced, however live it is listed', async t => {
   const fixture = setup(t, { verifyEveryMs: 100 })
   const { environment, advance, until, held, live } = fixture

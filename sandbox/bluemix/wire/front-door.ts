@@ -71,7 +71,7 @@ async function serve(door: Door, connection: Connection): Promise<void> {
     operation: route?.operation,
     sequence: door.world.ledger.nextSequence(),
   })
-  const entry = door.world.ledger.request({ ...event, at: door.world.clock.now() })
+  const entry = door.world.ledger.request({ ...event, at: door.world.clock.now(), bytes: 0 })
   if (route?.operation === 'login') response.once('close', door.world.ledger.enterLogin())
   const body = route?.operation === 'registry' ? '' : await readBody(request)
   const verdictBefore = await door.hooks.emit('beforeRequest', event)
@@ -89,7 +89,9 @@ async function serve(door: Door, connection: Connection): Promise<void> {
   await pause(received.fault.answerLatencyMs, connection)
   if (verdict === 'drop' || !answer) return reset(door, request)
   entry.status = answer.status
-  return reply(door, response, { answer, received })
+  const { bytesWritten } = request.socket
+  await reply(door, response, { answer, received })
+  entry.bytes = request.socket.bytesWritten - bytesWritten
 }
 
 async function pause(milliseconds: number | undefined, { signal }: Connection): Promise<void> {
