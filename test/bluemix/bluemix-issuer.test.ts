@@ -378,9 +378,9 @@ t.test('a list of 45,000 rows, longer than 16 MiB, is read', async t => {
 })
 
 t.test('a list may take longer than the time limit, and may not be silent for as long', async t => {
-  const { environment, failure, list, mint } = await startFixture(t, { timeoutMs: 1500 })
+  const { environment, failure, list, mint } = await startFixture(t, { timeoutMs: 3000 })
   await mint()
-  environment.faults.set('list', { pauses: { count: 5, ms: 500 } })
+  environment.faults.set('list', { pauses: { count: 5, ms: 700 } })
   t.equal((await list()).length, 1)
   environment.faults.set('list', { pauses: { count: 1, ms: 60_000 } })
   t.match(await failure(list()), { code: 'timeout', scope: 'organization' })
@@ -461,7 +461,7 @@ t.test('a user without the right to manage tokens is named with the organization
 })
 
 t.test('a response of the environment that does not arrive in time is a failure', async t => {
-  const { environment, failure, mint } = await startFixture(t, { timeoutMs: 500 })
+  const { environment, failure, mint } = await startFixture(t, { timeoutMs: 2000 })
   environment.faults.set('mint', { latencyMs: 60_000 })
   t.match(await failure(mint()), { code: 'timeout', kind: 'transient', scope: 'organization' })
 })
