@@ -1,10 +1,12 @@
 import { readdirSync } from 'node:fs'
 import { readFile, writeFile } from 'node:fs/promises'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import t, { type Test } from 'tap'
 import { Agent, fetch } from 'undici'
 import { parse } from 'yaml'
 import { type ControlPlane, startControlPlane } from '../../sandbox/control-plane.ts'
+import { run } from '../../sandbox/processes.ts'
+import { tool } from '../../sandbox/tools.ts'
 import { isFromRegistry } from '../../src/webhook/image-reference.ts'
 import { CHART, createHelm, find, type HelmVersion, type Manifest, MINIMAL } from './helm.ts'
 
@@ -181,6 +183,30 @@ for (const version of ['helm', 'helm3'] as const) {
     t.equal(left.stdout, '')
   })
 }
+
+t.test('the printed command makes a Job for a former name of the cluster', async t => {
+  const { plain, install } = await helmOn(t, 'helm')
+  t.equal((await install('pullpass')).code, 0)
+  const docs = await readFile(join(import.meta.dirname, '../../docs/operations.md'), 'utf8')
+  const [line = ''] = /^kubectl create job former.*?create -f -$/ms.exec(docs) ?? []
+  const { code, stderr } = await run({
+    command: '/bin/sh',
+    args: ['-c', line],
+    env: {
+      PATH: `${dirname(await tool('kubectl'))}:${process.env.PATH}`,
+      KUBECONFIG: cluster.kubeconfigFile,
+    },
+  })
+  t.equal(code, 0, stderr)
+  const { stdout } = await kubectl('get', 'job', 'former', `--namespace=${NAMESPACE}`, '-o=json')
+  const [container] = JSON.parse(stdout).spec.template.spec.containers
+  t.same(container.args, [
+    ...['clean-up', '--config', '/etc/pullpass/config/config.yaml'],
+    '--cluster=staging',
+  ])
+  await kubectl('delete', 'job', 'former', `--namespace=${NAMESPACE}`)
+  await plain(['uninstall', 'pullpass'])
+})
 
 for (const version of ['helm', 'helm3'] as const) {
   t.test(`${version} changes the certificate mode and changes it back`, async t => {
