@@ -67,7 +67,7 @@ function rotation(cluster: CheckedCluster, prepare: Action['prepare']): Action {
     },
     whenDone: async namespace => {
       await waitFor(() => holds(namespace) !== former.get(namespace), {
-        withinMs: 30_000,
+        withinMs: 90_000,
         what: `the token of ${namespace} to be another`,
       })
       await cluster.whenRight(namespace)

@@ -69,7 +69,7 @@ export async function plantForeign(
   for (const name of names) {
     await caller.mint(`?permanent=true&description=${encodeURIComponent(name)}`)
   }
-  const planted = ledger.liveTokens()
+  const planted = ledger.liveTokens().filter(({ description }) => names.includes(description))
   await cluster.namespace('foreign', {})
   await cluster.ask('POST', '/api/v1/namespaces/foreign/secrets', {
     metadata: { name: 'pullpass-registry' },

@@ -49,8 +49,11 @@ t.test('all requests of the leader are recorded', async t => {
   }
 })
 
+/** A read changes nothing: a crash there leaves the same behind as one at the request before. */
+const isFirstOrChanges = ({ request, nth }: Point) => nth === 1 || !request.startsWith('GET')
+
 t.test('a leader that is killed while it takes over is replaced by another', async t => {
-  for (const each of await prepare([crash.succession], () => true)) {
+  for (const each of await prepare([crash.succession], isFirstOrChanges)) {
     const started = performance.now()
     const killed = await crash.killAt(each)
     const seconds = ((performance.now() - started) / 1000).toFixed(1)

@@ -10,6 +10,8 @@ import { pod, reviewOf } from './pods.ts'
 const replicas = await startReplicas({
   count: 2,
   settings: {
+    // Far more than an answer takes, also on a busy machine.
+    admission: { waitMs: 4500 },
     bluemix: {
       namespaceOrganizations: {
         'org-missing': 'no-such-organization',
@@ -34,7 +36,7 @@ const follower = all.find(replica => replica !== leader) as Replica
 /** The warnings of a pod that this replica answers, and how long the answer took. */
 async function review(replica: Replica, namespace: string) {
   const started = performance.now()
-  const response = await fetch(`https://127.0.0.1:${replica.port}/mutate?timeout=5s`, {
+  const response = await fetch(`https://127.0.0.1:${replica.port}/mutate?timeout=10s`, {
     method: 'POST',
     headers: { 'content-type': 'application/json' },
     body: JSON.stringify(reviewOf(namespace, pod('mypod'))),
@@ -128,7 +130,7 @@ for (const { name, faults: set, key, says, lasting } of rows) {
     t.match([...reasons], [/^pull secret pullpass-registry: /])
     t.match([...reasons], [says])
     const slowest = Math.max(...answers.map(({ tookMs }) => tookMs))
-    t.ok(slowest < 1500, `the slowest took ${Math.round(slowest)} ms`)
+    t.ok(slowest < 4000, `the slowest took ${Math.round(slowest)} ms`)
     t.ok(answers.every(({ patch }) => patch !== undefined))
     const warnings = await Promise.all(all.map(async ({ pullpass }) => pullpass.readyz()))
     t.ok(warnings.every(({ ready, warnings }) => ready && warnings.length > 0))
