@@ -195,6 +195,8 @@ t.test('the printed command makes a Job for a former name of the cluster', async
     env: {
       PATH: `${dirname(await tool('kubectl'))}:${process.env.PATH}`,
       KUBECONFIG: cluster.kubeconfigFile,
+      // kubectl keeps a cache there, or else in the folder of the project.
+      HOME: dirname(cluster.kubeconfigFile),
     },
   })
   t.equal(code, 0, stderr)
