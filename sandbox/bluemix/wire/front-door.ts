@@ -89,9 +89,11 @@ async function serve(door: Door, connection: Connection): Promise<void> {
   await pause(received.fault.answerLatencyMs, connection)
   if (verdict === 'drop' || !answer) return reset(door, request)
   entry.status = answer.status
-  const { bytesWritten } = request.socket
+  // The request loses its socket when the response is complete.
+  const { socket } = request
+  const { bytesWritten } = socket
   await reply(door, response, { answer, received })
-  entry.bytes = request.socket.bytesWritten - bytesWritten
+  entry.bytes = socket.bytesWritten - bytesWritten
 }
 
 async function pause(milliseconds: number | undefined, { signal }: Connection): Promise<void> {
