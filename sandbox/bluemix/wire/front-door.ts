@@ -36,10 +36,11 @@ export async function openFrontDoor(
 ): Promise<FrontDoor> {
   const closing = new AbortController()
   const server = createServer({ ...tls, ALPNProtocols: ['http/1.1'] }, (request, response) => {
+    const { socket } = request
     serve(door, { request, response, signal: closing.signal }).catch((error: Error) => {
       // An error because the client has disconnected is expected; any other is not.
-      if (!closing.signal.aborted && !request.socket.destroyed) process.emitWarning(error)
-      request.socket.destroy()
+      if (!closing.signal.aborted && !socket.destroyed) process.emitWarning(error)
+      socket.destroy()
     })
   })
   server.keepAliveTimeout = 65_000
@@ -63,6 +64,8 @@ interface Connection {
 
 async function serve(door: Door, connection: Connection): Promise<void> {
   const { request, response } = connection
+  // The request loses its socket when the response is complete.
+  const { socket } = request
   const { url, host } = addressOf(request, door.world.hosts)
   if (!host) return send(response, text(421, 'this server does not play that host\n'), {})
   const route = findRoute(host, request.method ?? '', url.pathname)
@@ -89,8 +92,6 @@ async function serve(door: Door, connection: Connection): Promise<void> {
   await pause(received.fault.answerLatencyMs, connection)
   if (verdict === 'drop' || !answer) return reset(door, request)
   entry.status = answer.status
-  // The request loses its socket when the response is complete.
-  const { socket } = request
   const { bytesWritten } = socket
   await reply(door, response, { answer, received })
   entry.bytes = socket.bytesWritten - bytesWritten
