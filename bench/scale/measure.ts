@@ -31,6 +31,7 @@ export async function measure(
     progress('killing the leader')
     const successor = replicas.find(replica => replica !== leader) as Replica
     const failover = await replace(site, { leader, successor }, options.namespaces)
+    for (const warning of warningsOf(replicas)) progress(warning)
     return {
       ...options,
       filled: filled.traffic,
@@ -100,8 +101,7 @@ async function replace(
   const since = countTraffic(environment)
   await leader.kill()
   await createNamespace(cluster, 'bench-new', namespaces)
-  const isServed = async () =>
-    (await successor.leads()) && (await cluster.secret('bench-new')) !== undefined
+  const isServed = async () => (await cluster.secret('bench-new')) !== undefined
   await waitFor(isServed, { withinMs: 300_000, what: 'another leader to serve a new namespace' })
   await whenListed(site, 1, killedAt)
   const areReady = async () => (await readyAt(successor)) > namespaces
@@ -109,6 +109,15 @@ async function replace(
   const failoverSeconds = (performance.now() - begin) / 1000
   await sleep(afterwardsMs)
   return { failoverSeconds, afterwards: since() }
+}
+
+/** Each warning in the logs once, with its number. */
+function warningsOf(replicas: readonly Replica[]): string[] {
+  return replicas.flatMap(({ name, pullpass }) => {
+    const lines = pullpass.output().matchAll(/"level":"(?:warn|error|fatal)".*"msg":"([^"]*)"/g)
+    const by = Object.groupBy(lines, ([, message = '']) => message)
+    return Object.entries(by).map(([message, all = []]) => `${name}: ${all.length} x ${message}`)
+  })
 }
 
 async function peakBytesOf({ pullpass }: Replica): Promise<number> {
