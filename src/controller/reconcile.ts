@@ -119,11 +119,13 @@ function mayReplace(
 ): boolean {
   const isHeld = state !== undefined && secret?.ours === true && secret.token !== undefined
   const isDead = isHeld && verdict(namespace, token, now()) === 'dead'
+  // One that a list shows as dead says nothing of what the registry makes of new tokens.
+  const isListedDead = verdict(namespace, { ...token, refused: false }, now()) === 'dead'
   const other = isHeld ? 'in_use' : 'none'
   replacements.observe(
     organization,
     namespace,
-    isDead ? (token.refused ? 'refused' : 'dead') : other,
+    isDead ? (isListedDead ? 'dead' : 'refused') : other,
   )
   return !isDead || replacements.mayReplace(organization, namespace)
 }

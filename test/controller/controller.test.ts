@@ -316,6 +316,24 @@ t.test('a token that the registry refuses is replaced, however live it is listed
   await until(() => live().length === 1, 'the refused one to be revoked')
 })
 
+t.test(
+  'a new token that the registry refuses is replaced when a list shows it as revoked',
+  async t => {
+    const fixture = setup(t, { verifyEveryMs: 100 })
+    const { environment, controller, advance, until, held } = fixture
+    await settled(fixture)
+    environment.refused.add('token-1').add('token-2')
+    advance(61_000)
+    await until(() => held() === 'token-2', 'another token')
+    const reason = () => controller.failure('shop')?.message ?? ''
+    advance(61_000)
+    await until(() => /refuses the tokens/.test(reason()), 'the report')
+    for (const token of environment.tokens) token.revoked ||= token.id === 'token-2'
+    advance(301_000)
+    await until(() => held() === 'token-3', 'a third token')
+  },
+)
+
 t.test('a renewal that cannot be written is not minted again and again', async t => {
   const { environment, cluster, live, held, secret, advance, until } = setup(t, {
     rotateAfterMs: 60_000,
