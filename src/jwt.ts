@@ -1,3 +1,10 @@
+import { hash } from 'node:crypto'
+
+/** The hash by which a token is compared, so that its text need not be kept: SHA-256 in hex. */
+export function tokenHash(text: string): string {
+  return hash('sha256', text)
+}
+
 /**
  * The claims of a JWT, as far as they can be read. The sample in IBM's procedure has two parts and is
  * cut off within the payload: then only the `jti` is read, which comes first.

@@ -10,3 +10,8 @@ const wholeLabel = new RegExp(`^${dnsLabel}$`)
 export function isNamespaceName(text: string): boolean {
   return wholeLabel.test(text)
 }
+
+/** Served by no label: what the cluster needs to start, and pullpass itself. */
+export function neverServedWith(...releaseNamespaces: string[]): ReadonlySet<string> {
+  return new Set(['kube-system', 'kube-node-lease', ...releaseNamespaces])
+}

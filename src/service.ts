@@ -16,20 +16,21 @@ import { createReportProblem, eventReason, watchProblems } from './kubernetes/ev
 import { createLeader } from './kubernetes/leader-election.ts'
 import { createLeaseAnnotation } from './kubernetes/lease.ts'
 import { createServerClock } from './kubernetes/server-clock.ts'
+import { neverServedWith } from './names.ts'
 import {
   bluemixSettings,
   controllerSettings,
   environmentSettings,
   pullSecretRules,
 } from './part-settings.ts'
-import { createPullSecretIndex, createWatches, neverServedWith } from './pull-secret/cache.ts'
+import { createPullSecretIndex, createWatches } from './pull-secret/cache.ts'
 import { createSecretStore } from './pull-secret/store.ts'
 import { createIsOptedIn, createSecretMissing } from './webhook/await-secret.ts'
 import { type HttpsServer, listen, replaceCertificate, stopServer } from './webhook/https-server.ts'
 import { createMutatePod, type MutatePod } from './webhook/mutate-pod.ts'
 import { buildWebhookServer } from './webhook/server.ts'
 
-export interface ServiceDependencies {
+interface ServiceDependencies {
   kubeConfig: KubeConfig
   logger: Logger
   /** Default: Bluemix Dedicated. */
@@ -37,13 +38,13 @@ export interface ServiceDependencies {
 }
 
 /** Makes the issuer of registry tokens. */
-export type CreateIssuer = (dependencies: IssuerDependencies, config: Config) => Issuer
+type CreateIssuer = (dependencies: IssuerDependencies, config: Config) => Issuer
 
 interface IssuerDependencies {
   logger: Logger
   metrics: Registry
   /** A text on the Lease, which survives a restart. */
-  note: { read(): Promise<string | undefined>; write(text: string): Promise<void> }
+  note: Note
   /** False: the issuer sends no login, because another replica leads. */
   mayLogIn: () => boolean
   /** Milliseconds since 1970. */

@@ -10,7 +10,7 @@ import {
 import { createNonces } from '../controller/nonces.ts'
 import type { Note } from '../controller/organizations.ts'
 import { createOrphans, type Look, type Orphans } from '../controller/orphans.ts'
-import { type InventoryToken, readDescription } from '../issuer/inventory.ts'
+import { findRow, type InventoryToken, readDescription } from '../issuer/inventory.ts'
 import type { Issuer } from '../issuer/issuer.ts'
 import { type KubernetesClient, readClusterId } from '../kubernetes/client.ts'
 import type { LeaseStore } from '../kubernetes/lease.ts'
@@ -190,8 +190,7 @@ function createLook(
   const { cluster, current } = run
   return (namespace, state, secret) => {
     const token = secret?.token
-    const rows = organizations().map(each => token && inventory.organization(each).find(token))
-    const row = rows.find(each => each !== undefined)
+    const row = token && findRow(inventory, organizations(), token)
     const described = row && readDescription(current, row.description)
     const isOfNow = described !== undefined && 'namespace' in described
     const isReplaced =

@@ -148,7 +148,10 @@ async function restoreLabel(task: Task, secret: PullSecret, context: Context): P
   })
 }
 
-type Change = { revokeAt: Date | undefined } | { previousTokenId: undefined } | object
+interface Change {
+  revokeAt?: Date | undefined
+  previousTokenId?: undefined
+}
 
 /** Changes what a Secret says about its token, and keeps the token. */
 async function rewrite(

@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { Inventory } from '../issuer/inventory.ts'
+import { findRow, type Inventory } from '../issuer/inventory.ts'
 import { KubernetesError } from '../kubernetes/client.ts'
 import type { PullSecretIndex } from '../pull-secret/cache.ts'
 import {
@@ -93,9 +93,7 @@ function isItsOwn(
   inventory: Inventory,
   organizations: readonly string[],
 ): boolean {
-  if (token === undefined) return false
-  const rows = organizations.map(each => inventory.organization(each).find(token))
-  return rows.some(row => row?.namespace === namespace)
+  return token !== undefined && findRow(inventory, organizations, token)?.namespace === namespace
 }
 
 /** Secrets change while they are looked at: a leader beside us writes the end of the grace. */

@@ -19,7 +19,7 @@ export interface Controller {
   /** Why the namespace has no Secret, as far as this replica knows; fit for people. */
   failure(namespace: string): Failure | undefined
   start(): void
-  /** Lets running steps end, for a moment; what is cut off then, the next leader goes on from. */
+  /** Gives running steps a moment to end. The next leader continues what was cut off. */
   stop(): Promise<void>
 }
 
@@ -33,6 +33,7 @@ export function createController(
 ): Controller {
   const loop = createLoop(dependencies, settings, {
     run: namespace => runOne(loop, namespace),
+    retry: namespace => loop.queue.add(namespace, priorityOf(loop, namespace)),
     listed: (organization, error) => listed(loop, organization, error),
     wake: namespace => wake(loop, namespace),
   })
@@ -88,7 +89,7 @@ function changed(loop: Loop, namespace: string): void {
   if (leads(loop)) lookAt(loop, namespace)
 }
 
-/** A namespace that was deleted and created again owes nothing for the one before it. */
+/** A namespace that was created again does not inherit failures and budgets. */
 function forgetFormer({ dependencies, budgets, failures, uids }: Loop, namespace: string): void {
   const uid = dependencies.index.namespaces.get(namespace)?.uid
   if (uid === undefined) return
@@ -106,8 +107,8 @@ function leads({ dependencies, term }: Loop): boolean {
 /** So many lists in a row show nothing of ours before an organization is forgotten. */
 const listsToForget = 3
 
-/** What is thrown for these is reported. */
-const problems: ReadonlySet<string> = new Set([
+/** Reasons that are failures or may become one: `reconcile` reports them. */
+const reportedReasons: ReadonlySet<string> = new Set([
   'immutable',
   'not_managed',
   'no_list',
@@ -135,7 +136,7 @@ function isIdle({ step }: Found, because: string): boolean {
 
 /** A step is missing, or something has to be reported. */
 function isWrong({ step, refused }: Found): boolean {
-  return refused !== undefined || step.do !== 'nothing' || problems.has(step.because)
+  return refused !== undefined || step.do !== 'nothing' || reportedReasons.has(step.because)
 }
 
 function priorityOf({ wanted, dependencies }: Loop, namespace: string): Priority {
@@ -196,7 +197,7 @@ function failOrWait(loop: Loop, namespace: string, error: unknown): void {
   else loop.queue.addLater(namespace, priorityOf(loop, namespace), ms)
 }
 
-/** Others were faster since it was asked about. */
+/** Other namespaces reached the limit after this one had checked it. */
 function mintLimitMs(error: unknown): number | undefined {
   const isLimit = error instanceof TokenError && error.code === 'mint_limit'
   return isLimit ? (error.retryAfterMs ?? 1000) : undefined

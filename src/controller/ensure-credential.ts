@@ -9,6 +9,7 @@ import {
 } from '../issuer/inventory.ts'
 import { TokenError } from '../issuer/issuer.ts'
 import type { Budgets } from './budgets.ts'
+import { mostFailures } from './lists.ts'
 import type { OrganizationsInUse } from './organizations.ts'
 import { ageAt } from './plan.ts'
 import type { CredentialChecks } from './verify.ts'
@@ -21,7 +22,7 @@ export interface Obtained {
   adopted: boolean
 }
 
-export interface Wish {
+interface Wish {
   namespace: string
   organization: string
   /** The hash of the token that is replaced. */
@@ -69,7 +70,7 @@ interface State extends Dependencies {
 const adoptableMs = 10 * 60_000
 
 /**
- * Where the tokens for Secrets come from. Whatever it is cut off after, the next try goes on: a token
+ * Where the tokens for Secrets come from. The next try continues from any interruption: a token
  * that was minted and not written is found in the inventory by its description, and adopted.
  *
  * @throws TokenError, KubernetesError, TooManyChanges, or what `assertLeading` throws.
@@ -206,7 +207,8 @@ function lose(state: State, { namespace, organization }: Wish, signal: AbortSign
     uncertain.delete(namespace)
     wake(namespace)
   }
-  const isHopeless = () => signal.aborted || inventory.organization(organization).failed >= 3
+  const isHopeless = () =>
+    signal.aborted || inventory.organization(organization).failed >= mostFailures
   const list = (): Promise<void> =>
     inventory.refresh(organization, signal).then(settle, () => (isHopeless() ? settle() : list()))
   void list()

@@ -14,7 +14,7 @@ interface BackOff {
 /** When the next try comes; `later`: when the failure itself says. */
 type Again = 'never' | 'later' | BackOff
 
-/** Who can act on it: in which namespace an event stands, or whether the log has to do. */
+/** Where it is reported: an event in one of these namespaces, a warning of pods, or the log only. */
 type Reported = 'release namespace' | 'namespace' | 'pods only' | 'log' | 'nobody'
 
 /** One class of failures. */
@@ -125,8 +125,8 @@ function messageOf(error: unknown, scope: FailureScope, code: string | undefined
 }
 
 /**
- * Login, discovery and the way to the environment concern everybody. What a request for an
- * organization came to is the trouble of that organization, also where others have the same.
+ * Login, discovery and the connection to the environment concern everybody. A failed request for an
+ * organization concerns only that organization, even if others fail too.
  */
 function concernsEverybody({ scope, kind, request, code }: TokenError): boolean {
   if (scope === 'organization') return false

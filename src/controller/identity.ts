@@ -32,7 +32,7 @@ export interface Identity {
    * cannot list, no mark is seen: only what this process minted may be revoked there.
    */
   mayRevoke(token: { organization: string; mintedByUs: boolean }): boolean
-  /** Revokes the marks of this term: nobody follows who does. */
+  /** Revokes the marks of this term. For a process without a successor that would do it. */
   takeBack(): Promise<void>
 }
 

@@ -1,7 +1,9 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Logger } from 'pino'
+import { framesOf } from '../failure.ts'
 import type { Inventory } from '../issuer/inventory.ts'
 import { TokenError } from '../issuer/issuer.ts'
+import { KubernetesError } from '../kubernetes/client.ts'
 import type { OrganizationsInUse } from './organizations.ts'
 
 export interface Lists {
@@ -38,7 +40,7 @@ interface State extends Dependencies {
 }
 
 /** After so many failures in a row, first tokens are minted without a list. */
-const mostFailures = 3
+export const mostFailures = 3
 const shortestPauseMs = 5000
 
 /**
@@ -91,8 +93,9 @@ async function followOrganizations(state: State, signal: AbortSignal): Promise<v
       for (const each of await organizationsInUse.all()) follow(state, each, signal)
       await pause(state, settings.everyMs, signal)
     } catch (error) {
-      const problem = (error as Error).message
-      logger.warn({ problem }, 'cannot read which organizations are in use')
+      const about =
+        error instanceof KubernetesError ? { problem: error.message } : { at: framesOf(error) }
+      logger.warn(about, 'cannot read which organizations are in use')
       await pause(state, shortestPauseMs, signal)
     }
   }
@@ -142,7 +145,11 @@ async function list(state: State, organization: string, signal: AbortSignal): Pr
     done(organization, undefined)
     return true
   } catch (error) {
-    if (signal.aborted || !(error instanceof TokenError)) return false
+    if (signal.aborted) return false
+    if (!(error instanceof TokenError)) {
+      logger.error({ organization, at: framesOf(error) }, 'cannot use a list')
+      return false
+    }
     const { code, message } = error
     if (problems.get(organization)?.code !== code) {
       logger.warn({ organization, code }, `cannot list tokens: ${message}`)

@@ -86,8 +86,10 @@ export interface Loop {
 }
 
 /** What the parts ask of the controller. */
-export interface Calls {
+interface Calls {
   run: (namespace: string) => Promise<void>
+  /** The pause of a namespace that failed is over. */
+  retry: (namespace: string) => void
   listed: (organization: string, error: TokenError | undefined) => void
   /** Something is known now that may change what the namespace needs. */
   wake: (namespace: string) => void
@@ -106,9 +108,7 @@ export function createLoop(
   const term: Term = { controller: new AbortController(), timer: undefined }
   const queue = createKeyedQueue(calls.run, settings.concurrency)
   const budgets = createBudgets(now)
-  const failures = createFailuresOf(dependencies, settings, namespace => {
-    queue.add(namespace, 'repair')
-  })
+  const failures = createFailuresOf(dependencies, settings, calls.retry)
   const { count } = createControllerMetrics(index, failures, metrics)
   const assertLeading = () => {
     if (!leadership.leading() || term.controller.signal.aborted) throw new NotLeadingError()

@@ -215,7 +215,7 @@ function renewAt(mintedAt: Date | undefined, expiresAt: Date): Date {
 }
 
 export interface OrganizationRules {
-  /** The organization of every namespace of which nothing else is said; name or GUID. */
+  /** Default organization; name or GUID. */
   organization: string
   namespaceOrganizations: Readonly<Record<string, string>>
   selectableOrganizations: readonly { organization: string; namespaces: readonly string[] }[]

@@ -1,4 +1,4 @@
-import type { Inventory, InventoryToken } from '../issuer/inventory.ts'
+import { findRow, type Inventory, type InventoryToken } from '../issuer/inventory.ts'
 import type { OptedInNamespace, PullSecretIndex } from '../pull-secret/cache.ts'
 import type { PullSecret } from '../pull-secret/pull-secret.ts'
 import type { TakeStep } from './actions.ts'
@@ -23,7 +23,7 @@ import type { CredentialChecks } from './verify.ts'
 /** No run takes more steps than this. */
 const mostSteps = 4
 
-export interface RunDependencies {
+interface RunDependencies {
   looks: Looks
   lists: Lists
   credentials: Credentials
@@ -120,7 +120,7 @@ function problemOf(found: Found, { lists, replacements }: RunDependencies): bool
   return step.because === 'no_list' || step.because === 'another_goes_first'
 }
 
-export interface LookDependencies {
+interface LookDependencies {
   index: PullSecretIndex
   inventory: Inventory
   lists: Lists
@@ -203,8 +203,10 @@ function knowledgeOf(
 ): TokenKnowledge {
   const token = secret?.token
   if (token === undefined) return { row: undefined, refused: false }
-  const rows = [...lists.organizations()].map(each => inventory.organization(each).find(token))
-  return { row: rows.find(row => row !== undefined), refused: checks.isRefused(token.hash) }
+  return {
+    row: findRow(inventory, lists.organizations(), token),
+    refused: checks.isRefused(token.hash),
+  }
 }
 
 function mayReplace(

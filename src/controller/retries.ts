@@ -70,7 +70,7 @@ interface State extends Dependencies {
   groups: Map<string, Group>
 }
 
-/** Nobody is believed who asks for a longer pause. */
+/** A longer pause that the other side asks for is shortened to this. */
 const longestWaitMs = 300_000
 
 /**

@@ -1,8 +1,9 @@
 import { LRUCache } from 'lru-cache'
 import PQueue from 'p-queue'
 import type { Logger } from 'pino'
-import { clip } from '../failure.ts'
+import { clip, framesOf } from '../failure.ts'
 import { TokenError } from '../issuer/issuer.ts'
+import { KubernetesError } from '../kubernetes/client.ts'
 import {
   identifyToken,
   type PullSecret,
@@ -151,8 +152,10 @@ function enqueue(state: State, namespace: string, hash: string): void {
     const { code } = error as { code?: string }
     if (error instanceof TokenError) {
       logger.warn({ namespace, code }, 'cannot check the credential')
-    } else if (!(error instanceof TooManyChanges)) {
+    } else if (error instanceof KubernetesError) {
       logger.debug({ namespace }, 'cannot read the Secret for a check')
+    } else if (!(error instanceof TooManyChanges)) {
+      logger.error({ namespace, at: framesOf(error) }, 'cannot check the credential')
     }
     again(state, namespace, error instanceof TooManyChanges ? error.retryAfterMs : unansweredMs)
   }

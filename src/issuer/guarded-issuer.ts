@@ -86,7 +86,9 @@ function createLimit({ code, perMinute }: { code: string; perMinute: number }) {
     try {
       return await call()
     } catch (error) {
-      if (didNothing(error)) begun.splice(begun.indexOf(time), 1)
+      // After more than a minute it does not count any more.
+      const at = begun.indexOf(time)
+      if (at >= 0 && didNothing(error)) begun.splice(at, 1)
       throw error
     }
   }

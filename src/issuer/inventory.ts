@@ -1,6 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Logger } from 'pino'
 import { Gauge, type Registry } from 'prom-client'
+import { tokenHash } from '../jwt.ts'
 import { inTime } from '../time-limit.ts'
 import { type Issuer, type MintedToken, TokenError } from './issuer.ts'
 import type { Marks } from './marks.ts'
@@ -9,15 +10,14 @@ import {
   type Holds,
   type InventoryToken,
   type OrganizationTokens,
-  tokenHash,
 } from './organization-tokens.ts'
 
 export { markDescription, readDescription, tokenDescription } from './description.ts'
-export type { Marks } from './marks.ts'
-export { type InventoryToken, isLive, tokenHash } from './organization-tokens.ts'
+export { type InventoryToken, isLive } from './organization-tokens.ts'
+export { tokenHash }
 
 /** What the last complete list of an organization shows, with our own changes since. */
-export interface OrganizationInventory {
+interface OrganizationInventory {
   /** Complete lists of this term. 0: none yet. */
   readonly lists: number
   /** Lists that failed in a row since the last complete one. */
@@ -70,7 +70,20 @@ export interface Inventory {
   revoked(organization: string, id: string): void
 }
 
-export interface InventoryDependencies {
+/** The row of a token, in whichever of these organizations it is. */
+export function findRow(
+  inventory: Inventory,
+  organizations: Iterable<string>,
+  token: { hash: string; id: string | undefined },
+): InventoryToken | undefined {
+  for (const each of organizations) {
+    const row = inventory.organization(each).find(token)
+    if (row !== undefined) return row
+  }
+  return undefined
+}
+
+interface InventoryDependencies {
   issuer: { list: Issuer['list'] }
   holds: () => Holds
   now: () => Date

@@ -1,4 +1,4 @@
-import { hash } from 'node:crypto'
+import { tokenHash } from '../jwt.ts'
 import { type Described, readDescription } from './description.ts'
 import type { ListedToken, MintedToken } from './issuer.ts'
 import { createMarkTable, type Marks, type MarkTable } from './marks.ts'
@@ -26,11 +26,6 @@ export interface InventoryToken {
   mintedByUs: boolean
   /** Revoked by this process: never adopted again, whatever a list shows. */
   revokedByUs: boolean
-}
-
-/** The hash by which a token is compared, so that its text need not be kept. */
-export function tokenHash(text: string): string {
-  return hash('sha256', text)
 }
 
 export function isLive(

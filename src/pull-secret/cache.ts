@@ -5,7 +5,7 @@ import type { Registry } from 'prom-client'
 import type { KubernetesClient } from '../kubernetes/client.ts'
 import { createListWatch, type ListWatch } from '../kubernetes/list-watch.ts'
 import { createObjectTable, type ObjectTable } from '../kubernetes/object-table.ts'
-import { injectLabel } from '../names.ts'
+import { injectLabel, neverServedWith } from '../names.ts'
 import { type PullSecret, type PullSecretRules, readPullSecret } from './pull-secret.ts'
 
 const optInValues = new Set(['enabled', 'true'])
@@ -40,13 +40,7 @@ export interface PullSecretIndex {
   names(): Set<string>
   /** True as soon as the namespace's Secret can be named, false when `signal` ends. Never rejects. */
   whenUsable(namespace: string, signal: AbortSignal): Promise<boolean>
-  /** `gone` is the Secret as it was, where the change is that it is not there any more. */
-  onChange(listener: (namespace: string, gone: PullSecret | undefined) => void): void
-}
-
-/** Served by no label: what the cluster needs to start, and pullpass itself. */
-export function neverServedWith(...releaseNamespaces: string[]): ReadonlySet<string> {
-  return new Set(['kube-system', 'kube-node-lease', ...releaseNamespaces])
+  onChange(listener: (namespace: string) => void): void
 }
 
 /** What the API server holds, as far as admission and controller need it; keyed by namespace. */
@@ -54,16 +48,15 @@ export function createPullSecretIndex(
   rules: PullSecretRules,
   neverServed = neverServedWith(),
 ): PullSecretIndex {
-  const events = new EventEmitter<{ change: [string, PullSecret | undefined] }>()
+  const events = new EventEmitter<{ change: [string] }>()
   events.setMaxListeners(0)
   const { namespaces, ...labels } = createNamespaceTable(neverServed, name =>
-    events.emit('change', name, undefined),
+    events.emit('change', name),
   )
   const secrets = createObjectTable({
     key: (secret: V1Secret) => secret.metadata?.namespace ?? '',
     read: secret => readPullSecret(secret, rules),
-    changed: (namespace, before, after) =>
-      events.emit('change', namespace, after === undefined ? before : undefined),
+    changed: namespace => events.emit('change', namespace),
   })
   const serviceAccounts = createObjectTable({
     key: ({ metadata }: V1ServiceAccount) => `${metadata?.namespace}/${metadata?.name}`,
@@ -173,7 +166,7 @@ function short(text: string | undefined): string | undefined {
 
 function waitUntil(
   holds: () => boolean,
-  events: EventEmitter<{ change: [string, PullSecret | undefined] }>,
+  events: EventEmitter<{ change: [string] }>,
   signal: AbortSignal,
 ): Promise<boolean> {
   return new Promise(resolve => {

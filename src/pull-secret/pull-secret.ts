@@ -1,13 +1,13 @@
-import { createHash } from 'node:crypto'
+import { hash } from 'node:crypto'
 import type { V1Secret } from '@kubernetes/client-node'
-import { claimsOf } from '../jwt.ts'
+import { claimsOf, tokenHash } from '../jwt.ts'
 
 const secretType = 'kubernetes.io/dockerconfigjson'
 const pullSecretLabel = 'pullpass.io/pull-secret'
 export const manager = 'pullpass'
 
 /** What identifies a token without its text. */
-export interface TokenIdentity {
+interface TokenIdentity {
   /** SHA-256 of its text, in hex. */
   hash: string
   /** Its `jti`; undefined where the text does not show it. */
@@ -137,7 +137,7 @@ export function readPullSecret(secret: V1Secret, rules: PullSecretRules): PullSe
 
 function digestOf({ metadata, type, immutable, data }: V1Secret): string {
   const matters = [type, immutable === true, metadata?.labels?.[pullSecretLabel], data]
-  return createHash('sha256').update(JSON.stringify(matters)).digest('base64url')
+  return hash('sha256', JSON.stringify(matters), 'base64url')
 }
 
 /** An annotation is anybody's to write: a longer one is none of ours. */
@@ -204,7 +204,7 @@ function readDockerConfig(data: string, registryHost: string): string | undefine
 export function identifyToken(text: string): TokenIdentity {
   const { jti } = claimsOf(text)
   return {
-    hash: createHash('sha256').update(text).digest('hex'),
+    hash: tokenHash(text),
     id: typeof jti === 'string' ? readName(jti) : undefined,
   }
 }

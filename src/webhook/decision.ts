@@ -1,3 +1,4 @@
+import { neverServedWith } from '../names.ts'
 import { isFromRegistry } from './image-reference.ts'
 import { imagesOf, isMirrorPod, namesPullSecret, optsOut } from './pod.ts'
 import type { Review } from './review.ts'
@@ -44,9 +45,6 @@ export const outcomes: readonly string[] = [
   'named_already_without_secret',
 ]
 
-/** Their pods run the cluster itself, and must not depend on a webhook. */
-const systemNamespaces = ['kube-system', 'kube-node-lease']
-
 export interface DecisionRules {
   /** host[:port], as images name it. */
   registryHost: string
@@ -60,7 +58,7 @@ export function decide(review: Review, rules: DecisionRules): Decision {
   if (review.operation !== 'CREATE' || review.subResource !== undefined) {
     return leave('not_a_pod_creation')
   }
-  if ([...systemNamespaces, rules.releaseNamespace].includes(review.namespace)) {
+  if (neverServedWith(rules.releaseNamespace).has(review.namespace)) {
     return leave('namespace_never_served')
   }
   const isOurs = (image: string) => isFromRegistry(image, rules.registryHost)

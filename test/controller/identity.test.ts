@@ -8,7 +8,8 @@ import {
   type MintRequest,
   TokenError,
 } from '../../src/issuer/issuer.ts'
-import { createOrganizationTokens, tokenHash } from '../../src/issuer/organization-tokens.ts'
+import { createOrganizationTokens } from '../../src/issuer/organization-tokens.ts'
+import { tokenHash } from '../../src/jwt.ts'
 
 const cluster = 'b2c1a8a0-0000-4000-8000-1f2e3d4c5b6a'
 const minute = 60_000

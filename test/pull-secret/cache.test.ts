@@ -1,5 +1,6 @@
 import t from 'tap'
-import { createPullSecretIndex, neverServedWith } from '../../src/pull-secret/cache.ts'
+import { neverServedWith } from '../../src/names.ts'
+import { createPullSecretIndex } from '../../src/pull-secret/cache.ts'
 
 const rules = { secretName: 'pullpass-registry', registryHost: 'registry.d.example.com' }
 
