@@ -68,11 +68,6 @@ async function leaderOf(replicas: readonly Replica[]): Promise<Replica | undefin
   return undefined
 }
 
-interface SecretList {
-  items: V1Secret[]
-  metadata: { continue?: string }
-}
-
 /** The number of namespaces whose Secret is ready, as the process reports it. */
 async function readyAt({ pullpass, name }: Replica): Promise<number> {
   const process = pullpass.process()

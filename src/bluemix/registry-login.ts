@@ -60,14 +60,17 @@ export function createAccepts(dependencies: Dependencies, settings: Settings): A
   }
 }
 
+/** A request that a registry answers with its challenge, whatever else it does. */
+export function pingOf(registryUrl: string): Ask {
+  return { operation: 'registry_ping', method: 'GET', url: `${registryUrl}/v2/`, sent: [] }
+}
+
 async function findRealm(
   { request, now }: Dependencies,
   { registryUrl, registryHost }: Settings,
   signal: AbortSignal,
 ): Promise<Realm> {
-  const url = `${registryUrl}/v2/`
-  const ping: Ask = { operation: 'registry_ping', method: 'GET', url, sent: [] }
-  const challenge = await request(ping, signal)
+  const challenge = await request(pingOf(registryUrl), signal)
   if (challenge.status !== 401) throw unchallenged(challenge, now())
   const realm = realmOf(challenge, [registryHost, new URL(registryUrl).host])
   if (realm instanceof TokenError) throw realm

@@ -11,7 +11,7 @@ import { failure, organizationFailure, record, unexpectedAnswer } from './http/a
 import type { Ask, Request } from './http/request.ts'
 import type { Session } from './login/session.ts'
 import type { Organizations } from './organizations.ts'
-import type { Accepts } from './registry-login.ts'
+import { type Accepts, pingOf } from './registry-login.ts'
 import { createListReader, mintedToken, tokenText } from './tokens.ts'
 
 interface Dependencies {
@@ -199,10 +199,8 @@ async function isOfOrganization(
   if (scope === 'organization') return true
   if (kind !== 'transient' || request !== undefined) return false
   if (!outages.includes(code)) return code === 'rate_limited'
-  const url = `${registry.registryUrl}/v2/`
   const left = AbortSignal.any([signal, AbortSignal.timeout(pingMs)])
-  const ping = { operation: 'registry_ping', method: 'GET', url, sent: [] } as const
-  return registry.request(ping, left).then(
+  return registry.request(pingOf(registry.registryUrl), left).then(
     ({ status }) => status < 500,
     () => false,
   )

@@ -33,7 +33,7 @@ const longestReadMs = 30_000
  * A "yes" of the last two rows is harmless where the review is forged: the answer changes nothing,
  * and without the cache knowing the namespace nothing is asked of the controller. A read that was
  * begun is finished, for the next review, however little time this one had. The bounds are those of
- * the API server's patience: forged names cost it 20 reads a second.
+ * the API server's patience: forged names cost it 15 reads a second.
  */
 export function createIsOptedIn({ index, store }: OptedInDependencies): IsOptedIn {
   const queue = new PQueue({

@@ -59,7 +59,7 @@ export function createGuard(report: (stage: Stage, error: unknown) => void): Gua
 }
 
 /** Enough for a log line: only attackers send longer ones. */
-const longestUid = 64
+export const longestUid = 64
 /** A failure that every review meets would fill the disk with log lines. */
 const errorLinesPerSecond = 5
 

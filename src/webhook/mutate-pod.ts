@@ -11,7 +11,14 @@ import {
   decideByServiceAccount,
   outcomeOf,
 } from './decision.ts'
-import { createGuard, createReportError, type Guard, type Stage, stages } from './guard.ts'
+import {
+  createGuard,
+  createReportError,
+  type Guard,
+  longestUid,
+  type Stage,
+  stages,
+} from './guard.ts'
 import { createLineLimit } from './line-limit.ts'
 import { type AddOperation, type AdmissionAnswer, addPullSecret, patched } from './response.ts'
 import type { Review } from './review.ts'
@@ -36,8 +43,6 @@ export type MutatePod = (review: Review, budgetMs: number) => Promise<MutatedPod
 
 /** Log lines of reviews that add a reference; a client may send them in masses. */
 const reviewLinesPerSecond = 100
-/** Enough for a log line: only attackers send longer ones. */
-const longestUid = 64
 
 /** What is kept of a review while it waits. The pod itself may be large. */
 interface Pod {

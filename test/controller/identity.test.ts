@@ -56,7 +56,10 @@ function createEnvironment() {
 type Environment = ReturnType<typeof createEnvironment>
 
 /** The leader of one cluster (or release), which a Lease outlives. */
-function createLeader(environment: Environment, lease: { text: string | undefined }) {
+function createLeader(
+  environment: Environment,
+  lease: { text: string | undefined } = { text: undefined },
+) {
   const { now } = environment
   const metrics = new Registry()
   const inventory = createLists(environment)
@@ -155,7 +158,7 @@ const uses = /another pullpass uses the name of this cluster, b2c1a8a0-.*cluster
 
 t.test('a leader alone revokes after two lists have shown its mark, not before', async t => {
   const environment = createEnvironment()
-  const leader = createLeader(environment, { text: undefined })
+  const leader = createLeader(environment)
   t.equal(leader.mayRevoke(), false, 'before the first list')
   await pass(environment, minute, leader)
   t.equal(environment.marks().length, 1)
@@ -170,7 +173,7 @@ t.test('a leader alone revokes after two lists have shown its mark, not before',
 
 t.test('where nothing can be listed any more, only own mints may be revoked', async t => {
   const environment = createEnvironment()
-  const leader = createLeader(environment, { text: undefined })
+  const leader = createLeader(environment)
   await pass(environment, 5 * minute, leader)
   environment.canList = false
   t.equal(leader.mayRevoke(), false)
@@ -190,7 +193,7 @@ t.test('an alarm goes on where nothing can be listed any more', async t => {
 
 t.test('two lists at short intervals are not enough: a clone needs time to answer', async t => {
   const environment = createEnvironment()
-  const leader = createLeader(environment, { text: undefined })
+  const leader = createLeader(environment)
   for (let list = 0; list < 6; list++) {
     await leader.list()
     environment.time += 5000
@@ -201,7 +204,7 @@ t.test('two lists at short intervals are not enough: a clone needs time to answe
 t.test('the nonce is on the Lease before the mark is made', async t => {
   const environment = createEnvironment()
   environment.mintsFail = true
-  const leader = createLeader(environment, { text: undefined })
+  const leader = createLeader(environment)
   await pass(environment, 2 * minute, leader)
   const written = Object.keys(JSON.parse(leader.lease.text ?? '{}'))
   t.equal(written.length, 1, 'one nonce, whatever the number of tries')
@@ -212,7 +215,7 @@ t.test('the nonce is on the Lease before the mark is made', async t => {
 
 t.test('the mark is renewed every twelve hours, and revoking goes on', async t => {
   const environment = createEnvironment()
-  const leader = createLeader(environment, { text: undefined })
+  const leader = createLeader(environment)
   await pass(environment, 5 * minute, leader)
   const first = environment.marks()
   let refused = 0
@@ -244,7 +247,7 @@ t.test('the successor of a leader knows its mark and replaces it', async t => {
 
 t.test('a process that does not lead makes and revokes no mark', async t => {
   const environment = createEnvironment()
-  const leader = createLeader(environment, { text: undefined })
+  const leader = createLeader(environment)
   await pass(environment, minute, leader)
   const marks = environment.marks()
   leader.stop()
@@ -257,7 +260,7 @@ t.test('a process that does not lead makes and revokes no mark', async t => {
 /** Production has led for some time when a snapshot of its etcd is taken. */
 async function withSnapshot(quietMs: number) {
   const environment = createEnvironment()
-  const production = createLeader(environment, { text: undefined })
+  const production = createLeader(environment)
   await pass(environment, hour, production)
   const snapshot = { ...production.lease }
   await pass(environment, quietMs, production)
@@ -285,7 +288,7 @@ t.test(
 
 t.test('a clone that takes the mark away before any list has shown it is noticed', async t => {
   const environment = createEnvironment()
-  const production = createLeader(environment, { text: undefined })
+  const production = createLeader(environment)
   await production.list()
   const clone = createLeader(environment, { ...production.lease })
   for (let list = 0; list < 8; list++) {
@@ -367,8 +370,8 @@ t.test('etcd restored in place under a running leader: it knows what it made', a
 
 t.test('two releases in one cluster see each other', async t => {
   const environment = createEnvironment()
-  const one = createLeader(environment, { text: undefined })
-  const other = createLeader(environment, { text: undefined })
+  const one = createLeader(environment)
+  const other = createLeader(environment)
   await pass(environment, 2 * minute, one, other)
   t.match(one.alarm(), uses)
   t.match(other.alarm(), uses)
@@ -376,7 +379,7 @@ t.test('two releases in one cluster see each other', async t => {
 
 t.test('a mark that somebody revoked is made anew, and nothing is revoked meanwhile', async t => {
   const environment = createEnvironment()
-  const leader = createLeader(environment, { text: undefined })
+  const leader = createLeader(environment)
   await pass(environment, 5 * minute, leader)
   for (const row of environment.rows) row.revoked = true
   await pass(environment, minute, leader)
@@ -389,7 +392,7 @@ t.test('a mark that somebody revoked is made anew, and nothing is revoked meanwh
 t.test('a list that never shows a mark: an alarm, and few marks', async t => {
   const environment = createEnvironment()
   environment.hidden = ({ expiresAt }) => expiresAt !== undefined
-  const leader = createLeader(environment, { text: undefined })
+  const leader = createLeader(environment)
   await pass(environment, hour, leader)
   t.match(leader.alarm(), /does not list the mark of this cluster/)
   t.equal(leader.mayRevoke(), false)

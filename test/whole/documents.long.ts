@@ -16,49 +16,53 @@ type Type = (line: string) => Promise<string>
 
 const skip = obstacleToExec() ?? false
 
-t.test('every command that docs/operations.md prints works as printed', { skip }, async t => {
-  const sandbox = await startHelmSandbox({ version: 4 })
-  t.teardown(() => sandbox.stop())
-  const { controlPlane, environment } = sandbox
-  const type = await createShell(t, sandbox)
-  await kubectl(controlPlane, 'delete', 'namespace', 'pullpass')
-  await kubectl(controlPlane, 'create', 'namespace', 'shop')
-  const { Install = [], Upgrade = [], Rotate = [], Uninstall = [], ...others } = await printed()
-  const names = async (kind: string) => kubectl(controlPlane, 'get', kind, '-A', '-o', 'name')
+t.test(
+  'the commands that docs/operations.md prints to install, upgrade, rotate and uninstall work as printed',
+  { skip },
+  async t => {
+    const sandbox = await startHelmSandbox({ version: 4 })
+    t.teardown(() => sandbox.stop())
+    const { controlPlane, environment } = sandbox
+    const type = await createShell(t, sandbox)
+    await kubectl(controlPlane, 'delete', 'namespace', 'pullpass')
+    await kubectl(controlPlane, 'create', 'namespace', 'shop')
+    const { Install = [], Upgrade = [], Rotate = [], Uninstall = [], ...others } = await printed()
+    const names = async (kind: string) => kubectl(controlPlane, 'get', kind, '-A', '-o', 'name')
 
-  const whenSecret = async () => {
-    const isThere = async () => (await names('secrets')).includes('secret/pullpass-registry')
-    await waitFor(isThere, { withinMs: 20_000, what: 'the Secret' })
-  }
+    const whenSecret = async () => {
+      const isThere = async () => (await names('secrets')).includes('secret/pullpass-registry')
+      await waitFor(isThere, { withinMs: 20_000, what: 'the Secret' })
+    }
 
-  // The image is built by `npm run test:image`, of the same Dockerfile and with the same words.
-  const install = Install.filter(line => !line.startsWith('docker '))
-  t.equal(Install.length - install.length, 2, 'what builds and pushes the image')
-  for (const line of install) await t.resolves(type(line), line)
-  await whenSecret()
-  for (const line of [...Upgrade, ...Rotate]) await t.resolves(type(line), line)
-  // That of `helm test` is revoked later: its namespace is missing in two lists by then.
-  const minted = environment.ledger.mints().map(namespaceOf).filter(Boolean)
-  t.same(minted, ['pullpass-selftest', 'shop'], 'no namespace has two tokens')
-  const live = () => environment.ledger.liveTokens().map(namespaceOf).filter(Boolean)
-  t.ok(live().includes('shop'), 'the token stays as it is')
+    // The image is built by `npm run test:image`, of the same Dockerfile and with the same words.
+    const install = Install.filter(line => !line.startsWith('docker '))
+    t.equal(Install.length - install.length, 2, 'what builds and pushes the image')
+    for (const line of install) await t.resolves(type(line), line)
+    await whenSecret()
+    for (const line of [...Upgrade, ...Rotate]) await t.resolves(type(line), line)
+    // That of `helm test` is revoked later: its namespace is missing in two lists by then.
+    const minted = environment.ledger.mints().map(namespaceOf).filter(Boolean)
+    t.same(minted, ['pullpass-selftest', 'shop'], 'no namespace has two tokens')
+    const live = () => environment.ledger.liveTokens().map(namespaceOf).filter(Boolean)
+    t.ok(live().includes('shop'), 'the token stays as it is')
 
-  const looks = others['Events, status and logs'] ?? []
-  t.ok(looks.length > 0)
-  for (const line of looks) await t.resolves(type(line), line)
+    const looks = others['Events, status and logs'] ?? []
+    t.ok(looks.length > 0)
+    for (const line of looks) await t.resolves(type(line), line)
 
-  const [emergency = '', ...more] = Uninstall.filter(line => line.includes('configuration'))
-  t.same(more, [])
-  await t.resolves(type(emergency), emergency)
-  t.equal(await names('mutatingwebhookconfigurations'), '', 'no pod is asked about any more')
+    const [emergency = '', ...more] = Uninstall.filter(line => line.includes('configuration'))
+    t.same(more, [])
+    await t.resolves(type(emergency), emergency)
+    t.equal(await names('mutatingwebhookconfigurations'), '', 'no pod is asked about any more')
 
-  for (const line of Uninstall.filter(line => line !== emergency)) {
-    await t.resolves(type(line), line)
-  }
-  t.same(live(), [], 'every token is taken back')
-  t.notMatch(await names('secrets'), 'pullpass-registry', 'and so is every Secret')
-  t.notMatch(await names('deployments'), 'pullpass')
-})
+    for (const line of Uninstall.filter(line => line !== emergency)) {
+      await t.resolves(type(line), line)
+    }
+    t.same(live(), [], 'every token is taken back')
+    t.notMatch(await names('secrets'), 'pullpass-registry', 'and so is every Secret')
+    t.notMatch(await names('deployments'), 'pullpass')
+  },
+)
 
 t.test('the chart commands in the README are part of docs/operations.md', async t => {
   const known = Object.values(await printed()).flat()

@@ -172,7 +172,7 @@ const table: Row[] = [
 const otherwise = { ...mistake, code: 'request_refused', sentence: 'the request was refused' }
 
 /**
- * An answer that is not a success, as the one error of a TokenIssuer.
+ * An answer that is not a success, as the one error of an Issuer.
  * @param action what was tried, for the message: `look up organization "acme"`
  * @param nowMs the wall clock, for a `Retry-After` that is a point in time
  */
