@@ -189,7 +189,8 @@ function follow(state: State, met: (point: Point) => Promise<'drop' | undefined>
   const counts = new Map<string, number>()
   state.requests.hear(async (request, moment, replica) => {
     if (state.actor === undefined && request === renewal) state.actor = replica
-    if (replica !== state.actor) return undefined
+    // Of two replicas that try to take the Lease, the first one that tried gets it.
+    if (replica !== state.actor) return request === renewal ? 'drop' : undefined
     const key = `${moment} ${request}`
     const nth = (counts.get(key) ?? 0) + 1
     counts.set(key, nth)
