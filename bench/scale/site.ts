@@ -9,7 +9,7 @@ import { type Replica, startReplica } from '../../sandbox/replicas/replica.ts'
 import { readShipped, type Shipped } from '../../sandbox/shipped.ts'
 import { startTestbed } from '../../sandbox/testbed.ts'
 import { bundle } from '../../scripts/bundle.ts'
-import { type Cluster, reachCluster } from '../../test/whole/cluster.ts'
+import { type Cluster, reachCluster } from '../../test/e2e/cluster.ts'
 
 /** Both are listed, each with half of the namespaces. */
 export const organizations = ['acme', 'acme-shop'] as const

@@ -1,6 +1,6 @@
 import { TLSSocket } from 'node:tls'
 import { gzipSync } from 'node:zlib'
-import { image, pod, reviewOf } from '../whole/pods.ts'
+import { image, pod, reviewOf } from '../e2e/pods.ts'
 import type { Attacker, Connection } from './attacker.ts'
 
 /**

@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Agent, request } from 'undici'
-import type { Cluster } from '../whole/cluster.ts'
-import { pod, reviewOf } from '../whole/pods.ts'
+import type { Cluster } from '../e2e/cluster.ts'
+import { pod, reviewOf } from '../e2e/pods.ts'
 
 /** The result of one review of the API server; times are those of `performance.now`. */
 export interface Outcome {

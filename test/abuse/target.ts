@@ -7,7 +7,7 @@ import { limitMemory, type MemoryLimit } from '../../sandbox/memory-limit.ts'
 import type { Pullpass } from '../../sandbox/pullpass.ts'
 import { readShipped } from '../../sandbox/shipped.ts'
 import { onlyReplica, startTestbed } from '../../sandbox/testbed.ts'
-import { type Cluster, reachCluster } from '../whole/cluster.ts'
+import { type Cluster, reachCluster } from '../e2e/cluster.ts'
 import { type HonestLoad, KNOWN, startHonestLoad } from './honest.ts'
 
 /** One pullpass as shipped, with the memory limit of the chart, and the honest reviews that it answers. */

@@ -4,7 +4,7 @@ import { installBeside, releaseNamespace } from '../../sandbox/install.ts'
 import { onFreePorts } from '../../sandbox/ports.ts'
 import { type RunningProcess, startProcess } from '../../sandbox/processes.ts'
 import { startTestbed, type Testbed } from '../../sandbox/testbed.ts'
-import { type Cluster, reachCluster } from '../whole/cluster.ts'
+import { type Cluster, reachCluster } from '../e2e/cluster.ts'
 import { type Container, containerOf } from './container.ts'
 
 export interface ServingImage {

@@ -3,11 +3,12 @@ import { join } from 'node:path'
 import t from 'tap'
 import { onFreePorts } from '../../sandbox/ports.ts'
 import { makeFolder, run, startProcess } from '../../sandbox/processes.ts'
-import { nodeFlags } from '../../scripts/bundle.ts'
+import { bundle, nodeFlags } from '../../scripts/bundle.ts'
 
 const folder = await makeFolder('start')
 t.teardown(folder.remove)
-const main = join(import.meta.dirname, '..', '..', 'src', 'main.ts')
+const main = join(folder.path, 'pullpass.mjs')
+await bundle(join(import.meta.dirname, '..', '..', 'src', 'main.ts'), main)
 
 /** pullpass, started from the command line without a cluster. */
 async function start(args: string[], env: Record<string, string> = {}) {
