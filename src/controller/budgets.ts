@@ -15,14 +15,11 @@ export interface Budgets {
 /** The budget of a namespace is used up. Other namespaces do not wait for it. */
 export class TooManyChanges extends Error {
   override readonly name = 'TooManyChanges'
-  readonly retryAt: Date
   readonly retryAfterMs: number
 
   constructor(retryAtMs: number, nowMs: number) {
-    const retryAt = new Date(retryAtMs)
-    const time = `${retryAt.toISOString().slice(0, 19)}Z`
+    const time = `${new Date(retryAtMs).toISOString().slice(0, 19)}Z`
     super(`the pull secret is changed too often; next try at ${time}`)
-    this.retryAt = retryAt
     this.retryAfterMs = retryAtMs - nowMs
   }
 }

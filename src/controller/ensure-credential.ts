@@ -180,7 +180,7 @@ async function mint(state: State, wish: Wish, signal: AbortSignal): Promise<Obta
   const description = tokenDescription(settings.cluster, namespace, mintedAt)
   const request = { organization, description, permanent: true }
   const token = await issuer.mint(request, signal).catch(error => {
-    if (isLost(error)) lose(state, wish, signal)
+    if (isLost(error)) void lose(state, wish, signal)
     throw error
   })
   budgets.take(namespace, 'mint')
@@ -195,21 +195,28 @@ function isLost(error: unknown): boolean {
 }
 
 /** A list shows it. Where there is none, the budget is all that keeps tokens from piling up. */
-function lose(state: State, { namespace, organization }: Wish, signal: AbortSignal): void {
+async function lose(state: State, wish: Wish, signal: AbortSignal): Promise<void> {
   const { inventory, budgets, uncertain, wake } = state
+  const { namespace, organization } = wish
   const { unsupported } = inventory.organization(organization)
-  if (unsupported) {
-    budgets.take(namespace, 'mint')
-    return
+  if (!unsupported) uncertain.add(namespace)
+  if (unsupported || !(await isListed(state, organization, signal))) budgets.take(namespace, 'mint')
+  if (uncertain.delete(namespace)) wake(namespace)
+}
+
+/** Lists until a list is complete. False: the environment cannot list, or too many lists failed. */
+async function isListed(
+  { inventory }: State,
+  organization: string,
+  signal: AbortSignal,
+): Promise<boolean> {
+  for (;;) {
+    try {
+      await inventory.refresh(organization, signal)
+      return !inventory.organization(organization).unsupported
+    } catch {
+      const { failed } = inventory.organization(organization)
+      if (signal.aborted || failed >= mostFailures) return false
+    }
   }
-  uncertain.add(namespace)
-  const settle = () => {
-    uncertain.delete(namespace)
-    wake(namespace)
-  }
-  const isHopeless = () =>
-    signal.aborted || inventory.organization(organization).failed >= mostFailures
-  const list = (): Promise<void> =>
-    inventory.refresh(organization, signal).then(settle, () => (isHopeless() ? settle() : list()))
-  void list()
 }

@@ -4,6 +4,7 @@ import { Gauge, type Registry } from 'prom-client'
 import { framesOf } from '../failure.ts'
 import { markDescription } from '../issuer/inventory.ts'
 import { type MintedToken, type MintRequest, TokenError } from '../issuer/issuer.ts'
+import type { ListedMark } from '../issuer/marks.ts'
 import { KubernetesError } from '../kubernetes/client.ts'
 import { createNonces, type Nonces } from './nonces.ts'
 import type { Note } from './organizations.ts'
@@ -12,7 +13,6 @@ import {
   isMarkDue,
   isMissing,
   judge,
-  type ListedMark,
   type Mark,
   newStanding,
   type Standing,

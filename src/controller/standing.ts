@@ -1,10 +1,4 @@
-export interface ListedMark {
-  /** Empty where it is not known yet. */
-  id: string
-  /** In how many lists in a row it was shown; 0: made by us since. */
-  inARow: number
-  missingInARow: number
-}
+import type { ListedMark } from '../issuer/marks.ts'
 
 /** What the lists of this term say about one organization. */
 export interface Standing {
@@ -63,7 +57,7 @@ export function judge(
   ours: ReadonlySet<string>,
 ): void {
   const { mark, listedAt } = standing
-  const shown = [...marks].filter(([, each]) => each.inARow > 0 && each.missingInARow === 0)
+  const shown = [...marks].filter(([, each]) => each.shown)
   const isShown = shown.some(([nonce]) => nonce === mark?.nonce)
   const isAlone = isShown && shown.length === 1
   const misses = !isShown && mark !== undefined && mark.mintedAt < listedAt

@@ -102,7 +102,7 @@ export function createOrganizationTokens(
     rows: new Map(),
     byHash: new Map(),
     byNamespace: new Map(),
-    marks: createMarkTable({ now }),
+    marks: createMarkTable(),
     done: { minted: new Map(), revoked: new Map() },
   }
   return {
@@ -224,7 +224,7 @@ function read(state: State, holds: Holds, begunAt: Date): Reading {
       state.lists += 1
       replaceRows(state, staged, begunAt)
       for (const [nonce, id] of marks) if (state.done.revoked.has(id)) marks.delete(nonce)
-      state.marks.replace(marks, begunAt)
+      state.marks.replace(marks)
     },
   }
 }

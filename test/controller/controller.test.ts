@@ -243,6 +243,17 @@ t.test('where lists are unsupported and answers are lost, three tokens are minte
   t.equal(environment.mints, 3)
 })
 
+t.test('where lists fail and answers are lost, three tokens are minted', async t => {
+  const fixture = setup(t)
+  const { environment, cluster, controller, until } = fixture
+  environment.failList = () => tokenError('down')
+  environment.failMint = () => tokenError('lost')
+  cluster.stranger = {}
+  const isLimited = () => /changed too often/.test(controller.failure('shop')?.message ?? '')
+  await until(isLimited, 'the budget')
+  t.equal(environment.mints, 3)
+})
+
 t.test('where lists are supported a lost token is found and adopted', async t => {
   const fixture = setup(t)
   const { environment, until, held } = fixture
