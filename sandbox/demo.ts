@@ -1,10 +1,12 @@
 import { once } from 'node:events'
+import { dirname } from 'node:path'
 import { parseArgs } from 'node:util'
+import type { ControlPlane } from './control-plane.ts'
 import { runChartScenario } from './demo/chart-scenario.ts'
-import { say, showProgress } from './demo/progress.ts'
 import { image, runScenario } from './demo/scenario.ts'
 import { createSteps } from './demo/steps.ts'
 import { type HelmSandbox, type HelmVersion, startHelmSandbox } from './helm.ts'
+import { print, startProgress } from './progress.ts'
 import { type Sandbox, startSandbox } from './sandbox.ts'
 import { ToolError } from './tools/tool-error.ts'
 
@@ -12,21 +14,40 @@ const USAGE = `npm run demo                    runs pullpass as one process besi
 npm run demo -- --helm          installs the chart with Helm 4 (--helm=3: Helm 3)
 npm run demo -- --keep          keeps everything running afterwards`
 
-const progress = (what: string) => say(`starting ${what}`)
+const SHOWN = `Shown: a namespace got a label. From then on its pods named a pull secret, pullpass minted
+the token in it, and the image was pulled with it. Nothing else was changed.`
+const SHOWN_WITH_CHART = `Shown: the chart was installed, and a namespace got a label. From then on its pods named a pull
+secret, pullpass minted the token in it, and the image was pulled with it. Under load, no pod was
+refused. Nothing else was changed.`
+const NEXT = `Next:
+  npm run demo -- --keep   shows the same and keeps it running, so that you can use kubectl
+  README.md, "Install"     says how to install pullpass in your cluster`
 
 /** Runs the demo with real programs; exits with 0 if every statement is true. */
 async function main(args: string[]): Promise<void> {
   const { helm, keep } = readArguments(args)
-  const start = (): Promise<Sandbox | HelmSandbox> =>
-    helm === undefined ? startSandbox({ progress }) : startHelmSandbox({ version: helm, progress })
-  const sandbox = await showProgress('starting', start)
+  const sandbox = await start(helm)
   try {
     const steps = createSteps(image, sandbox)
     if ('pullpass' in sandbox) await runScenario(steps)
     else await runChartScenario({ steps, sandbox }, keep)
-    if (keep) await keepOpen(sandbox.controlPlane.kubeconfigFile)
+    print(`\n${helm === undefined ? SHOWN : SHOWN_WITH_CHART}\n`)
+    if (keep) await keepOpen(sandbox.controlPlane)
+    else print(NEXT)
   } finally {
     await sandbox.stop()
+  }
+}
+
+async function start(helm: HelmVersion | undefined): Promise<Sandbox | HelmSandbox> {
+  const starting = startProgress('preparing')
+  const progress = (what: string) => starting.now(`starting ${what}`)
+  try {
+    return helm === undefined
+      ? await startSandbox({ progress })
+      : await startHelmSandbox({ version: helm, progress })
+  } finally {
+    starting.stop()
   }
 }
 
@@ -44,11 +65,15 @@ function readArguments(args: string[]): { helm: HelmVersion | undefined; keep: b
   throw new ToolError(`--helm must be 3 or 4, got "${helm}"\n\n${USAGE}`)
 }
 
-async function keepOpen(kubeconfigFile: string): Promise<void> {
-  console.log(`\nEverything keeps running. In another terminal:
+async function keepOpen({ kubeconfigFile, kubectlFile }: ControlPlane): Promise<void> {
+  print(`Everything keeps running. In another terminal:
 
   export KUBECONFIG=${kubeconfigFile}
+  export PATH=${dirname(kubectlFile)}:$PATH
   kubectl get namespaces --show-labels
+  kubectl get secret pullpass-registry -n shop -o yaml
+  kubectl run mine -n shop --image=${image}
+  kubectl get pod mine -n shop -o jsonpath='{.spec.imagePullSecrets}'
 
 Ctrl-C stops it.`)
   await Promise.race([once(process, 'SIGINT'), once(process, 'SIGTERM')])

@@ -11,6 +11,8 @@ export interface Access {
   readonly caFile: string
   /** The kubeconfig of the administrator (system:masters). */
   readonly kubeconfigFile: string
+  /** The kubectl of this version of Kubernetes. */
+  readonly kubectlFile: string
   /** The same as an object of the client library; a new one for each call. */
   kubeConfig(): KubeConfig
   /** A real token of a ServiceAccount that exists, by TokenRequest; `seconds` >= 600, default 3600. */
@@ -48,6 +50,7 @@ export async function openAccess(layout: Layout, kubectl: string): Promise<Acces
     ca: readFileSync(caFile, 'utf8'),
     caFile,
     kubeconfigFile,
+    kubectlFile: kubectl,
     kubeConfig,
     token,
     kubeconfigFor: async (namespace, serviceAccount) =>

@@ -2,7 +2,7 @@ import { stringify } from 'yaml'
 import { namespaceOf } from '../descriptions.ts'
 import type { HelmSandbox, Values } from '../helm.ts'
 import { type LoadGenerator, startLoadGenerator } from '../load-generator.ts'
-import { showProgress } from './progress.ts'
+import { showProgress } from '../progress.ts'
 import { image, runScenario } from './scenario.ts'
 import type { Steps } from './steps.ts'
 

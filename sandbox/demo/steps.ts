@@ -3,9 +3,9 @@ import { styleText } from 'node:util'
 import { logIn } from '../bluemix/log-in.ts'
 import { namespaceOf } from '../descriptions.ts'
 import { waitFor } from '../processes.ts'
+import { print, say, showProgress, wrap } from '../progress.ts'
 import { pullImage, pushTestImage } from '../registry.ts'
 import type { Sandbox } from '../sandbox.ts'
-import { say, showProgress } from './progress.ts'
 
 /** The steps of the demo; each prints what it does and the result. */
 export interface Steps {
@@ -37,18 +37,18 @@ export function createSteps(
     return (stderr + stdout).trim()
   }
   return {
-    heading: title => console.log(`\n${styleText('bold', title)}`),
+    heading: title => print(`\n${styleText('bold', title)}`),
     expect,
     command,
     kubectl: words => command(`kubectl ${words}`, () => quietly(words)),
     show: async file => {
-      console.log(styleText('cyan', `$ cat ${file}`))
-      console.log((await readFile(file, 'utf8')).trimEnd())
+      print(styleText('cyan', `$ cat ${file}`))
+      print((await readFile(file, 'utf8')).trimEnd())
     },
     showSecret: async namespace => {
       const command = `get secret pullpass-registry -n ${namespace} -o yaml`
-      console.log(styleText('cyan', `$ kubectl ${command}`))
-      console.log(redacted(await quietly(command)))
+      print(styleText('cyan', `$ kubectl ${command}`))
+      print(redacted(await quietly(command)))
     },
     mints: () =>
       environment.ledger
@@ -68,7 +68,7 @@ export function createSteps(
         namespace && (await quietly(`get secret pullpass-registry -n ${namespace} -o json`))
       const config = secret ? JSON.parse(secret).data['.dockerconfigjson'] : undefined
       const text = config && Buffer.from(config, 'base64').toString()
-      console.log(styleText('cyan', `$ crane pull ${image}`))
+      print(styleText('cyan', `$ crane pull ${image}`))
       return showProgress('pulling', () => pullImage(image, text, environment))
     },
     references: (namespace, count) => references(namespace, count, quietly),
@@ -76,14 +76,21 @@ export function createSteps(
 }
 
 async function command(line: string, work: () => Promise<string>): Promise<string> {
-  console.log(styleText('cyan', `$ ${line}`))
+  print(wrap(styleText('cyan', `$ ${line}`), '    '))
   const answer = await showProgress(line.split(' ', 2).join(' '), work)
-  if (answer !== '') console.log(answer)
+  if (answer !== '')
+    print(
+      answer
+        .split('\n')
+        .map(said => wrap(said, '  '))
+        .join('\n'),
+    )
   return answer
 }
 
 function expect(holds: boolean, sentence: string): void {
-  console.log(`${holds ? styleText('green', '  ok') : styleText('red', '  FAILED')}  ${sentence}`)
+  const mark = holds ? styleText('green', 'ok') : styleText('red', 'FAILED')
+  print(wrap(`  ${mark}  ${sentence}`, '      '))
   if (!holds) throw new Error(`the demo failed: this is not true: ${sentence}`)
 }
 

@@ -4,9 +4,9 @@ import { homedir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { makeFolder, run } from '../processes.ts'
+import { startProgress } from '../progress.ts'
 import { checkGo } from './go.ts'
 import { type Pins, readPins } from './pins.ts'
-import { startProgress } from './progress.ts'
 import { ToolError } from './tool-error.ts'
 import { inTurn } from './turn.ts'
 
@@ -90,10 +90,9 @@ async function goBuild(
     cwd: folder,
     env,
   })
-  const seconds = progress.stop()
+  progress.stop()
   if (code !== 0) {
     const tail = stderr.trimEnd().split('\n').slice(-20).join('\n')
     throw new ToolError(`cannot build ${title}: go build ended with code ${code}:\n${tail}`)
   }
-  console.error(`built ${title} in ${seconds} s`)
 }

@@ -1,7 +1,7 @@
 import { mkdir, rm, stat, utimes } from 'node:fs/promises'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { type Progress, startProgress } from '../progress.ts'
 import { notifyReaper } from '../reaper.ts'
-import { startProgress } from './progress.ts'
 
 const BEAT_MS = 1000
 const SILENCE_MS = 10_000
@@ -16,7 +16,7 @@ export async function inTurn(
   title: string,
   work: () => Promise<void>,
 ): Promise<void> {
-  let waiting: { stop(): number } | undefined
+  let waiting: Progress | undefined
   while (!(await take(lock))) {
     waiting ??= startProgress(`waiting to build ${title}: another process is building`)
     await sleep(BEAT_MS / 2)

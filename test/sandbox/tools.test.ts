@@ -69,7 +69,7 @@ t.test('two processes that need the same tool at the same time build it once', a
   const [one, other] = await Promise.all([build(), build()])
   t.same([one.code, other.code], [0, 0])
   t.equal(one.stdout, other.stdout)
-  t.equal((one.stderr + other.stderr).match(/^built crane/gm)?.length, 1)
+  t.equal((one.stderr + other.stderr).match(/^building crane/gm)?.length, 1)
   const { stdout } = await run({ command: one.stdout.trim(), args: ['version'] })
   t.match(stdout, /^v\d+\.\d+\.\d+$/m, 'it knows its version')
   t.equal((await readdir(path)).length, 1, 'nothing else is left in the cache')
