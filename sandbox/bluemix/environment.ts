@@ -1,23 +1,21 @@
 import { startComponents } from '../components.ts'
-import { type Certificates, createCertificates, writeCertificates } from './certificates.ts'
+import { createCertificates, writeCertificates } from './certificates.ts'
 import type { ClockControl } from './clock.ts'
-import { createCloudController } from './cloud-controller/cloud-controller.ts'
-import { createDiscovery } from './cloud-controller/discovery.ts'
+import { addCloudController } from './cloud-controller/cloud-controller.ts'
+import { addDiscovery } from './cloud-controller/discovery.ts'
 import type { Organization, OrganizationInput, User, UserInput } from './directory.ts'
 import { createFaults, type FaultSwitches } from './faults.ts'
 import { createHooks, type EventName, type Listener } from './hooks.ts'
 import type { LedgerView } from './ledger.ts'
-import { createIam } from './login/iam.ts'
-import { createUaa } from './login/uaa.ts'
-import { createRegistryAuth } from './registry/registry-auth.ts'
+import { addIam } from './login/iam.ts'
+import { addUaa } from './login/uaa.ts'
+import { addRegistryAuth } from './registry/registry-auth.ts'
 import { createRegistryProxy } from './registry/registry-proxy.ts'
-import { createRegistryTokens, type RegistryTokens } from './registry/registry-tokens.ts'
-import { createTokenApi } from './registry/token-api.ts'
+import { createRegistryTokens } from './registry/registry-tokens.ts'
+import { addTokenApi } from './registry/token-api.ts'
 import type { Settings } from './settings.ts'
-import type { Handler } from './wire/exchange.ts'
 import { openFrontDoor } from './wire/front-door.ts'
 import { openGateway } from './wire/gateway.ts'
-import type { Handlers } from './wire/routes.ts'
 import { createWorld, type Hosts, type World } from './world.ts'
 
 /** A Bluemix Dedicated environment on this machine: log in, look up, mint, list, revoke, pull. */
@@ -93,12 +91,20 @@ export async function startBluemixEnvironment(
     const faults = createFaults()
     const hooks = createHooks()
     const tokens = createRegistryTokens(world.hosts.registry, world.settings)
-    const handlers = createHandlers(world, tokens, { registry: proxy.handle, certificates })
-    const gateway = await begun(openGateway(Object.values(world.hosts), faults.down))
-    const door = { world, handlers, faults, hooks, reset: gateway.reset }
-    const frontDoor = await begun(openFrontDoor(door, certificates.tls))
-    gateway.leadTo(frontDoor.port)
-    faults.onChange(() => faults.down() && gateway.resetAll())
+    const { accept, reset } = await begun(
+      openFrontDoor({ world, faults, hooks }, certificates.tls, app => {
+        addDiscovery(app, world)
+        addCloudController(app, world)
+        addUaa(app, world)
+        addIam(app, world)
+        addTokenApi(app, world, tokens)
+        addRegistryAuth(app, world, { tokens, signer: certificates.tokenSigner })
+        proxy.addTo(app)
+      }),
+    )
+    const hostNames = Object.values(world.hosts)
+    const gateway = await begun(openGateway({ hostNames, accept, isDown: faults.down }))
+    faults.onChange(() => faults.down() && reset())
     return {
       ...viewOf(world),
       ...{ user, stranger, faults, stop },
@@ -144,21 +150,5 @@ function viewOf(world: World) {
       world.iamTokens.endSessions()
     },
     issued: () => [...new Set([...secrets.all(), ...directory.credentials()])],
-  }
-}
-
-function createHandlers(
-  world: World,
-  tokens: RegistryTokens,
-  { registry, certificates }: { registry: Handler; certificates: Certificates },
-): Handlers {
-  return {
-    discovery: createDiscovery(world),
-    cloudController: createCloudController(world),
-    uaa: createUaa(world),
-    iam: createIam(world),
-    tokenApi: createTokenApi(world, tokens),
-    registryAuth: createRegistryAuth(world, { tokens, signer: certificates.tokenSigner }),
-    registry,
   }
 }

@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto'
 import type { Organization } from '../directory.ts'
 import type { Claims } from '../jwt.ts'
-import { type Answer, type Handler, json, type Received, unknownName } from '../wire/exchange.ts'
+import { type App, at, type Json, type Request, unknownName } from '../wire/request.ts'
 import type { World } from '../world.ts'
 import {
   badQuery,
@@ -31,37 +31,40 @@ const v3Parameters = ['page', 'per_page', 'order_by', 'names', 'guids']
  * | v3: GUID not seen                            | 404 10010 ResourceNotFound       |
  * | v2 switched off                              | 404 10000 NotFound               |
  */
-export function createCloudController(world: World): Handler {
-  return received => {
-    const answer = respond(world, received)
-    answer.headers['x-vcap-request-id'] = `${randomUUID()}::${randomUUID()}`
-    return answer
+export function addCloudController(app: App, world: World): void {
+  for (const version of ['v2', 'v3']) {
+    const options = at(world.hosts.api, 'organizations', (request, reply) => {
+      reply.header('x-vcap-request-id', `${randomUUID()}::${randomUUID()}`)
+      const v3 = version === 'v3'
+      const found = respond(world, request, v3)
+      return Array.isArray(found) ? refuse(reply, v3, found) : reply.send(found)
+    })
+    app.all(`/${version}/organizations`, options)
+    app.all(`/${version}/organizations/:guid`, options)
   }
 }
 
-function respond(world: World, received: Received): Answer {
-  const [, version, , guid] = received.path.split('/')
-  const v3 = version === 'v3'
-  if (received.method !== 'GET') return refuse(v3, notFound)
-  if (!v3 && world.settings.v2Disabled) return refuse(v3, notFound)
-  const bearer = authenticate(world, received)
-  if (!('claims' in bearer)) return refuse(v3, bearer)
+function respond(world: World, request: Request, v3: boolean): Json | CloudError {
+  if (request.method !== 'GET' || (!v3 && world.settings.v2Disabled)) return notFound
+  const bearer = authenticate(world, request)
+  if (!('claims' in bearer)) return bearer
   const user = world.directory.userById(bearer.claims.user_id)
   const visible = user ? world.directory.organizationsOf(user) : []
+  const { guid } = request.params
   if (guid !== undefined) return one(visible, guid, { v3, api: world.hosts.api })
   try {
-    return v3 ? listV3(world, received, visible) : listV2(received, visible)
+    return v3 ? listV3(world, request, visible) : listV2(request, visible)
   } catch (error) {
-    if (error instanceof BadQuery) return refuse(v3, badQuery(error.message))
+    if (error instanceof BadQuery) return badQuery(error.message)
     throw error
   }
 }
 
-function authenticate(world: World, received: Received): { claims: Claims } | CloudError {
-  const header = received.headers.authorization
+function authenticate(world: World, request: Request): { claims: Claims } | CloudError {
+  const header = request.headers.authorization
   if (!header) return notAuthenticated
   const token = /^bearer (.+)$/i.exec(header)?.[1]
-  const claims = token && world.sessions.verify(token, received.now, 'cloud_controller')
+  const claims = token && world.sessions.verify(token, request.now, 'cloud_controller')
   if (!claims) return invalidToken
   const scopes: unknown = claims.scope
   const mayRead = Array.isArray(scopes) && scopes.includes('cloud_controller.read')
@@ -72,20 +75,20 @@ function one(
   visible: Organization[],
   guid: string,
   { v3, api }: { v3: boolean; api: string },
-): Answer {
+): Json | CloudError {
   const found = visible.find(organization => organization.guid === guid)
-  if (found) return json(200, v3 ? v3Organization(found, api) : v2Organization(found))
-  if (v3) return refuse(v3, [404, 'ResourceNotFound', 10010, 'Organization not found'])
-  const words = `The organization could not be found: ${guid}`
-  return refuse(v3, [404, 'OrganizationNotFound', 30003, words])
+  if (found) return v3 ? v3Organization(found, api) : v2Organization(found)
+  if (v3) return [404, 'ResourceNotFound', 10010, 'Organization not found']
+  return [404, 'OrganizationNotFound', 30003, `The organization could not be found: ${guid}`]
 }
 
-function listV2({ query, path }: Received, visible: Organization[]): Answer {
+function listV2({ query }: Request, visible: Organization[]) {
   const page = pageOf(query, { page: 'page', size: 'results-per-page', most: 100 })
-  return json(200, v2Page(matchV2(visible, query.getAll('q')), page, { path, query }))
+  const path = '/v2/organizations'
+  return v2Page(matchV2(visible, query.getAll('q')), page, { path, query })
 }
 
-function listV3(world: World, { query, path }: Received, visible: Organization[]): Answer {
+function listV3({ hosts }: World, { query }: Request, visible: Organization[]) {
   const unexpected = unknownName(query.keys(), v3Parameters)
   if (unexpected) {
     const valid = v3Parameters.map(each => `'${each}'`).join(', ')
@@ -94,5 +97,6 @@ function listV3(world: World, { query, path }: Received, visible: Organization[]
     )
   }
   const page = pageOf(query, { page: 'page', size: 'per_page', most: 5000 })
-  return json(200, v3Page(matchV3(visible, query), page, { path, query, api: world.hosts.api }))
+  const path = '/v3/organizations'
+  return v3Page(matchV3(visible, query), page, { path, query, api: hosts.api })
 }

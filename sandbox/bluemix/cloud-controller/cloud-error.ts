@@ -1,4 +1,4 @@
-import { type Answer, json, type Received, text } from '../wire/exchange.ts'
+import type { FastifyReply } from 'fastify'
 
 /** Status, name without `CF-`, code, words. */
 export type CloudError = [status: number, name: string, code: number, words: string]
@@ -13,6 +13,13 @@ export const notAuthorized: CloudError = [
   'You are not authorized to perform the requested action',
 ]
 
+export const rateLimitExceeded: CloudError = [
+  429,
+  'RateLimitExceeded',
+  10013,
+  'Rate Limit Exceeded',
+]
+
 export const uaaUnavailable: CloudError = [
   503,
   'UaaUnavailable',
@@ -24,35 +31,13 @@ export function badQuery(words: string): CloudError {
   return [400, 'BadQueryParameter', 10005, `The query parameter is invalid: ${words}`]
 }
 
-/** v2 and v3 have shapes of their own (v2_error_hasher.rb, v3_error_hasher.rb). */
-export function refuse(v3: boolean, [status, name, code, words]: CloudError): Answer {
-  return json(status, errorBody(v3, { name, code, words }))
+export function refuse(reply: FastifyReply, v3: boolean, error: CloudError): FastifyReply {
+  return reply.code(error[0]).send(errorBody(v3, error))
 }
 
-function errorBody(
-  v3: boolean,
-  { name, code, words }: { name: string; code: number; words: string },
-) {
+/** v2 and v3 have shapes of their own (v2_error_hasher.rb, v3_error_hasher.rb). */
+export function errorBody(v3: boolean, [, name, code, words]: CloudError) {
   return v3
     ? { errors: [{ detail: words, title: `CF-${name}`, code }] }
     : { description: words, error_code: `CF-${name}`, code }
-}
-
-/**
- * The cloud controller of 2017 over its rate limit (middleware/rate_limiter.rb): JSON that calls
- * itself text/plain, and `Retry-After` is the same epoch time as `X-RateLimit-Reset`.
- */
-export function rateLimitExceeded(received: Received, resetAt: number): Answer {
-  const v3 = received.path.startsWith('/v3')
-  const body = errorBody(v3, {
-    name: 'RateLimitExceeded',
-    code: 10013,
-    words: 'Rate Limit Exceeded',
-  })
-  return text(429, JSON.stringify(body), {
-    'retry-after': String(resetAt),
-    'x-ratelimit-limit': '2000',
-    'x-ratelimit-remaining': '0',
-    'x-ratelimit-reset': String(resetAt),
-  })
 }

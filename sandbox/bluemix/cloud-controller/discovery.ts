@@ -1,30 +1,32 @@
-import { type Answer, type Handler, json } from '../wire/exchange.ts'
+import { type App, at } from '../wire/request.ts'
 import type { World } from '../world.ts'
+import { notFound, refuse } from './cloud-error.ts'
 
 /**
  * `GET api/v2/info` (info_controller.rb, with the values Bluemix had in 2018) and `GET api/`
  * (root_controller.rb), both without authentication. The authorization endpoint has a path and
  * is on another host than the token endpoint. Nulls are present, not left out.
  */
-export function createDiscovery(world: World): Handler {
-  return received => {
-    if (received.method !== 'GET') return json(404, unknownRequest)
-    return received.path === '/' ? root(world) : info(world)
+export function addDiscovery(app: App, world: World): void {
+  for (const [path, answer] of [['/', root] as const, ['/v2/info', info] as const]) {
+    const options = at(world.hosts.api, 'info', ({ method }, reply) =>
+      method === 'GET' ? reply.send(answer(world)) : refuse(reply, false, notFound),
+    )
+    app.all(path, options)
   }
 }
 
-const unknownRequest = { description: 'Unknown request', error_code: 'CF-NotFound', code: 10000 }
 const fingerprint = 'f2:16:3d:5b:7d:5e:0f:2b:3c:9c:6b:0c:3e:9e:42:1a'
 
 function loginUrl({ hosts }: World): string {
   return `https://${hosts.login}/UAALoginServerWAR`
 }
 
-function info(world: World): Answer {
+function info(world: World) {
   const { hosts, settings } = world
   const domain = hosts.api.replace(/^api\./, '')
   const disabled = settings.v2Disabled
-  return json(200, {
+  return {
     name: 'Bluemix',
     build: '270030',
     support: disabled ? 'CF API v2 is disabled' : 'http://ibm.biz/bluemix-supportinfo',
@@ -40,16 +42,16 @@ function info(world: World): Answer {
     app_ssh_oauth_client: 'ssh-proxy',
     doppler_logging_endpoint: `wss://doppler.${domain}:443`,
     allow_debug: true,
-  })
+  }
 }
 
 /** With v2 off it is the root of today: `login` is there, `cloud_controller_v2` is not. */
-function root(world: World): Answer {
+function root(world: World) {
   const { hosts, settings } = world
   const api = `https://${hosts.api}`
   const link = (href: string) => ({ href })
   const v2 = { href: `${api}/v2`, meta: { version: '2.100.0' } }
-  return json(200, {
+  return {
     links: {
       self: link(api),
       ...(settings.v2Disabled ? {} : { cloud_controller_v2: v2 }),
@@ -65,5 +67,5 @@ function root(world: World): Answer {
         meta: { host_key_fingerprint: fingerprint, oauth_client: 'ssh-proxy' },
       },
     },
-  })
+  }
 }

@@ -1,6 +1,6 @@
 import type { User } from '../directory.ts'
 import type { Fault } from '../faults.ts'
-import type { Received } from '../wire/exchange.ts'
+import type { Request } from '../wire/request.ts'
 import type { World } from '../world.ts'
 
 /** The user that a password grant names. */
@@ -16,7 +16,7 @@ export interface Claimant {
 /** Only the login host accepts an API key as password: it is not documented for UAA itself. */
 export function findClaimant(
   { directory, hosts }: World,
-  { host }: Received,
+  { hostname }: Request,
   form: Map<string, string>,
 ): Claimant {
   const passcode = form.get('passcode')
@@ -26,7 +26,7 @@ export function findClaimant(
     return { kind: 'passcode', name: 'passcode', user: directory.userByPasscode(passcode) }
   }
   if (name === 'apikey') {
-    const user = host === hosts.login ? directory.userByApiKey(password) : undefined
+    const user = hostname === hosts.login ? directory.userByApiKey(password) : undefined
     return { kind: 'api_key', name, user }
   }
   return byPassword(directory.user(name), name, password)

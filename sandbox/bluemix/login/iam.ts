@@ -1,18 +1,11 @@
 import { randomUUID } from 'node:crypto'
+import type { FastifyReply } from 'fastify'
 import type { User } from '../directory.ts'
 import type { LoginKind } from '../ledger.ts'
 import type { Settings } from '../settings.ts'
-import {
-  type Answer,
-  basicCredentials,
-  formFields,
-  type Handler,
-  json,
-  type Received,
-  text,
-} from '../wire/exchange.ts'
+import { type App, at, basicCredentials, formFields, type Request } from '../wire/request.ts'
 import type { World } from '../world.ts'
-import { type LoginOutcome, type Refusal, refused } from './login-outcome.ts'
+import { type LoginOutcome, type Refusal, record, refused } from './login-outcome.ts'
 
 /**
  * `POST iam/oidc/token` (2017) and `/identity/token` (later), client `bx:bx`. With
@@ -29,24 +22,24 @@ import { type LoginOutcome, type Refusal, refused } from './login-outcome.ts'
  *
  * Every other error is BXNIM0109E here; the code that IAM used is not known.
  */
-export function createIam(world: World): Handler {
-  return received => {
-    if (!world.settings.iamPaths.includes(received.path)) return text(404, 'Not Found\n')
-    const outcome = malformed(world, received) ?? decide(world, received)
-    const granted = 'granted' in outcome
-    const user = granted ? outcome.user.name : outcome.user
-    const said = granted ? 'granted' : outcome.refused.code
-    world.ledger.login({ at: received.now, kind: outcome.kind, user, outcome: said })
-    return granted ? json(200, outcome.granted) : refusalAnswer(outcome.refused)
+export function addIam(app: App, world: World): void {
+  const answer = (path: string) => (request: Request, reply: FastifyReply) => {
+    if (!world.settings.iamPaths.includes(path)) return reply.code(404).send('Not Found\n')
+    const outcome = malformed(world, request) ?? decide(world, request)
+    record(world, outcome, request.now)
+    return 'granted' in outcome ? reply.send(outcome.granted) : refuse(reply, outcome.refused)
+  }
+  for (const path of ['/oidc/token', '/identity/token']) {
+    app.all(path, at(world.hosts.iam, 'login', answer(path)))
   }
 }
 
-function malformed({ settings }: World, received: Received): LoginOutcome | undefined {
-  if (received.method !== 'POST') return bad(405, 'Method not allowed')
-  if (received.query.size > 0) return bad(400, 'Parameters belong in the body')
-  const client = basicCredentials(received)
+function malformed({ settings }: World, request: Request): LoginOutcome | undefined {
+  if (request.method !== 'POST') return bad(405, 'Method not allowed')
+  if (request.query.size > 0) return bad(400, 'Parameters belong in the body')
+  const client = basicCredentials(request)
   if (client?.user !== 'bx' || client.password !== 'bx') return bad(401, 'Client not known')
-  const form = formFields(received)
+  const form = formFields(request)
   if (!form) return bad(400, 'Malformed form body')
   const types = responseTypes(settings, form)
   const known = types.every(each => each === 'cloud_iam' || each === 'uaa')
@@ -64,16 +57,16 @@ function responseTypes({ iamSeparator }: Settings, form: Map<string, string>): s
   return (form.get('response_type') ?? '').split(iamSeparator ?? /[ ,]/)
 }
 
-function decide(world: World, received: Received): LoginOutcome {
-  const form = formFields(received) ?? new Map<string, string>()
+function decide(world: World, request: Request): LoginOutcome {
+  const form = formFields(request) ?? new Map<string, string>()
   const grant = grants[form.get('grant_type') ?? '']
   if (!grant) return bad(400, 'Property grant_type is invalid')
-  const found = grant.find({ world, received, field: name => form.get(name) ?? '' })
+  const found = grant.find({ world, request, field: name => form.get(name) ?? '' })
   if (Array.isArray(found)) return refused(grant.kind, found, form.get('username'))
   for (const name of ['apikey', 'password', 'passcode']) world.secrets.add(form.get(name) ?? '')
   const granted = world.iamTokens.grant(
     found,
-    received.now,
+    request.now,
     responseTypes(world.settings, form).includes('uaa'),
   )
   return { kind: grant.kind, user: found, granted }
@@ -83,7 +76,7 @@ type Words = [status: number, code: string, description: string]
 
 interface Grant {
   kind: LoginKind
-  find(request: { world: World; received: Received; field: (name: string) => string }): User | Words
+  find(asked: { world: World; request: Request; field: (name: string) => string }): User | Words
 }
 
 const unknownKey: Words = [400, 'BXNIM0415E', 'Provided API key could not be found']
@@ -108,23 +101,23 @@ const grants: Record<string, Grant> = {
   },
   password: {
     kind: 'iam_password',
-    find: ({ world, received, field }) => {
+    find: ({ world, request, field }) => {
       const user = world.directory.user(field('username'))
-      if (user?.federated || received.fault.refuse === 'federated') return federated
+      if (user?.federated || request.fault.refuse === 'federated') return federated
       return user?.password === field('password') ? user : wrongUser
     },
   },
   refresh_token: {
     kind: 'iam_refresh',
-    find: ({ world, received, field }) => {
-      const found = world.iamTokens.refresh(field('refresh_token'), received.now)
+    find: ({ world, request, field }) => {
+      const found = world.iamTokens.refresh(field('refresh_token'), request.now)
       if (typeof found !== 'string') return found
       return { expired: expiredSession, inactive: inactiveSession, invalid: invalidToken }[found]
     },
   },
 }
 
-function refusalAnswer({ status, code, description }: Refusal): Answer {
+function refuse(reply: FastifyReply, { status, code, description }: Refusal): FastifyReply {
   const context = { requestId: randomUUID() }
-  return json(status, { errorCode: code, errorMessage: description, context })
+  return reply.code(status).send({ errorCode: code, errorMessage: description, context })
 }

@@ -1,4 +1,4 @@
-import { formFields, type Received, unknownName } from '../wire/exchange.ts'
+import { formFields, type Request, unknownName } from '../wire/request.ts'
 import { type LoginOutcome, refused } from './login-outcome.ts'
 
 const fields = [
@@ -15,8 +15,8 @@ const fields = [
  * What is wrong with a token request, before its user is checked. Stricter than UAA in one point: UAA
  * ignores unknown fields, which hides mistakes of a client.
  */
-export function malformed(received: Received): LoginOutcome | undefined {
-  const { method, query, headers } = received
+export function malformed(request: Request): LoginOutcome | undefined {
+  const { method, query, headers } = request
   if (method !== 'POST') {
     const words = `Request method '${method}' not supported`
     return refused('malformed', [405, 'method_not_allowed', words])
@@ -28,7 +28,7 @@ export function malformed(received: Received): LoginOutcome | undefined {
   if (!/application\/json|\*\/\*/.test(headers.accept ?? '*/*')) {
     return refused('malformed', [406, 'not_acceptable', 'Could not find acceptable representation'])
   }
-  const form = formFields(received)
+  const form = formFields(request)
   if (!form) return refused('malformed', [400, 'invalid_request', 'Malformed form body'])
   const unexpected = unknownName(form.keys(), fields)
   if (unexpected)

@@ -1,16 +1,10 @@
+import type { FastifyReply } from 'fastify'
 import type { Fault } from '../faults.ts'
-import {
-  type Answer,
-  basicCredentials,
-  formFields,
-  type Handler,
-  json,
-  type Received,
-} from '../wire/exchange.ts'
+import { type App, at, basicCredentials, formFields, type Request } from '../wire/request.ts'
 import type { World } from '../world.ts'
 import { type Claimant, findClaimant } from './claimant.ts'
 import { createLockout, type Lockout } from './lockout.ts'
-import { type LoginOutcome, type Refusal, refused } from './login-outcome.ts'
+import { type LoginOutcome, type Refusal, record, refused } from './login-outcome.ts'
 import { malformed } from './uaa-request.ts'
 import { scopesExist } from './uaa-tokens.ts'
 
@@ -41,19 +35,18 @@ import { scopesExist } from './uaa-tokens.ts'
  * | an unknown grant                         | 400 unsupported_grant_type                     |
  * | a scope that the user has not            | 400 invalid_scope                              |
  */
-export function createUaa(world: World): Handler {
+export function addUaa(app: App, world: World): void {
   const lockout = createLockout()
-  return received => {
-    const outcome = malformed(received) ?? decide(world, lockout, received)
-    const granted = 'granted' in outcome
-    const user = granted ? outcome.user.name : outcome.user
-    const said = granted ? 'granted' : outcome.refused.code
-    world.ledger.login({ at: received.now, kind: outcome.kind, user, outcome: said })
-    return granted ? json(200, outcome.granted, noStore) : refusalAnswer(outcome.refused)
+  const answer = (request: Request, reply: FastifyReply) => {
+    const outcome = malformed(request) ?? decide(world, lockout, request)
+    record(world, outcome, request.now)
+    reply.headers({ 'cache-control': 'no-store', pragma: 'no-cache' })
+    return 'granted' in outcome ? reply.send(outcome.granted) : refuse(reply, outcome.refused)
   }
+  app.all('/UAALoginServerWAR/oauth/token', at(world.hosts.login, 'login', answer))
+  app.all('/oauth/token', at(world.hosts.uaa, 'login', answer))
 }
 
-const noStore = { 'cache-control': 'no-store', pragma: 'no-cache' }
 const badCredentials: [number, string, string] = [401, 'unauthorized', 'Bad credentials']
 const lockedWords = 'Your account has been locked because of too many failed attempts to login.'
 const federatedWords =
@@ -61,10 +54,10 @@ const federatedWords =
 const expiredWords = 'Your current password has expired. Please reset your password.'
 const grantsOfOthers = ['client_credentials', 'authorization_code', 'user_token']
 
-function decide(world: World, lockout: Lockout, received: Received): LoginOutcome {
-  const client = basicCredentials(received)
+function decide(world: World, lockout: Lockout, request: Request): LoginOutcome {
+  const client = basicCredentials(request)
   if (client?.user !== 'cf' || client.password !== '') return refused('malformed', badCredentials)
-  const form = formFields(received) ?? new Map<string, string>()
+  const form = formFields(request) ?? new Map<string, string>()
   const type = form.get('grant_type')
   if (!type) return refused('malformed', [400, 'invalid_request', 'Missing grant type'])
   if (!scopesExist(form.get('scope') ?? '')) {
@@ -74,55 +67,55 @@ function decide(world: World, lockout: Lockout, received: Received): LoginOutcom
       'Invalid scope (empty) - this user is not allowed any of the requested scopes',
     ])
   }
-  if (type === 'refresh_token') return refresh(world, received, form)
-  if (type === 'iam_token') return exchange(world, received, form)
-  if (type === 'password') return passwordGrant(world, lockout, { received, form })
+  if (type === 'refresh_token') return refresh(world, request, form)
+  if (type === 'iam_token') return exchange(world, request, form)
+  if (type === 'password') return passwordGrant(world, lockout, { request, form })
   return grantsOfOthers.includes(type)
     ? refused('malformed', [401, 'invalid_client', `Unauthorized grant type: ${type}`])
     : refused('malformed', [400, 'unsupported_grant_type', `Unsupported grant type: ${type}`])
 }
 
-function exchange(world: World, received: Received, form: Map<string, string>): LoginOutcome {
-  const user = world.iamTokens.verify(form.get('iam_token') ?? '', received.now)
+function exchange(world: World, request: Request, form: Map<string, string>): LoginOutcome {
+  const user = world.iamTokens.verify(form.get('iam_token') ?? '', request.now)
   if (!user) return refused('iam_token', [401, 'invalid_token', 'Invalid IAM token'])
   const wish = { scope: form.get('scope') ?? '' }
-  return { kind: 'iam_token', user, granted: world.sessions.open(user, received.now, wish) }
+  return { kind: 'iam_token', user, granted: world.sessions.open(user, request.now, wish) }
 }
 
-function refresh(world: World, received: Received, form: Map<string, string>): LoginOutcome {
+function refresh(world: World, request: Request, form: Map<string, string>): LoginOutcome {
   const token = form.get('refresh_token') ?? ''
-  if (received.fault.refuse === 'wrong_client') {
+  if (request.fault.refuse === 'wrong_client') {
     const words = `Wrong client for this refresh token: ${token}`
     return refused('refresh', [400, 'invalid_grant', words])
   }
-  const found = world.sessions.refresh(token, received.now)
+  const found = world.sessions.refresh(token, request.now)
   if ('refused' in found) return refused('refresh', [401, 'invalid_token', found.refused])
   const { user, refreshToken } = found
   const wish = { scope: form.get('scope') ?? '', ...(refreshToken && { refreshToken }) }
-  return { kind: 'refresh', user, granted: world.sessions.open(user, received.now, wish) }
+  return { kind: 'refresh', user, granted: world.sessions.open(user, request.now, wish) }
 }
 
 function passwordGrant(
   world: World,
   lockout: Lockout,
-  { received, form }: { received: Received; form: Map<string, string> },
+  { request, form }: { request: Request; form: Map<string, string> },
 ): LoginOutcome {
-  const claimant = findClaimant(world, received, form)
+  const claimant = findClaimant(world, request, form)
   const { kind, name, user } = claimant
-  const refusal = refusalOf(claimant, received, lockout.locked(name, received.now))
-  if (refusal === badCredentials) lockout.failed(name, received.now)
+  const refusal = refusalOf(claimant, request, lockout.locked(name, request.now))
+  if (refusal === badCredentials) lockout.failed(name, request.now)
   if (refusal || !user) return refused(kind, refusal ?? badCredentials, name)
   lockout.succeeded(name)
   world.secrets.add(form.get('password') ?? '')
   world.secrets.add(form.get('passcode') ?? '')
   const wish = { scope: form.get('scope') ?? '' }
-  return { kind, user, granted: world.sessions.open(user, received.now, wish) }
+  return { kind, user, granted: world.sessions.open(user, request.now, wish) }
 }
 
 /** The first that applies: a locked account, before the password is checked; an expired password, if it is correct. */
 function refusalOf(
   { user, problem }: Claimant,
-  { fault }: Received,
+  { fault }: Request,
   locked: boolean,
 ): [number, string, string] | undefined {
   const is = (what: Fault['refuse']) => fault.refuse === what || problem === what
@@ -132,8 +125,8 @@ function refusalOf(
   return is('password_expired') ? [403, 'access_denied', expiredWords] : undefined
 }
 
-function refusalAnswer({ status, code, description }: Refusal): Answer {
+function refuse(reply: FastifyReply, { status, code, description }: Refusal): FastifyReply {
   const challenge = `Basic realm="UAA/client", error="${code}", error_description="${description.replace(/[^ -~]/g, '?')}"`
-  const headers = status === 401 ? { ...noStore, 'www-authenticate': challenge } : noStore
-  return json(status, { error: code, error_description: description }, headers)
+  if (status === 401) reply.header('www-authenticate', challenge)
+  return reply.code(status).send({ error: code, error_description: description })
 }

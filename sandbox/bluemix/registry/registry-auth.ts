@@ -1,15 +1,15 @@
 import { randomUUID } from 'node:crypto'
+import type { FastifyReply } from 'fastify'
 import { seconds } from '../clock.ts'
 import { signEs256 } from '../jwt.ts'
 import {
-  type Answer,
+  type App,
+  at,
   basicCredentials,
   formFields,
-  type Handler,
-  json,
-  type Received,
+  type Request,
   unknownName,
-} from '../wire/exchange.ts'
+} from '../wire/request.ts'
 import type { World } from '../world.ts'
 import type { RegistryTokens } from './registry-tokens.ts'
 import { type Access, grantable, parseScopes } from './scope.ts'
@@ -39,26 +39,29 @@ const formNames = [
  * malformed requests get 401, or 400 as from icr.io. The response has both `token` and
  * `access_token`: containerd reads only the second, other clients the first.
  */
-export function createRegistryAuth(
+export function addRegistryAuth(
+  app: App,
   world: World,
   dependencies: { tokens: RegistryTokens; signer: { key: string; cert: string } },
-): Handler {
-  return received => {
-    const { realmMethods, realmOtherStatus } = world.settings
-    if (!realmMethods.some(method => method === received.method)) {
-      return json(realmOtherStatus, { errors: [{ code: 'UNSUPPORTED', message: 'not supported' }] })
+): void {
+  const { settings, hosts, secrets } = world
+  const options = at(hosts.registry, 'oauth', (request, reply) => {
+    if (!settings.realmMethods.some(method => method === request.method)) {
+      return refuse(reply, settings.realmOtherStatus, ['UNSUPPORTED', 'not supported'])
     }
-    const request = received.method === 'POST' ? readForm(received) : readQuery(received)
-    if (typeof request === 'string') return malformed(request)
-    const access = parseScopes(request.scopes)
-    if (!access) return malformed('invalid scope')
-    const holder = identify(world, dependencies.tokens, { received, ...request })
-    if (!holder) return unauthorized(world)
-    world.secrets.add(request.password)
+    const wish = request.method === 'POST' ? readForm(request) : readQuery(request)
+    if (typeof wish === 'string') return refuse(reply, 400, ['BAD_REQUEST', wish])
+    const access = parseScopes(wish.scopes)
+    if (!access) return refuse(reply, 400, ['BAD_REQUEST', 'invalid scope'])
+    const holder = identify(world, dependencies.tokens, { request, ...wish })
+    if (!holder) return unauthorized(world, reply)
+    secrets.add(wish.password)
     const token = sign(world, dependencies.signer, { ...holder, access: grantable(access, holder) })
     const issuedAt = new Date().toISOString()
-    return json(200, { token, access_token: token, expires_in: bearerSeconds, issued_at: issuedAt })
-  }
+    const answer = { token, access_token: token, expires_in: bearerSeconds, issued_at: issuedAt }
+    return reply.send(answer)
+  })
+  app.all('/oauth/token', options)
 }
 
 export interface TokenRequest {
@@ -67,19 +70,19 @@ export interface TokenRequest {
   scopes: string[]
 }
 
-function readQuery(received: Received): TokenRequest | string {
-  const { query, method } = received
+function readQuery(request: Request): TokenRequest | string {
+  const { query, method } = request
   if (method !== 'GET') return 'method not allowed'
   const unexpected = unknownName(query.keys(), queryNames)
   if (unexpected) return `unknown parameter ${unexpected}`
   if (query.get('service') !== 'registry') return 'service not known'
-  const { user, password } = basicCredentials(received) ?? { user: '', password: '' }
+  const { user, password } = basicCredentials(request) ?? { user: '', password: '' }
   return { user, password, scopes: query.getAll('scope').flatMap(scope => scope.split(' ')) }
 }
 
-function readForm(received: Received): TokenRequest | string {
-  const form = formFields(received)
-  if (!form || received.query.size > 0) return 'malformed form'
+function readForm(request: Request): TokenRequest | string {
+  const form = formFields(request)
+  if (!form || request.query.size > 0) return 'malformed form'
   const unexpected = unknownName(form.keys(), formNames)
   if (unexpected) return `unknown parameter ${unexpected}`
   if (form.get('service') !== 'registry') return 'service not known'
@@ -97,14 +100,14 @@ interface Holder {
 function identify(
   world: World,
   tokens: RegistryTokens,
-  { received, user, password }: TokenRequest & { received: Received },
+  { request, user, password }: TokenRequest & { request: Request },
 ): Holder | undefined {
   if (user === 'token') {
-    const row = tokens.byText(password, received.now)
+    const row = tokens.byText(password, request.now)
     return row && { subject: row.id, namespaces: [row.organization.namespace], push: row.write }
   }
-  if (user !== 'bearer' || received.fault.accessTokens === 'expired') return undefined
-  const claims = world.sessions.verify(password, received.now, 'registry')
+  if (user !== 'bearer' || request.fault.accessTokens === 'expired') return undefined
+  const claims = world.sessions.verify(password, request.now, 'registry')
   const person = world.directory.userById(claims?.user_id)
   if (!person) return undefined
   const organizations = world.directory.organizationsOf(person)
@@ -129,13 +132,17 @@ function sign(
   return token
 }
 
-function unauthorized(world: World): Answer {
+function unauthorized({ settings, hosts }: World, reply: FastifyReply): FastifyReply {
   const message = 'The login credentials are not valid, or your IBM Cloud account is not active.'
-  const body = { errors: [{ code: 'UNAUTHORIZED', message }] }
-  if (world.settings.icrMode) return json(400, body)
-  return json(401, body, { 'www-authenticate': `Basic realm="${world.hosts.registry}"` })
+  if (settings.icrMode) return refuse(reply, 400, ['UNAUTHORIZED', message])
+  reply.header('www-authenticate', `Basic realm="${hosts.registry}"`)
+  return refuse(reply, 401, ['UNAUTHORIZED', message])
 }
 
-function malformed(message: string): Answer {
-  return json(400, { errors: [{ code: 'BAD_REQUEST', message }] })
+function refuse(
+  reply: FastifyReply,
+  status: number,
+  [code, message]: [string, string],
+): FastifyReply {
+  return reply.code(status).send({ errors: [{ code, message }] })
 }

@@ -1,5 +1,6 @@
-import { Agent, request } from 'undici'
-import { type Answer, type Handler, type Received, text } from '../wire/exchange.ts'
+import type { FastifyReply } from 'fastify'
+import { Agent, request as send } from 'undici'
+import { type App, at, type Request } from '../wire/request.ts'
 import type { World } from '../world.ts'
 import { emptyRegistry } from './empty-registry.ts'
 
@@ -16,7 +17,7 @@ const hopByHop = [
 ]
 
 export interface RegistryProxy {
-  handle: Handler
+  addTo(app: App): void
   setUpstream(url: string | undefined): void
   stop(): Promise<void>
 }
@@ -34,37 +35,46 @@ export function createRegistryProxy(world: World, certificate: string): Registry
       upstream = url
     },
     stop: () => agent.destroy(),
-    handle: received =>
-      upstream === undefined
-        ? emptyRegistry(received, world.hosts.registry, certificate)
-        : handOn(received, { agent, upstream, host: world.hosts.registry }).catch(badGateway),
+    addTo: app => {
+      const options = at(world.hosts.registry, 'registry', (request, reply) =>
+        upstream === undefined
+          ? emptyRegistry(request, reply, certificate)
+          : handOn(request, reply, { agent, upstream }),
+      )
+      app.register(async (unread: App) => {
+        unread.removeAllContentTypeParsers()
+        unread.addContentTypeParser('*', (_request, payload, done) => done(null, payload))
+        unread.all('/v2', options)
+        unread.all('/v2/*', options)
+      })
+    },
   }
 }
 
 async function handOn(
-  received: Received,
-  { agent, upstream, host }: { agent: Agent; upstream: string; host: string },
-): Promise<Answer> {
-  const { method, stream } = received
+  request: Request,
+  reply: FastifyReply,
+  { agent, upstream }: { agent: Agent; upstream: string },
+): Promise<FastifyReply> {
+  const { method, hostname, headers, raw } = request
   const hasBody =
-    stream.headers['content-length'] !== undefined ||
-    stream.headers['transfer-encoding'] !== undefined
-  const response = await request(new URL(stream.url ?? '/', upstream), {
-    dispatcher: agent,
-    method: method as 'GET',
-    headers: {
-      ...passed(stream.headers),
-      host,
-      'x-forwarded-proto': 'https',
-      'x-forwarded-host': host,
-    },
-    body: hasBody ? stream : null,
-  })
-  return { status: response.statusCode, headers: passed(response.headers), stream: response.body }
-}
-
-function badGateway(error: Error): Answer {
-  return text(502, `the registry does not answer: ${error.message}\n`)
+    headers['content-length'] !== undefined || headers['transfer-encoding'] !== undefined
+  try {
+    const response = await send(new URL(request.url, upstream), {
+      dispatcher: agent,
+      method: method as 'GET',
+      headers: {
+        ...passed(headers),
+        host: hostname,
+        'x-forwarded-proto': 'https',
+        'x-forwarded-host': hostname,
+      },
+      body: hasBody ? raw : null,
+    })
+    return reply.code(response.statusCode).headers(passed(response.headers)).send(response.body)
+  } catch (error) {
+    return reply.code(502).send(`the registry does not answer: ${(error as Error).message}\n`)
+  }
 }
 
 function passed(headers: Record<string, string | string[] | undefined>) {

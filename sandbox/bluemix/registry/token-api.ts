@@ -1,14 +1,16 @@
+import type { FastifyReply } from 'fastify'
 import type { Organization } from '../directory.ts'
+import type { Operation } from '../faults.ts'
 import {
-  type Answer,
-  type Handler,
-  json,
-  type Received,
+  type App,
+  at,
+  type Json,
+  type Request,
   uniqueFields,
   unknownName,
-} from '../wire/exchange.ts'
+} from '../wire/request.ts'
 import type { World } from '../world.ts'
-import { malformed, notFound, refuse } from './registry-error.ts'
+import { malformed, notFound, type RegistryError, refuse } from './registry-error.ts'
 import { listedRow, type RegistryTokens, type TokenRow } from './registry-tokens.ts'
 
 /**
@@ -29,40 +31,51 @@ import { listedRow, type RegistryTokens, type TokenRow } from './registry-tokens
  *
  * Absent `write` is read-only, absent `permanent` is 24 hours (bluemix-go: registryv1/tokens.go).
  */
-export function createTokenApi(world: World, tokens: RegistryTokens): Handler {
-  return received => {
-    const organization = authorize(world, received)
-    if (!organization) {
-      const words = 'You are not authorized to access the specified account.'
-      return refuse(received, [401, 'CRG0009E', words])
-    }
-    const refusal = refusalOf(received, organization)
-    if (refusal !== undefined) return refuse(received, refusal)
-    const id = received.path.split('/')[4]
-    const act = actions[`${received.method}${id === undefined ? '' : ' id'}`]
-    if (!act) return refuse(received, [405, 'CRG0000E', 'Method not allowed'])
-    return act({ world, tokens, received, organization, id: id ?? '' })
-  }
+export function addTokenApi(app: App, world: World, tokens: RegistryTokens): void {
+  const handle = (operation: Operation, act: (call: Call) => Result) =>
+    at(world.hosts.registry, operation, (request, reply) => {
+      const organization = authorize(world, request)
+      const result = Array.isArray(organization)
+        ? organization
+        : act({ world, tokens, request, reply, organization })
+      return Array.isArray(result) ? refuse(reply, result, request.now) : reply.send(result)
+    })
+  app.post('/api/v1/tokens', handle('mint', mint))
+  app.get('/api/v1/tokens', handle('list', list))
+  app.get('/api/v1/tokens/:id', handle('get', get))
+  app.delete('/api/v1/tokens', handle('revoke', revokeByDescription))
+  app.delete('/api/v1/tokens/:id', handle('revoke', revoke))
 }
 
 interface Call {
   world: World
   tokens: RegistryTokens
-  received: Received
+  request: Request
+  reply: FastifyReply
   organization: Organization
-  id: string
 }
 
-const actions: Record<string, (call: Call) => Answer> = {
-  POST: mint,
-  GET: list,
-  'GET id': get,
-  DELETE: revokeByDescription,
-  'DELETE id': revoke,
+/** The body of the answer, or the refusal. */
+type Result = Json | undefined | RegistryError
+
+function authorize(world: World, request: Request): Organization | RegistryError {
+  const { refuseTokens } = request.fault
+  const organization = organizationOf(world, request)
+  if (organization === undefined) {
+    return [401, 'CRG0009E', 'You are not authorized to access the specified account.']
+  }
+  if (refuseTokens === 'cannot_authenticate') {
+    const words = 'An error occurred when authenticating your request with IBM Cloud.'
+    return [401, 'CRG0014E', words]
+  }
+  if (organization.suspended || refuseTokens === 'not_authorized') {
+    return [403, 'CRG0020E', 'You are not authorized to access the specified resource.']
+  }
+  return organization
 }
 
-function authorize(world: World, received: Received): Organization | undefined {
-  const { headers, fault, now } = received
+function organizationOf(world: World, request: Request): Organization | undefined {
+  const { headers, fault, now } = request
   const token = /^Bearer (\S+)$/.exec(headers.authorization ?? '')?.[1]
   const claims = token && world.sessions.verify(token, now, 'registry')
   const user = claims && world.directory.userById(claims.user_id)
@@ -72,88 +85,76 @@ function authorize(world: World, received: Received): Organization | undefined {
   return world.directory.organizationsOf(user).find(({ guid }) => guid === headers.organization)
 }
 
-function refusalOf(
-  { fault: { refuseTokens } }: Received,
-  { suspended }: Organization,
-): [number, string, string] | undefined {
-  if (refuseTokens === 'cannot_authenticate') {
-    const words = 'An error occurred when authenticating your request with IBM Cloud.'
-    return [401, 'CRG0014E', words]
-  }
-  if (!suspended && refuseTokens !== 'not_authorized') return undefined
-  return [403, 'CRG0020E', 'You are not authorized to access the specified resource.']
-}
-
-function mint({ world, tokens, received, organization }: Call): Answer {
-  const fields = uniqueFields(received.query)
-  const unexpected = unknownName(received.query.keys(), ['permanent', 'write', 'description'])
-  if (!fields || unexpected || received.body !== '')
-    return malformed(received, unexpected ?? 'request')
+function mint({ world, tokens, request, organization }: Call): Result {
+  const fields = uniqueFields(request.query)
+  const unexpected = unknownName(request.query.keys(), ['permanent', 'write', 'description'])
+  if (!fields || unexpected || request.body) return malformed(unexpected ?? 'request')
   const flags = ['permanent', 'write'].map(name => fields.get(name) ?? 'false')
   const bad = flags.find(value => value !== 'true' && value !== 'false')
-  if (bad !== undefined) return malformed(received, bad)
+  if (bad !== undefined) return malformed(bad)
   const [permanent, write] = flags.map(value => value === 'true')
   const description = fields.get('description') ?? ''
   const wish = { organization, description, permanent: permanent === true, write: write === true }
-  const row = tokens.mint(wish, received.now)
+  const row = tokens.mint(wish, request.now)
   world.secrets.addRegistryToken(row.text)
   // A token that stays revoked ended before it was given.
   const expiry = row.revokedAt ?? row.expiry * 1000
   world.ledger.mint({
-    ...{ at: received.now, organization: organization.name, description, id: row.id },
+    ...{ at: request.now, organization: organization.name, description, id: row.id },
     ...{ permanent: wish.permanent, write: wish.write, text: row.text, expiry },
   })
-  return json(200, { token: row.text })
+  return { token: row.text }
 }
 
-function list({ world, tokens, received, organization }: Call): Answer {
-  if (received.query.size > 0) return malformed(received, 'query')
-  const { fault, now: at } = received
+function list({ world, tokens, request, organization }: Call): Result {
+  if (request.query.size > 0) return malformed('query')
+  const { fault, now: at } = request
   const asOf = at - (fault.lagMs ?? 0)
   const all = tokens.list(organization, at, asOf)
   const rows = all.slice(0, fault.mostRows)
   world.ledger.list({ at, organization: organization.name, count: rows.length })
   const next = fault.nextUrl && rows.length < all.length ? '/api/v1/tokens?page=2' : null
-  return json(200, {
+  return {
     tokens: rows.map(row => listedRow(row, { asOf, tokenText: fault.tokenText })),
     ...(fault.nextUrl && { next_url: next }),
-  })
+  }
 }
 
-function get(call: Call): Answer {
-  const row = rowsOfOrganization(call).find(({ id }) => id === call.id)
-  if (!row) return notFound(call.received)
-  const { tokenText } = call.received.fault
-  if (tokenText === undefined) return json(200, { token: row.text })
-  return json(200, tokenText === 'empty' ? { token: '' } : {})
+function get(call: Call): Result {
+  const row = rowsOfOrganization(call).find(({ id }) => id === call.request.params.id)
+  if (!row) return notFound
+  const { tokenText } = call.request.fault
+  if (tokenText === undefined) return { token: row.text }
+  return tokenText === 'empty' ? { token: '' } : {}
 }
 
-function revoke(call: Call): Answer {
-  if (call.received.query.size > 0) return malformed(call.received, 'query')
-  const row = rowsOfOrganization(call).find(({ id }) => id === call.id)
-  if (!row) return notFound(call.received)
+function revoke(call: Call): Result {
+  if (call.request.query.size > 0) return malformed('query')
+  const row = rowsOfOrganization(call).find(({ id }) => id === call.request.params.id)
+  if (!row) return notFound
   return revoked(call, [row])
 }
 
-function revokeByDescription(call: Call): Answer {
-  const description = uniqueFields(call.received.query)?.get('secondaryOwner')
-  const alone = call.received.query.size === 1
-  if (!description || !alone) return malformed(call.received, 'secondaryOwner')
+function revokeByDescription(call: Call): Result {
+  const description = uniqueFields(call.request.query)?.get('secondaryOwner')
+  const alone = call.request.query.size === 1
+  if (!description || !alone) return malformed('secondaryOwner')
   return revoked(
     call,
     rowsOfOrganization(call).filter(row => row.description === description),
   )
 }
 
-function rowsOfOrganization({ tokens, organization, received }: Call): TokenRow[] {
-  return tokens.list(organization, received.now).filter(row => row.revokedAt === undefined)
+function rowsOfOrganization({ tokens, organization, request }: Call): TokenRow[] {
+  return tokens.list(organization, request.now).filter(row => row.revokedAt === undefined)
 }
 
-function revoked({ world, received, organization }: Call, rows: TokenRow[]): Answer {
+function revoked({ world, request, reply, organization }: Call, rows: TokenRow[]): Result {
   for (const row of rows) {
-    row.revokedAt = received.now
+    row.revokedAt = request.now
     const { id, description } = row
-    world.ledger.revoke({ at: received.now, organization: organization.name, id, description })
+    world.ledger.revoke({ at: request.now, organization: organization.name, id, description })
   }
-  return { status: world.settings.revokeStatus, headers: {}, text: '' }
+  reply.code(world.settings.revokeStatus)
+  return undefined
 }

@@ -1,22 +1,23 @@
 import { seconds } from '../clock.ts'
-import { rateLimitExceeded, refuse, uaaUnavailable } from '../cloud-controller/cloud-error.ts'
-import type { Failure } from '../faults.ts'
-import type { Hosts } from '../world.ts'
-import { type Answer, html, type Received, text } from './exchange.ts'
+import { errorBody, rateLimitExceeded, uaaUnavailable } from '../cloud-controller/cloud-error.ts'
+import type { Failure, Operation } from '../faults.ts'
+import type { Request } from './request.ts'
 
-/** The answer of a failure that has one; a reset has none. */
+interface Answer {
+  status: number
+  headers: Record<string, string>
+  body: string
+}
+
+/** The answer of a failure that replaces the whole answer; undefined for the others. */
 export function failureAnswer(
-  failure: Failure,
-  received: Received,
-  hosts: Hosts,
+  failure: Failure | undefined,
+  request: Request,
+  operation: Operation | undefined,
 ): Answer | undefined {
   switch (failure) {
-    case 'reset':
-    case 'truncated':
-    case 'cut':
-      return undefined
     case 'rate_limited':
-      return rateLimited(received, hosts)
+      return rateLimited(request, operation)
     case 'unavailable':
       return html(503, '503 Service Unavailable')
     case 'error_html':
@@ -24,16 +25,44 @@ export function failureAnswer(
     case 'error_text':
       return text(500, 'Internal Error')
     case 'uaa_unavailable':
-      return refuse(received.path.startsWith('/v3'), uaaUnavailable)
+      return { ...text(503, cloudError(request, uaaUnavailable)), headers: json }
     case 'unsupported':
-      return text(received.fault.status ?? 404, '404 page not found\n')
+      return text(request.fault.status ?? 404, '404 page not found\n')
+    default:
+      return undefined
   }
 }
 
-/** UAA says 429 with a text and no `Retry-After` (ratelimiting/RateLimitingFilter.java). */
-function rateLimited(received: Received, hosts: Hosts): Answer {
-  const resetAt = seconds(received.now) + (received.fault.retryAfterSeconds ?? 2)
-  if (received.host === hosts.api) return rateLimitExceeded(received, resetAt)
-  if (received.operation === 'login') return text(429, 'Request limit exceeded')
-  return text(429, 'Too Many Requests', { 'retry-after': String(resetAt) })
+const json = { 'content-type': 'application/json; charset=utf-8' }
+
+/**
+ * The cloud controller of 2017 (middleware/rate_limiter.rb) sends JSON that calls itself text/plain,
+ * and `Retry-After` is the same epoch time as `X-RateLimit-Reset`. UAA says 429 with a text and no
+ * `Retry-After` (ratelimiting/RateLimitingFilter.java).
+ */
+function rateLimited(request: Request, operation: Operation | undefined): Answer {
+  const resetAt = String(seconds(request.now) + (request.fault.retryAfterSeconds ?? 2))
+  if (operation === 'login') return text(429, 'Request limit exceeded')
+  if (operation !== 'organizations') {
+    return text(429, 'Too Many Requests', { 'retry-after': resetAt })
+  }
+  return text(429, cloudError(request, rateLimitExceeded), {
+    'retry-after': resetAt,
+    'x-ratelimit-limit': '2000',
+    'x-ratelimit-remaining': '0',
+    'x-ratelimit-reset': resetAt,
+  })
+}
+
+function cloudError({ url }: Request, error: Parameters<typeof errorBody>[1]): string {
+  return JSON.stringify(errorBody(url.startsWith('/v3'), error))
+}
+
+function text(status: number, body: string, headers: Record<string, string> = {}): Answer {
+  return { status, headers: { 'content-type': 'text/plain', ...headers }, body }
+}
+
+function html(status: number, title: string): Answer {
+  const body = `<html><head><title>${title}</title></head><body><h1>${title}</h1></body></html>\n`
+  return text(status, body, { 'content-type': 'text/html' })
 }
