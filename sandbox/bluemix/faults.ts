@@ -80,7 +80,7 @@ export interface Fault {
   lagMs?: number
   /** list: only the first rows. */
   mostRows?: number
-  /** list with `mostRows`: the answer names the next page, as Cloud Foundry's lists do. */
+  /** list with `mostRows`: the answer names the next page (`?page=2`), as Cloud Foundry's lists do. */
   nextUrl?: boolean
   /** list, get: the rows do not give the token's text, or give an empty one. */
   tokenText?: 'absent' | 'empty'

@@ -578,8 +578,14 @@ t.test('a list lags, lacks rows, or is cut short', async t => {
   faults.set('list', { mostRows: 1 })
   const silent = (await tokens('GET')).json
   t.match([silent.tokens.length, silent.next_url], [1, undefined])
+  t.equal((await tokens('GET', '?page=2')).status, 400)
   faults.set('list', { mostRows: 1, nextUrl: true })
   t.equal((await tokens('GET')).json.next_url, '/api/v1/tokens?page=2')
+  const second = (await tokens('GET', '?page=2')).json
+  t.match(second, { tokens: [{ secondary_owner: 'two' }], next_url: null })
+  for (const page of ['0', 'x', '2&page=3', '2&size=9']) {
+    t.equal((await tokens('GET', `?page=${page}`)).status, 400, page)
+  }
   faults.set('list', { mostRows: 2, nextUrl: true })
   t.equal((await tokens('GET')).json.next_url, null)
   faults.set('list', { fail: 'cut' })

@@ -20,7 +20,7 @@ import { listedRow, type RegistryTokens, type TokenRow } from './registry-tokens
  * | request                                       | answer                                  |
  * |-----------------------------------------------|-----------------------------------------|
  * | POST ?permanent= &write= &description=        | 200 {"token"}; no body allowed          |
- * | GET                                           | 200 {"tokens":[...]}                    |
+ * | GET                                           | 200 {"tokens":[...]}, or a page of them |
  * | GET /:id                                      | 200 {"token"}, 404                      |
  * | DELETE /:id                                   | 204 (or 200), 404                       |
  * | DELETE ?secondaryOwner=<description>          | 204 (or 200), also if there was none    |
@@ -107,13 +107,17 @@ function mint({ world, tokens, request, organization }: Call): Result {
 }
 
 function list({ world, tokens, request, organization }: Call): Result {
-  if (request.query.size > 0) return malformed('query')
-  const { fault, now: at } = request
+  const { fault, now: at, query } = request
+  const page = /^page=([1-9]\d*)$/.exec(String(query))?.[1]
+  if (query.size > 0 && (page === undefined || !fault.nextUrl)) return malformed('query')
   const asOf = at - (fault.lagMs ?? 0)
   const all = tokens.list(organization, at, asOf)
-  const rows = all.slice(0, fault.mostRows)
+  const size = fault.mostRows ?? all.length
+  const number = Number(page ?? 1)
+  const end = number * size
+  const rows = all.slice(end - size, end)
   world.ledger.list({ at, organization: organization.name, count: rows.length })
-  const next = fault.nextUrl && rows.length < all.length ? '/api/v1/tokens?page=2' : null
+  const next = end < all.length ? `/api/v1/tokens?page=${number + 1}` : null
   return {
     tokens: rows.map(row => listedRow(row, { asOf, tokenText: fault.tokenText })),
     ...(fault.nextUrl && { next_url: next }),
