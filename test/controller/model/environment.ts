@@ -74,7 +74,7 @@ export interface ModelEnvironment {
 }
 
 /** Short, so that an alarm does not need a day of the model. */
-const markLifeMs = 40 * 60_000
+const markLifeMs = 20 * 60_000
 
 type Call = <T>(work: () => T, signal: AbortSignal) => Promise<T>
 

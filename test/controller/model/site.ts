@@ -129,7 +129,7 @@ function buildReplica(site: Site, process: Process, world: World): void {
       verifyEveryMs: 10 * minute,
       listEveryMs,
       listAgainMs: leaseMs,
-      resyncMs: 15_000,
+      resyncMs: minute,
     },
   )
   controller.start()

@@ -49,7 +49,9 @@ const noticeMs = 3 * minute
 const eventsPerPart = 200
 const eventsBetweenChecks = 12
 /** The mark of a clone that ended expires, then two lists, three mints in ten minutes, back-offs. */
-const settlesWithinMs = 150 * minute
+const settlesWithinMs = 100 * minute
+/** Rows that ended are listed for so long. */
+const keptMs = 40 * minute
 
 interface Walk extends World {
   production: Site
@@ -195,7 +197,7 @@ async function settle(walk: Walk, seed: number): Promise<void> {
     if (wrong.length === 0) break
     if (time.now() > end) report(walk, `not settled: ${wrong.join('; ')}`)
   }
-  environment.compact(row => time.now() - row.mintedAt < 4 * 60 * minute)
+  environment.compact(row => time.now() - row.mintedAt < keptMs)
 }
 
 function whatIsWrong(walk: Walk): string[] {
