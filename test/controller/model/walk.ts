@@ -60,7 +60,10 @@ interface Walk extends World {
   backups: V1Secret[]
   /** From then on each side must have seen the mark of the other. */
   noticedAt: number
-  snapshot: { state: Snapshot; organizations: ReadonlySet<string> } | undefined
+  snapshot: Snapshot | undefined
+  restoredAt: number
+  /** Where something happened last: events that meet are the ones that matter. */
+  recent: string[]
   /** In which production has minted, as far as its Lease can know. */
   organizations: ReadonlySet<string>
   log: string[]
@@ -113,6 +116,8 @@ function createWalk({ time, random, level }: Pick<World, 'time' | 'random' | 'le
     backups: [],
     noticedAt: 0,
     snapshot: undefined,
+    restoredAt: Number.NEGATIVE_INFINITY,
+    recent: [],
     organizations: new Set([settings.organization, otherOrganization]),
     log: [`habits: ${JSON.stringify(habits)}, rotateAfterMs: ${settings.rotateAfterMs}`],
     violation: undefined,
@@ -130,8 +135,12 @@ function sitesOf({ production, clones }: Walk): Site[] {
 function checkRevocation(walk: Walk, row: Row, by: string): void {
   for (const site of sitesOf(walk)) {
     const { cluster } = site
-    if (cluster.name !== by && walk.time.now() < walk.noticedAt) continue
-    for (const name of cluster.state.namespaces.keys()) checkUse(walk, site, name, row)
+    const isOther = cluster.name !== by
+    if (isOther && walk.time.now() < walk.noticedAt) continue
+    for (const name of cluster.state.namespaces.keys()) {
+      // What a clone may not change, it cannot replace by a token of its own.
+      if (!isOther || canBeServed(site, name)) checkUse(walk, site, name, row)
+    }
   }
 }
 
@@ -291,6 +300,7 @@ const events: [weight: number, event: Event][] = [
   [5, deleteSecret],
   [5, restoreSecret],
   [6, copySecret],
+  [3, renameNamespace],
   [4, editSecret],
   [2, restoreNamespace],
   [2, revokeByHand],
@@ -326,7 +336,6 @@ function isWell({ cluster }: Site): boolean {
 function happen(walk: Walk): void {
   const { random } = walk
   expectNotice(walk)
-  backUp(walk)
   for (;;) {
     let left = random() * totalWeight
     const found = events.find(([weight]) => {
@@ -334,8 +343,11 @@ function happen(walk: Walk): void {
       return left < 0
     })
     const site = pick(walk, sitesOf(walk))
-    const text = found?.[1](walk, site, pick(walk, names))
+    const name = pick(walk, random() < 0.5 && walk.recent.length > 0 ? walk.recent : names)
+    backUp(walk, site, name)
+    const text = found?.[1](walk, site, name)
     if (text === undefined) continue
+    walk.recent = [name, ...walk.recent].slice(0, 3)
     note(walk, `${site.cluster.name}: ${text}`)
     return
   }
@@ -345,15 +357,12 @@ function pick<T>({ random }: Pick<Walk, 'random'>, all: readonly T[]): T {
   return all[Math.floor(random() * all.length)] as T
 }
 
-function backUp(walk: Walk): void {
-  const secrets = [...walk.production.cluster.state.secrets.values()]
-  if (secrets.length > 0) walk.backups.push(pick(walk, secrets))
-  if (walk.backups.length > 40) walk.backups.shift()
+function backUp(walk: Walk, site: Site, name: string): void {
+  const secret = secretOf(site, name)
+  if (secret !== undefined) walk.backups.push(secret)
+  if (walk.backups.length > 60) walk.backups.shift()
   if (walk.random() >= 0.03) return
-  walk.snapshot = {
-    state: walk.production.cluster.snapshot(),
-    organizations: walk.organizations,
-  }
+  walk.snapshot = walk.production.cluster.snapshot()
 }
 
 function exists({ cluster }: Site, name: string): boolean {
@@ -386,10 +395,20 @@ function deleteSecret(_walk: Walk, site: Site, name: string): string | undefined
   return `the Secret of ${name} is deleted`
 }
 
-function restoreSecret(walk: Walk, site: Site, name: string): string | undefined {
+/** Mostly one whose token is live: another is replaced, and that is all. */
+function backupOf(walk: Walk, name: string): V1Secret | undefined {
+  const { environment, random } = walk
   const found = walk.backups.filter(({ metadata }) => metadata?.namespace === name)
-  if (found.length === 0 || !exists(site, name)) return undefined
-  const backup = pick(walk, found)
+  const live = found.filter(secret => {
+    const row = environment.byText(readSecret(secret).text ?? '')
+    return row !== undefined && environment.isLive(row)
+  })
+  return pick(walk, live.length > 0 && random() < 0.7 ? live : found)
+}
+
+function restoreSecret(walk: Walk, site: Site, name: string): string | undefined {
+  const backup = exists(site, name) ? backupOf(walk, name) : undefined
+  if (backup === undefined) return undefined
   site.cluster.putSecret(name, backup)
   return `a Secret of ${name} is restored (${tokenIn(walk, backup)})`
 }
@@ -400,6 +419,21 @@ function copySecret(walk: Walk, site: Site, name: string): string | undefined {
   if (secret === undefined || from === name || !exists(site, name)) return undefined
   site.cluster.putSecret(name, secret)
   return `the Secret of ${from} is copied to ${name} (${tokenIn(walk, secret)})`
+}
+
+/** Everything in it is copied to a new namespace, and the old one goes. */
+function renameNamespace(walk: Walk, site: Site, from: string): string | undefined {
+  const { cluster } = site
+  const name = pick(walk, names)
+  const secret = secretOf(site, from)
+  if (secret === undefined || from === name || !isOptedIn(cluster.state, from)) return undefined
+  if (cluster.state.namespaces.get(name)?.metadata.deletionTimestamp) return undefined
+  const immutable = walk.random() < 0.2 || secret.immutable === true
+  cluster.putNamespace(name, { 'pullpass.io/inject': 'enabled' })
+  cluster.putSecret(name, { ...secret, immutable })
+  if (walk.random() < 0.5) cluster.deleteNamespace(from)
+  else cluster.putNamespace(from, {})
+  return `${from} becomes ${name} (${tokenIn(walk, secret)}${immutable ? ', immutable' : ''})`
 }
 
 function tokenIn({ environment }: Walk, secret: V1Secret): string {
@@ -444,9 +478,8 @@ function withAnnotations(secret: V1Secret, annotations: Record<string, string>):
 }
 
 function restoreNamespace(walk: Walk, site: Site, name: string): string | undefined {
-  const found = walk.backups.filter(({ metadata }) => metadata?.namespace === name)
-  if (found.length === 0 || site.cluster.state.namespaces.has(name)) return undefined
-  const backup = pick(walk, found)
+  const backup = site.cluster.state.namespaces.has(name) ? undefined : backupOf(walk, name)
+  if (backup === undefined) return undefined
   site.cluster.putNamespace(name, { 'pullpass.io/inject': 'enabled' })
   site.cluster.putSecret(name, backup)
   return `namespace ${name} is restored (${tokenIn(walk, backup)})`
@@ -479,7 +512,12 @@ function changeSettings(walk: Walk, site: Site): string | undefined {
   }
   if (JSON.stringify(changed) === JSON.stringify(settings)) return undefined
   restartAll(site, changed, walk)
-  if (!isClone) walk.organizations = new Set([...walk.organizations, changed.organization])
+  if (!isClone) {
+    // Restored a moment ago, it had no time to note what it used until now.
+    const isNoted = walk.time.now() - walk.restoredAt > noticeMs
+    const former = isNoted ? walk.organizations : onLease(site.cluster.state)
+    walk.organizations = new Set([...former, ...organizationsNamed(changed)])
+  }
   return `the settings change: ${changed.secretName}, ${changed.organization}`
 }
 
@@ -512,7 +550,7 @@ function breakEnvironment(walk: Walk): string {
     ['lists are empty', { listLacks: 1 }],
     ['lists fail', { listsFail: random() < 0.5 ? 1 : 0.5 }],
     ['lists never show new tokens', { hides: 0.5 }],
-    ['mints fail', { mintsFail: 0.7 }],
+    ['mints fail', { mintsFail: random() < 0.5 ? 0.7 : 1 }],
     ['answers to mints are lost', { mintsLost: 0.6 }],
     ['revocations fail', { revokesFail: 0.7 }],
     ['answers to revocations are lost', { revokesLost: 0.7 }],
@@ -538,14 +576,14 @@ function breakApi(walk: Walk, { cluster }: Site): string {
   cluster.faults = {
     fails: random() < 0.5 ? 0.3 : 0,
     lost: random() < 0.5 ? 0.3 : 0,
-    watchLagMs: random() < 0.5 ? random() * minute : 0,
+    watchLagMs: random() < 0.7 ? random() * 3 * minute : 0,
   }
   return `the API server has faults: ${JSON.stringify(cluster.faults)}`
 }
 
 function startClone(walk: Walk): string | undefined {
   if (walk.clones.length > 0) return undefined
-  const state = walk.random() < 0.5 ? walk.snapshot?.state : walk.production.cluster.snapshot()
+  const state = walk.random() < 0.5 ? walk.snapshot : walk.production.cluster.snapshot()
   if (state === undefined) return undefined
   const cluster = createModelCluster('clone', walk.time, walk.random, copyOf(state))
   walk.noticedAt = walk.time.now() + noticeMs
@@ -569,28 +607,35 @@ function endClone(walk: Walk, clone: Site): void {
   note(walk, 'the clone ends')
 }
 
+function onLease({ notes }: Snapshot): string[] {
+  return JSON.parse(notes.get('organizations') ?? '[]')
+}
+
+function organizationsNamed({ organization }: SiteSettings): string[] {
+  return [organization, otherOrganization]
+}
+
 function restoreEtcd(walk: Walk, site: Site): string | undefined {
   if (walk.snapshot === undefined || site !== walk.production) return undefined
   // What the Lease of that time does not name is not found again, unless it is in use now.
-  const { state, organizations } = walk.snapshot
-  walk.organizations = new Set([...organizations, site.settings.organization])
-  site.cluster.restore(state)
+  walk.organizations = new Set([...onLease(walk.snapshot), ...organizationsNamed(site.settings)])
+  walk.restoredAt = walk.time.now()
+  site.cluster.restore(walk.snapshot)
   restartAll(site, site.settings, walk)
   return 'etcd is restored in place'
 }
 
-/** The whole walk, or `forMs` of it. Throws at the first violation. */
+/** The whole walk, or as far as it comes `until` then. Throws at the first violation. */
 export async function randomWalk(options: {
   seed: number
   events: number
-  forMs?: number
+  until?: () => boolean
   level?: string
   progress?: (events: number) => void
 }): Promise<number> {
-  const { seed, events, level = 'silent', forMs = Number.POSITIVE_INFINITY, progress } = options
-  const end = performance.now() + forMs
+  const { seed, events, level = 'silent', until = () => false, progress } = options
   let done = 0
-  for (let part = 0; done < events && performance.now() < end; part++) {
+  for (let part = 0; done < events && !until(); part++) {
     done += await walkPart(seed + part, Math.min(eventsPerPart, events - done), level)
     progress?.(done)
   }
