@@ -10,6 +10,8 @@ export interface Row {
   description: string
   text: string
   permanent: boolean
+  /** The cluster that minted it. */
+  by: string
   mintedAt: number
   expiresAt: number
   revokedAt: number
@@ -144,7 +146,11 @@ function createIssuer(of: {
       call(() => {
         const { faults, habits } = environment
         fail(faults.mintsFail, 'outage', false)
-        const row = mint(environment, byText, time, { ...request, hidden: happens(faults.hides) })
+        const row = mint(environment, byText, time, {
+          ...request,
+          by,
+          hidden: happens(faults.hides),
+        })
         fail(faults.mintsLost, 'lost')
         const expiresAt = row.permanent ? undefined : new Date(row.expiresAt)
         return { text: row.text, id: habits.jwt ? row.id : undefined, expiresAt }
@@ -185,9 +191,15 @@ function mint(
   { rows, habits }: ModelEnvironment,
   byText: Map<string, Row>,
   time: VirtualTime,
-  request: { organization: string; description: string; permanent: boolean; hidden: boolean },
+  request: {
+    organization: string
+    description: string
+    permanent: boolean
+    by: string
+    hidden: boolean
+  },
 ): Row {
-  const { organization, description, permanent, hidden } = request
+  const { organization, description, permanent, by, hidden } = request
   const same = rows.find(
     row => row.description === description && row.organization === organization,
   )
@@ -202,6 +214,7 @@ function mint(
     description,
     text,
     permanent,
+    by,
     mintedAt: time.now(),
     expiresAt: permanent ? Number.POSITIVE_INFINITY : time.now() + markLifeMs,
     revokedAt: Number.POSITIVE_INFINITY,

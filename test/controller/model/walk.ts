@@ -517,12 +517,25 @@ function changeSettings(walk: Walk, site: Site): string | undefined {
   if (JSON.stringify(changed) === JSON.stringify(settings)) return undefined
   restartAll(site, changed, walk)
   if (!isClone) {
-    // Restored a moment ago, it had no time to note what it used until now.
-    const isNoted = walk.time.now() - walk.restoredAt > noticeMs
-    const former = isNoted ? walk.organizations : onLease(site.cluster.state)
+    const former = [...walk.organizations].filter(each => isUsed(walk, each))
     walk.organizations = new Set([...former, ...organizationsNamed(changed)])
   }
   return `the settings change: ${changed.secretName}, ${changed.organization}`
+}
+
+/** Production has to find it again. Where only a clone has minted, nothing leads there. */
+function isUsed({ environment, production, restoredAt }: Walk, organization: string): boolean {
+  const { name, state } = production.cluster
+  return (
+    onLease(state).includes(organization) ||
+    environment.rows.some(
+      row =>
+        row.permanent &&
+        row.by === name &&
+        row.organization === organization &&
+        row.mintedAt > restoredAt,
+    )
+  )
 }
 
 function stopLeader(walk: Walk, site: Site): string | undefined {
