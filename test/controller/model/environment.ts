@@ -68,7 +68,8 @@ export interface ModelEnvironment {
   byText(text: string): Row | undefined
   /** Live permanent tokens of a cluster name, with their namespaces. */
   liveOf(cluster: string): { row: Row; namespace: string }[]
-  marksOf(cluster: string): number
+  /** Nonces of its live marks. */
+  marksOf(cluster: string): string[]
   /** For the cluster of this name. */
   issuer(by: string): Issuer
   /** Rows that ended long ago are forgotten. */
@@ -102,10 +103,10 @@ export function createModelEnvironment(
           : []
       }),
     marksOf: cluster =>
-      environment.rows.filter(row => {
+      environment.rows.flatMap(row => {
         const described = isLive(row) ? readDescription(cluster, row.description) : undefined
-        return described !== undefined && 'mark' in described
-      }).length,
+        return described !== undefined && 'mark' in described ? [described.mark] : []
+      }),
     issuer: by => createIssuer({ environment, byText, time, random, by }),
     compact: keep => {
       const kept = environment.rows.filter(row => isLive(row) || keep(row))

@@ -137,12 +137,31 @@ function checkRevocation(walk: Walk, row: Row, by: string): void {
   for (const site of sitesOf(walk)) {
     const { cluster } = site
     const isOther = cluster.name !== by
-    if (isOther && walk.time.now() < walk.noticedAt) continue
+    if (isOther && !isNoticed(walk, site, row)) continue
     for (const name of cluster.state.namespaces.keys()) {
       // What a clone may not change, it cannot replace by a token of its own.
       if (!isOther || canBeServed(site, name)) checkUse(walk, site, name, row)
     }
   }
+}
+
+/**
+ * The side that revokes knows of this one by a mark under the name in the description: either acts
+ * under it, or has left a mark when it was renamed. Otherwise its Secret is a copy of the token of
+ * another cluster, which is dead for it: nothing protects that one until it is replaced.
+ */
+function isNoticed(walk: Walk, site: Site, { description }: Row): boolean {
+  if (walk.time.now() < walk.noticedAt) return false
+  const [, name = ''] = description.split('/')
+  if (site.settings.clusterName === name) return true
+  const others = sitesOf(walk).filter(each => each !== site)
+  const isLeft = (nonce: string) =>
+    noncesOf(site).has(nonce) && others.every(other => !noncesOf(other).has(nonce))
+  return walk.environment.marksOf(name).some(isLeft)
+}
+
+function noncesOf({ cluster }: Site): ReadonlySet<string> {
+  return new Set(Object.keys(JSON.parse(cluster.state.notes.get('marks') ?? '{}')))
 }
 
 function checkUse(walk: Walk, site: Site, name: string, { id, text, description }: Row): void {
@@ -260,11 +279,16 @@ function tokenProblem(walk: Walk, site: Site, name: string): string | undefined 
   return organization === organizationOf(site, name) ? undefined : `uses ${organization}`
 }
 
-/** No list that is read says whose it is, and the registry accepts it: it is kept. */
+/**
+ * No list that is read says whose it is, and the registry accepts it: it is kept. An organization
+ * in which no token of its own is left is not listed any more.
+ */
 function isUnknown({ production, organizations }: Walk, site: Site, row: Row): boolean {
-  const named = [site.settings.organization, otherOrganization]
-  const listed = site === production ? organizations : new Set(named)
-  return row.hidden || !listed.has(row.organization)
+  const { settings, cluster } = site
+  const isOurs = row.description.startsWith(`pullpass/${settings.clusterName}/`)
+  const found = isOurs ? organizations : onLease(cluster.state)
+  const listed = [...organizationsNamed(settings), ...(site === production ? found : [])]
+  return row.hidden || !listed.includes(row.organization)
 }
 
 function tooManyTokens(walk: Walk, site: Site): string[] {
