@@ -104,8 +104,11 @@ function leads({ dependencies, term }: Loop): boolean {
   return dependencies.leadership.leading() && !term.controller.signal.aborted
 }
 
-/** So many lists in a row show nothing of ours before an organization is forgotten. */
-const listsToForget = 3
+/**
+ * So many lists in a row show nothing of ours before an organization is forgotten: a list may lack
+ * rows, and what is left in an organization that is forgotten is never revoked.
+ */
+const listsToForget = 10
 
 /** Reasons that are failures or may become one: `reconcile` reports them. */
 const reportedReasons: ReadonlySet<string> = new Set([

@@ -80,7 +80,7 @@ function parse(text: string | undefined): Written {
     const entries = Object.entries(typeof found === 'object' && found !== null ? found : {})
     return new Map(
       entries
-        .map(([nonce, at]) => [nonce, new Date(String(at)).getTime()] as const)
+        .map(([nonce, at]) => [nonce, Date.parse(String(at))] as const)
         .filter(([, at]) => !Number.isNaN(at)),
     )
   } catch {

@@ -132,7 +132,7 @@ export function createInventory(
         organizations.set(name, afresh(former, newOrganization(name, cluster, now)))
       }
     },
-    organization: name => view(() => organizations.get(name) ?? none),
+    organization: name => new View(() => organizations.get(name) ?? none),
     refresh: (name, signal) => {
       const organization = of(name)
       organization.next ??= follow(organization, term, work => list(name, organization, work))
@@ -164,24 +164,44 @@ function afresh({ tokens, mayListAt }: Organization, next: Organization): Organi
   return next
 }
 
-function view(of: () => Organization): OrganizationInventory {
-  return {
-    get lists() {
-      return of().tokens.lists()
-    },
-    get failed() {
-      return of().failed
-    },
-    get listedAt() {
-      return of().listedAt
-    },
-    get unsupported() {
-      return of().unsupported
-    },
-    ofNamespace: namespace => of().tokens.ofNamespace(namespace),
-    namespaces: () => of().tokens.namespaces(),
-    find: token => of().tokens.find(token),
-    marks: () => of().tokens.marks(),
+/** A class, as it is made for every look at every namespace. */
+class View implements OrganizationInventory {
+  readonly #of: () => Organization
+
+  constructor(of: () => Organization) {
+    this.#of = of
+  }
+
+  get lists(): number {
+    return this.#of().tokens.lists()
+  }
+
+  get failed(): number {
+    return this.#of().failed
+  }
+
+  get listedAt(): Date | undefined {
+    return this.#of().listedAt
+  }
+
+  get unsupported(): boolean {
+    return this.#of().unsupported
+  }
+
+  ofNamespace(namespace: string): InventoryToken[] {
+    return this.#of().tokens.ofNamespace(namespace)
+  }
+
+  namespaces(): Iterable<string> {
+    return this.#of().tokens.namespaces()
+  }
+
+  find(token: { hash: string; id: string | undefined }): InventoryToken | undefined {
+    return this.#of().tokens.find(token)
+  }
+
+  marks(): Marks {
+    return this.#of().tokens.marks()
   }
 }
 

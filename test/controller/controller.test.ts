@@ -435,6 +435,24 @@ t.test('tokens of an organization that was removed from the settings are found',
   await until(() => noted() === '["acme-2"]', 'the former organization to be forgotten')
 })
 
+t.test('an organization is not forgotten because some lists lack its tokens', async t => {
+  const { environment, secret, live, until } = setup(t, {
+    organization: 'acme-2',
+    noted: '["acme"]',
+  })
+  environment.tokens.push(row('former', 'shop'))
+  environment.homes.set('former', 'elsewhere')
+  let lists = 0
+  environment.failList = organization => {
+    if (organization === 'acme') lists += 1
+    if (lists === 6) environment.homes.set('former', 'acme')
+    return undefined
+  }
+  await until(() => secret() !== undefined, 'the Secret')
+  await until(() => !live().includes('former'), 'the former token to be revoked')
+  t.strictSame(live(), ['token-1'])
+})
+
 t.test('an organization that is named only in a Secret is never requested', async t => {
   const { environment, cluster, secret, until, lists, put } = setup(t)
   await until(() => secret() !== undefined, 'the Secret')

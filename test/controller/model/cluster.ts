@@ -164,24 +164,28 @@ export function createModelCluster(
     notify({ kind: 'namespace', object, gone: false })
   }
 
-  /** The contents of a namespace that is being deleted go first. */
+  /** The contents of a namespace that is being deleted go first, also those that etcd was restored to. */
   function finishDeletion(name: string): void {
     const found = cluster.state.namespaces.get(name)
     if (found?.metadata.deletionTimestamp === undefined) return
     const isSame = () => cluster.state.namespaces.get(name) === found
     time.after(500 + random() * 3000, () => {
-      if (!isSame()) return
-      for (const { metadata } of [...cluster.state.secrets.values()]) {
-        if (metadata.namespace === name) cluster.deleteSecret(name, metadata.name)
-      }
+      if (isSame()) deleteContents(name)
     })
     time.after(4000 + random() * 4000, () => {
       if (!isSame()) return
+      deleteContents(name)
       cluster.state.namespaces.delete(name)
       remember()
       const metadata = { ...found.metadata, resourceVersion: `${++version}` }
       notify({ kind: 'namespace', object: { ...found, metadata }, gone: true })
     })
+  }
+
+  function deleteContents(namespace: string): void {
+    for (const { metadata } of [...cluster.state.secrets.values()]) {
+      if (metadata.namespace === namespace) cluster.deleteSecret(namespace, metadata.name)
+    }
   }
 
   function isEnding(namespace: string): boolean {

@@ -10,6 +10,8 @@ export interface Row {
   description: string
   text: string
   permanent: boolean
+  /** The cluster that minted it. */
+  by: string
   mintedAt: number
   expiresAt: number
   revokedAt: number
@@ -66,7 +68,8 @@ export interface ModelEnvironment {
   byText(text: string): Row | undefined
   /** Live permanent tokens of a cluster name, with their namespaces. */
   liveOf(cluster: string): { row: Row; namespace: string }[]
-  marksOf(cluster: string): number
+  /** Nonces of its live marks. */
+  marksOf(cluster: string): string[]
   /** For the cluster of this name. */
   issuer(by: string): Issuer
   /** Rows that ended long ago are forgotten. */
@@ -74,7 +77,7 @@ export interface ModelEnvironment {
 }
 
 /** Short, so that an alarm does not need a day of the model. */
-const markLifeMs = 40 * 60_000
+const markLifeMs = 20 * 60_000
 
 type Call = <T>(work: () => T, signal: AbortSignal) => Promise<T>
 
@@ -100,10 +103,10 @@ export function createModelEnvironment(
           : []
       }),
     marksOf: cluster =>
-      environment.rows.filter(row => {
+      environment.rows.flatMap(row => {
         const described = isLive(row) ? readDescription(cluster, row.description) : undefined
-        return described !== undefined && 'mark' in described
-      }).length,
+        return described !== undefined && 'mark' in described ? [described.mark] : []
+      }),
     issuer: by => createIssuer({ environment, byText, time, random, by }),
     compact: keep => {
       const kept = environment.rows.filter(row => isLive(row) || keep(row))
@@ -144,7 +147,11 @@ function createIssuer(of: {
       call(() => {
         const { faults, habits } = environment
         fail(faults.mintsFail, 'outage', false)
-        const row = mint(environment, byText, time, { ...request, hidden: happens(faults.hides) })
+        const row = mint(environment, byText, time, {
+          ...request,
+          by,
+          hidden: happens(faults.hides),
+        })
         fail(faults.mintsLost, 'lost')
         const expiresAt = row.permanent ? undefined : new Date(row.expiresAt)
         return { text: row.text, id: habits.jwt ? row.id : undefined, expiresAt }
@@ -185,9 +192,15 @@ function mint(
   { rows, habits }: ModelEnvironment,
   byText: Map<string, Row>,
   time: VirtualTime,
-  request: { organization: string; description: string; permanent: boolean; hidden: boolean },
+  request: {
+    organization: string
+    description: string
+    permanent: boolean
+    by: string
+    hidden: boolean
+  },
 ): Row {
-  const { organization, description, permanent, hidden } = request
+  const { organization, description, permanent, by, hidden } = request
   const same = rows.find(
     row => row.description === description && row.organization === organization,
   )
@@ -202,6 +215,7 @@ function mint(
     description,
     text,
     permanent,
+    by,
     mintedAt: time.now(),
     expiresAt: permanent ? Number.POSITIVE_INFINITY : time.now() + markLifeMs,
     revokedAt: Number.POSITIVE_INFINITY,

@@ -129,7 +129,7 @@ function buildReplica(site: Site, process: Process, world: World): void {
       verifyEveryMs: 10 * minute,
       listEveryMs,
       listAgainMs: leaseMs,
-      resyncMs: 15_000,
+      resyncMs: minute,
     },
   )
   controller.start()
@@ -158,7 +158,10 @@ export function stopProcess(site: Site, process: Process, world: World): void {
 export function continueProcess(site: Site, process: Process, world: World): void {
   if (process.owner.state !== 'stopped') return
   world.time.resume(process.owner)
-  if (site.holder !== process) world.time.after(100, () => process.change(false), process.owner)
+  const notice = () => {
+    if (site.holder !== process) process.change(false)
+  }
+  world.time.after(100, notice, process.owner)
   elect(site, world)
 }
 

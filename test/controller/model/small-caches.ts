@@ -8,6 +8,6 @@ export class LRUCache<K extends object | string, V extends object | string> exte
   V
 > {
   constructor(options: Options) {
-    super({ ...options, max: Math.min(options.max, 300) })
+    super({ ...options, max: Math.min(options.max, 100) })
   }
 }

@@ -30,7 +30,7 @@ interface Entry {
   cancelled: boolean
 }
 
-const realImmediate = setImmediate
+const { nextTick } = process
 
 /**
  * Puts a clock that only `advance` moves in the place of the machine's: timers, sleeps, performance.now
@@ -39,6 +39,12 @@ const realImmediate = setImmediate
 export function installVirtualTime(start: number, random: () => number): VirtualTime {
   const state = { now: start, order: 0, heap: [] as Entry[] }
   const owners = new AsyncLocalStorage<Owner | undefined>()
+  const frames = new Map<Owner | undefined, Enter>()
+  const enter = (owner: Owner | undefined): Enter => {
+    const found = frames.get(owner) ?? owners.run(owner, () => AsyncLocalStorage.snapshot())
+    if (owner?.state !== 'ended') frames.set(owner, found)
+    return found
+  }
   const add = (ms: number, run: () => void, owner: Owner | undefined): Entry => {
     const at = state.now + Math.max(0, ms)
     const entry = { at, order: state.order++, run, owner, cancelled: false }
@@ -48,14 +54,14 @@ export function installVirtualTime(start: number, random: () => number): Virtual
   const fire = ({ owner, run }: Entry) => {
     if (owner?.state === 'ended') return
     if (owner?.state === 'stopped') owner.held.push(run)
-    else owners.run(owner, run)
+    else enter(owner)(run)
   }
   const uninstall = install(state, random, (ms, run) => add(ms, run, owners.getStore()))
   return {
     now: () => state.now,
     after: (ms, run, owner) => void add(ms, run, owner),
     owner: () => owners.getStore(),
-    within: (owner, run) => owners.run(owner, run),
+    within: (owner, run) => enter(owner)(run),
     resume: owner => {
       owner.state = 'running'
       for (const run of owner.held.splice(0)) add(0, run, owner)
@@ -76,10 +82,13 @@ export function installVirtualTime(start: number, random: () => number): Virtual
   }
 }
 
-/** All promises that can go on have gone on. */
+/** All promises that can go on have gone on: a tick comes when there is none of them left. */
 function settled(): Promise<void> {
-  return new Promise(resolve => realImmediate(resolve))
+  return new Promise(resolve => nextTick(() => nextTick(resolve)))
 }
+
+/** Runs something as part of an owner. */
+type Enter = <T>(run: () => T) => T
 
 type Schedule = (ms: number, run: () => void) => Entry
 
@@ -107,6 +116,9 @@ function install(state: { now: number }, random: () => number, schedule: Schedul
   }
 }
 
+/** Twice a second a leader shares its failures, which nobody reads here: most of what a walk would do. */
+const shortestIntervalMs = 10_000
+
 function virtualTimers(schedule: Schedule) {
   const handle = (entry: Entry) => {
     const timer = { entry, unref: () => timer, ref: () => timer, hasRef: () => false }
@@ -119,11 +131,12 @@ function virtualTimers(schedule: Schedule) {
     setTimeout: (run: (...args: unknown[]) => void, ms = 0, ...args: unknown[]) =>
       handle(schedule(ms, () => run(...args))),
     setInterval: (run: () => void, ms = 1) => {
+      const everyMs = Math.max(ms, shortestIntervalMs)
       const again = () => {
-        timer.entry = schedule(ms, again)
+        timer.entry = schedule(everyMs, again)
         run()
       }
-      const timer = handle(schedule(ms, again))
+      const timer = handle(schedule(everyMs, again))
       return timer
     },
     clearTimeout: clear,

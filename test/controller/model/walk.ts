@@ -43,13 +43,16 @@ const names = Array.from({ length: 14 }, (_, index) => `ns-${index}`)
 const secretNames = ['pullpass-registry', 'other-name']
 /** A live read and the revocation after it may be so far apart, with a leader stopped in between. */
 const decisionMs = 25 * second
+const longestLagMs = 3 * minute
 /** A leader lists once a minute, and reads the list in less than another. */
 const noticeMs = 3 * minute
 /** A whole part begins with an empty cluster, and has habits of its own. */
 const eventsPerPart = 200
 const eventsBetweenChecks = 12
 /** The mark of a clone that ended expires, then two lists, three mints in ten minutes, back-offs. */
-const settlesWithinMs = 150 * minute
+const settlesWithinMs = 100 * minute
+/** Rows that ended are listed for so long. */
+const keptMs = 40 * minute
 
 interface Walk extends World {
   production: Site
@@ -58,7 +61,10 @@ interface Walk extends World {
   backups: V1Secret[]
   /** From then on each side must have seen the mark of the other. */
   noticedAt: number
-  snapshot: { state: Snapshot; organizations: ReadonlySet<string> } | undefined
+  snapshot: Snapshot | undefined
+  restoredAt: number
+  /** Where something happened last: events that meet are the ones that matter. */
+  recent: string[]
   /** In which production has minted, as far as its Lease can know. */
   organizations: ReadonlySet<string>
   log: string[]
@@ -111,6 +117,8 @@ function createWalk({ time, random, level }: Pick<World, 'time' | 'random' | 'le
     backups: [],
     noticedAt: 0,
     snapshot: undefined,
+    restoredAt: Number.NEGATIVE_INFINITY,
+    recent: [],
     organizations: new Set([settings.organization, otherOrganization]),
     log: [`habits: ${JSON.stringify(habits)}, rotateAfterMs: ${settings.rotateAfterMs}`],
     violation: undefined,
@@ -128,15 +136,41 @@ function sitesOf({ production, clones }: Walk): Site[] {
 function checkRevocation(walk: Walk, row: Row, by: string): void {
   for (const site of sitesOf(walk)) {
     const { cluster } = site
-    if (cluster.name !== by && walk.time.now() < walk.noticedAt) continue
-    for (const name of cluster.state.namespaces.keys()) checkUse(walk, site, name, row)
+    const isOther = cluster.name !== by
+    if (isOther && !isNoticed(walk, site, row)) continue
+    for (const name of cluster.state.namespaces.keys()) {
+      // What a clone may not change, it cannot replace by a token of its own.
+      if (!isOther || canBeServed(site, name)) checkUse(walk, site, name, row)
+    }
   }
+}
+
+/**
+ * The side that revokes knows of this one by a mark under the name in the description: either acts
+ * under it, or has left a mark when it was renamed. Otherwise its Secret is a copy of the token of
+ * another cluster, which is dead for it: nothing protects that one until it is replaced.
+ */
+function isNoticed(walk: Walk, site: Site, { description }: Row): boolean {
+  if (walk.time.now() < walk.noticedAt) return false
+  const [, name = ''] = description.split('/')
+  if (site.settings.clusterName === name) return true
+  const others = sitesOf(walk).filter(each => each !== site)
+  const isLeft = (nonce: string) =>
+    noncesOf(site).has(nonce) && others.every(other => !noncesOf(other).has(nonce))
+  return walk.environment.marksOf(name).some(isLeft)
+}
+
+function noncesOf({ cluster }: Site): ReadonlySet<string> {
+  return new Set(Object.keys(JSON.parse(cluster.state.notes.get('marks') ?? '{}')))
 }
 
 function checkUse(walk: Walk, site: Site, name: string, { id, text, description }: Row): void {
   const { cluster, settings } = site
   const usedMs = walk.time.now() - cluster.heldSince(name, settings.secretName)
-  if (tokenOf(site, name) !== text || usedMs < decisionMs) return
+  // Only its own namespace is read before: that another uses it, the watch says.
+  const isOwn = description.split('/')[2] === name
+  const unseenMs = isOwn ? decisionMs : decisionMs + longestLagMs
+  if (tokenOf(site, name) !== text || usedMs < unseenMs) return
   const about = `${cluster.name}/${name} has used for ${Math.round(usedMs / second)} s`
   report(walk, `token ${id} (${description}) was revoked, which ${about}`)
 }
@@ -195,7 +229,7 @@ async function settle(walk: Walk, seed: number): Promise<void> {
     if (wrong.length === 0) break
     if (time.now() > end) report(walk, `not settled: ${wrong.join('; ')}`)
   }
-  environment.compact(row => time.now() - row.mintedAt < 4 * 60 * minute)
+  environment.compact(row => time.now() - row.mintedAt < keptMs)
 }
 
 function whatIsWrong(walk: Walk): string[] {
@@ -245,11 +279,16 @@ function tokenProblem(walk: Walk, site: Site, name: string): string | undefined 
   return organization === organizationOf(site, name) ? undefined : `uses ${organization}`
 }
 
-/** No list that is read says whose it is, and the registry accepts it: it is kept. */
+/**
+ * No list that is read says whose it is, and the registry accepts it: it is kept. An organization
+ * in which no token of its own is left is not listed any more.
+ */
 function isUnknown({ production, organizations }: Walk, site: Site, row: Row): boolean {
-  const named = [site.settings.organization, otherOrganization]
-  const listed = site === production ? organizations : new Set(named)
-  return row.hidden || !listed.has(row.organization)
+  const { settings, cluster } = site
+  const isOurs = row.description.startsWith(`pullpass/${settings.clusterName}/`)
+  const found = isOurs ? organizations : onLease(cluster.state)
+  const listed = [...organizationsNamed(settings), ...(site === production ? found : [])]
+  return row.hidden || !listed.includes(row.organization)
 }
 
 function tooManyTokens(walk: Walk, site: Site): string[] {
@@ -289,6 +328,7 @@ const events: [weight: number, event: Event][] = [
   [5, deleteSecret],
   [5, restoreSecret],
   [6, copySecret],
+  [3, renameNamespace],
   [4, editSecret],
   [2, restoreNamespace],
   [2, revokeByHand],
@@ -324,7 +364,6 @@ function isWell({ cluster }: Site): boolean {
 function happen(walk: Walk): void {
   const { random } = walk
   expectNotice(walk)
-  backUp(walk)
   for (;;) {
     let left = random() * totalWeight
     const found = events.find(([weight]) => {
@@ -332,8 +371,11 @@ function happen(walk: Walk): void {
       return left < 0
     })
     const site = pick(walk, sitesOf(walk))
-    const text = found?.[1](walk, site, pick(walk, names))
+    const name = pick(walk, random() < 0.5 && walk.recent.length > 0 ? walk.recent : names)
+    backUp(walk, site, name)
+    const text = found?.[1](walk, site, name)
     if (text === undefined) continue
+    walk.recent = [name, ...walk.recent].slice(0, 3)
     note(walk, `${site.cluster.name}: ${text}`)
     return
   }
@@ -343,15 +385,12 @@ function pick<T>({ random }: Pick<Walk, 'random'>, all: readonly T[]): T {
   return all[Math.floor(random() * all.length)] as T
 }
 
-function backUp(walk: Walk): void {
-  const secrets = [...walk.production.cluster.state.secrets.values()]
-  if (secrets.length > 0) walk.backups.push(pick(walk, secrets))
-  if (walk.backups.length > 40) walk.backups.shift()
+function backUp(walk: Walk, site: Site, name: string): void {
+  const secret = secretOf(site, name)
+  if (secret !== undefined) walk.backups.push(secret)
+  if (walk.backups.length > 60) walk.backups.shift()
   if (walk.random() >= 0.03) return
-  walk.snapshot = {
-    state: walk.production.cluster.snapshot(),
-    organizations: walk.organizations,
-  }
+  walk.snapshot = walk.production.cluster.snapshot()
 }
 
 function exists({ cluster }: Site, name: string): boolean {
@@ -384,10 +423,20 @@ function deleteSecret(_walk: Walk, site: Site, name: string): string | undefined
   return `the Secret of ${name} is deleted`
 }
 
-function restoreSecret(walk: Walk, site: Site, name: string): string | undefined {
+/** Mostly one whose token is live: another is replaced, and that is all. */
+function backupOf(walk: Walk, name: string): V1Secret | undefined {
+  const { environment, random } = walk
   const found = walk.backups.filter(({ metadata }) => metadata?.namespace === name)
-  if (found.length === 0 || !exists(site, name)) return undefined
-  const backup = pick(walk, found)
+  const live = found.filter(secret => {
+    const row = environment.byText(readSecret(secret).text ?? '')
+    return row !== undefined && environment.isLive(row)
+  })
+  return pick(walk, live.length > 0 && random() < 0.7 ? live : found)
+}
+
+function restoreSecret(walk: Walk, site: Site, name: string): string | undefined {
+  const backup = exists(site, name) ? backupOf(walk, name) : undefined
+  if (backup === undefined) return undefined
   site.cluster.putSecret(name, backup)
   return `a Secret of ${name} is restored (${tokenIn(walk, backup)})`
 }
@@ -398,6 +447,21 @@ function copySecret(walk: Walk, site: Site, name: string): string | undefined {
   if (secret === undefined || from === name || !exists(site, name)) return undefined
   site.cluster.putSecret(name, secret)
   return `the Secret of ${from} is copied to ${name} (${tokenIn(walk, secret)})`
+}
+
+/** Everything in it is copied to a new namespace, and the old one goes. */
+function renameNamespace(walk: Walk, site: Site, from: string): string | undefined {
+  const { cluster } = site
+  const name = pick(walk, names)
+  const secret = secretOf(site, from)
+  if (secret === undefined || from === name || !isOptedIn(cluster.state, from)) return undefined
+  if (cluster.state.namespaces.get(name)?.metadata.deletionTimestamp) return undefined
+  const immutable = walk.random() < 0.2 || secret.immutable === true
+  cluster.putNamespace(name, { 'pullpass.io/inject': 'enabled' })
+  cluster.putSecret(name, { ...secret, immutable })
+  if (walk.random() < 0.5) cluster.deleteNamespace(from)
+  else cluster.putNamespace(from, {})
+  return `${from} becomes ${name} (${tokenIn(walk, secret)}${immutable ? ', immutable' : ''})`
 }
 
 function tokenIn({ environment }: Walk, secret: V1Secret): string {
@@ -442,9 +506,8 @@ function withAnnotations(secret: V1Secret, annotations: Record<string, string>):
 }
 
 function restoreNamespace(walk: Walk, site: Site, name: string): string | undefined {
-  const found = walk.backups.filter(({ metadata }) => metadata?.namespace === name)
-  if (found.length === 0 || site.cluster.state.namespaces.has(name)) return undefined
-  const backup = pick(walk, found)
+  const backup = site.cluster.state.namespaces.has(name) ? undefined : backupOf(walk, name)
+  if (backup === undefined) return undefined
   site.cluster.putNamespace(name, { 'pullpass.io/inject': 'enabled' })
   site.cluster.putSecret(name, backup)
   return `namespace ${name} is restored (${tokenIn(walk, backup)})`
@@ -477,8 +540,26 @@ function changeSettings(walk: Walk, site: Site): string | undefined {
   }
   if (JSON.stringify(changed) === JSON.stringify(settings)) return undefined
   restartAll(site, changed, walk)
-  if (!isClone) walk.organizations = new Set([...walk.organizations, changed.organization])
+  if (!isClone) {
+    const former = [...walk.organizations].filter(each => isUsed(walk, each))
+    walk.organizations = new Set([...former, ...organizationsNamed(changed)])
+  }
   return `the settings change: ${changed.secretName}, ${changed.organization}`
+}
+
+/** Production has to find it again. Where only a clone has minted, nothing leads there. */
+function isUsed({ environment, production, restoredAt }: Walk, organization: string): boolean {
+  const { name, state } = production.cluster
+  return (
+    onLease(state).includes(organization) ||
+    environment.rows.some(
+      row =>
+        row.permanent &&
+        row.by === name &&
+        row.organization === organization &&
+        row.mintedAt > restoredAt,
+    )
+  )
 }
 
 function stopLeader(walk: Walk, site: Site): string | undefined {
@@ -510,7 +591,7 @@ function breakEnvironment(walk: Walk): string {
     ['lists are empty', { listLacks: 1 }],
     ['lists fail', { listsFail: random() < 0.5 ? 1 : 0.5 }],
     ['lists never show new tokens', { hides: 0.5 }],
-    ['mints fail', { mintsFail: 0.7 }],
+    ['mints fail', { mintsFail: random() < 0.5 ? 0.7 : 1 }],
     ['answers to mints are lost', { mintsLost: 0.6 }],
     ['revocations fail', { revokesFail: 0.7 }],
     ['answers to revocations are lost', { revokesLost: 0.7 }],
@@ -536,14 +617,14 @@ function breakApi(walk: Walk, { cluster }: Site): string {
   cluster.faults = {
     fails: random() < 0.5 ? 0.3 : 0,
     lost: random() < 0.5 ? 0.3 : 0,
-    watchLagMs: random() < 0.5 ? random() * minute : 0,
+    watchLagMs: random() < 0.7 ? random() * longestLagMs : 0,
   }
   return `the API server has faults: ${JSON.stringify(cluster.faults)}`
 }
 
 function startClone(walk: Walk): string | undefined {
   if (walk.clones.length > 0) return undefined
-  const state = walk.random() < 0.5 ? walk.snapshot?.state : walk.production.cluster.snapshot()
+  const state = walk.random() < 0.5 ? walk.snapshot : walk.production.cluster.snapshot()
   if (state === undefined) return undefined
   const cluster = createModelCluster('clone', walk.time, walk.random, copyOf(state))
   walk.noticedAt = walk.time.now() + noticeMs
@@ -567,28 +648,35 @@ function endClone(walk: Walk, clone: Site): void {
   note(walk, 'the clone ends')
 }
 
+function onLease({ notes }: Snapshot): string[] {
+  return JSON.parse(notes.get('organizations') ?? '[]')
+}
+
+function organizationsNamed({ organization }: SiteSettings): string[] {
+  return [organization, otherOrganization]
+}
+
 function restoreEtcd(walk: Walk, site: Site): string | undefined {
   if (walk.snapshot === undefined || site !== walk.production) return undefined
   // What the Lease of that time does not name is not found again, unless it is in use now.
-  const { state, organizations } = walk.snapshot
-  walk.organizations = new Set([...organizations, site.settings.organization])
-  site.cluster.restore(state)
+  walk.organizations = new Set([...onLease(walk.snapshot), ...organizationsNamed(site.settings)])
+  walk.restoredAt = walk.time.now()
+  site.cluster.restore(walk.snapshot)
   restartAll(site, site.settings, walk)
   return 'etcd is restored in place'
 }
 
-/** The whole walk, or `forMs` of it. Throws at the first violation. */
+/** The whole walk, or as far as it comes `until` then. Throws at the first violation. */
 export async function randomWalk(options: {
   seed: number
   events: number
-  forMs?: number
+  until?: () => boolean
   level?: string
   progress?: (events: number) => void
 }): Promise<number> {
-  const { seed, events, level = 'silent', forMs = Number.POSITIVE_INFINITY, progress } = options
-  const end = performance.now() + forMs
+  const { seed, events, level = 'silent', until = () => false, progress } = options
   let done = 0
-  for (let part = 0; done < events && performance.now() < end; part++) {
+  for (let part = 0; done < events && !until(); part++) {
     done += await walkPart(seed + part, Math.min(eventsPerPart, events - done), level)
     progress?.(done)
   }
