@@ -11,10 +11,11 @@ export type IsOptedIn = (namespace: string, leftMs: number) => Promise<boolean>
 /** A namespace that turned out not to be opted in is not read again for this long. */
 const rememberMs = 1000
 const mostRemembered = 500
-/** Live reads at a time, in a second, and waiting for these two. */
+/** Live reads at a time, waiting for one of these places, and how many begin in an interval. */
 const mostReads = 10
-const readsPerSecond = 15
 const mostWaiting = 40
+const readsInInterval = 3
+const intervalMs = 200
 /** A read that takes longer than any review gives its place to another. */
 const longestReadMs = 30_000
 
@@ -38,8 +39,8 @@ const longestReadMs = 30_000
 export function createIsOptedIn({ index, store }: OptedInDependencies): IsOptedIn {
   const queue = new PQueue({
     concurrency: mostReads,
-    interval: 1000,
-    intervalCap: readsPerSecond,
+    interval: intervalMs,
+    intervalCap: readsInInterval,
     timeout: longestReadMs,
   })
   const notOptedIn = new LRUCache<string, true>({ max: mostRemembered, ttl: rememberMs })
