@@ -31,7 +31,21 @@ while alive && [ $tries -gt 0 ]; do
   tries=$((tries - 1))
 done
 
+# Only rmdir removes a cgroup, those in it first, and only once their processes have ended: the
+# kernel's files in it cannot be removed one by one.
+remove_cgroup() {
+  tries=100
+  while [ -d "$1" ] && [ $tries -gt 0 ]; do
+    find "$1" -depth -type d -exec rmdir {} + 2>/dev/null
+    [ -d "$1" ] && sleep 0.05
+    tries=$((tries - 1))
+  done
+}
+
 printf '%s\n' "$folders" | while read -r folder; do
-  # Only rmdir removes a cgroup: the kernel's files in it cannot be removed one by one.
-  [ -n "$folder" ] && { rmdir "$folder" 2>/dev/null || rm -rf "$folder"; }
+  case $folder in
+    '') ;;
+    /sys/fs/cgroup/*) remove_cgroup "$folder" ;;
+    *) rm -rf "$folder" ;;
+  esac
 done

@@ -83,16 +83,26 @@ export async function pushTestImage(
   credential: { username: string; password: string },
   route: Route,
 ): Promise<string> {
-  const host = reference.split('/')[0] as string
-  const auth = Buffer.from(`${credential.username}:${credential.password}`).toString('base64')
-  const config = JSON.stringify({ auths: { [host]: { auth } } })
-  return withCrane(config, route, async (crane, folder) => {
+  return withCrane(configFor(reference, credential), route, async (crane, folder) => {
     await writeFile(join(folder, 'hello.txt'), `This is ${reference}.\n`)
     const layer = join(folder, 'layer.tar')
     await run({ command: 'tar', args: ['-cf', layer, '-C', folder, 'hello.txt'] })
     const { code, stdout, stderr } = await crane('append', '-f', layer, '-t', reference)
     if (code !== 0) throw new Error(`cannot push ${reference}: ${stderr.trim()}`)
     return stdout.trim().split('@')[1] ?? ''
+  })
+}
+
+/** Pushes an image in a file, as `packImage` and `docker save` make it. */
+export async function pushImage(
+  archive: string,
+  reference: string,
+  credential: { username: string; password: string },
+  route: Route,
+): Promise<void> {
+  await withCrane(configFor(reference, credential), route, async crane => {
+    const { code, stderr } = await crane('push', archive, reference)
+    if (code !== 0) throw new Error(`cannot push ${reference}: ${stderr.trim()}`)
   })
 }
 
@@ -112,6 +122,15 @@ export async function pullImage(
     const { stdout } = await crane('digest', reference)
     return { ok: true, output, digest: stdout.trim() }
   })
+}
+
+function configFor(
+  reference: string,
+  { username, password }: { username: string; password: string },
+): string {
+  const host = reference.split('/')[0] as string
+  const auth = Buffer.from(`${username}:${password}`).toString('base64')
+  return JSON.stringify({ auths: { [host]: { auth } } })
 }
 
 type Crane = (...args: string[]) => ReturnType<typeof run>

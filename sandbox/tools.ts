@@ -10,9 +10,19 @@ const NEWEST: KubernetesVersion = '1.37'
 
 const KUBERNETES_TOOLS = ['etcd', 'kube-apiserver', 'kube-controller-manager', 'kubectl'] as const
 const OTHER_TOOLS = ['crane', 'registry', 'helm', 'helm3', 'helm-docs'] as const
-export type ToolName = (typeof KUBERNETES_TOOLS)[number] | (typeof OTHER_TOOLS)[number]
+/** What a real node needs too: its own programs, the scheduler, and two programs for its images. */
+const NODE_TOOLS = [
+  ...(['kubelet', 'kube-scheduler'] as const),
+  ...(['containerd', 'containerd-shim-runc-v2', 'ctr', 'runc'] as const),
+  ...(['ptp', 'host-local', 'loopback'] as const),
+  ...(['gosh', 'sleep'] as const),
+] as const
+export type ToolName =
+  | (typeof KUBERNETES_TOOLS)[number]
+  | (typeof OTHER_TOOLS)[number]
+  | (typeof NODE_TOOLS)[number]
 
-/** What tests and demo need. */
+/** What tests and demo need without a real node. */
 const USUAL: readonly ToolName[] = [...KUBERNETES_TOOLS, ...OTHER_TOOLS]
 
 /**
@@ -74,6 +84,17 @@ const SOURCES: Record<ToolName, Source> = {
     path: 'cmd/helm-docs',
     takes: '20 s',
   },
+  kubelet: kubernetes('kubelet', '30 s'),
+  'kube-scheduler': kubernetes('kube-scheduler', '10 s'),
+  containerd: containerd('containerd', '1 min'),
+  'containerd-shim-runc-v2': containerd('containerd-shim-runc-v2', '10 s'),
+  ctr: containerd('ctr', '10 s'),
+  runc: { folder: 'node', module: 'github.com/opencontainers/runc', cgo: true, takes: '20 s' },
+  ptp: networkPlugin('main/ptp'),
+  'host-local': networkPlugin('ipam/host-local'),
+  loopback: networkPlugin('main/loopback'),
+  gosh: smallProgram('gosh'),
+  sleep: smallProgram('sleep'),
 }
 
 /**
@@ -110,6 +131,34 @@ function kubernetes(command: string, takes: string): Source {
   }
 }
 
+function containerd(command: string, takes: string): Source {
+  return {
+    folder: 'node',
+    module: 'github.com/containerd/containerd/v2',
+    path: `cmd/${command}`,
+    tags: ['no_btrfs', 'no_zfs', 'no_devmapper'],
+    takes,
+  }
+}
+
+function networkPlugin(path: string): Source {
+  return {
+    folder: 'node',
+    module: 'github.com/containernetworking/plugins',
+    path: `plugins/${path}`,
+    takes: '10 s',
+  }
+}
+
+function smallProgram(command: string): Source {
+  return {
+    folder: 'node',
+    module: 'github.com/u-root/u-root',
+    path: `cmds/core/${command}`,
+    takes: '10 s',
+  }
+}
+
 function minor(version: string): string {
   return version.split('.')[1] ?? ''
 }
@@ -137,9 +186,10 @@ async function main(args: string[]): Promise<void> {
 }
 
 function named(argument: string): ToolName {
-  const name = USUAL.find(known => known === argument)
+  const all = [...USUAL, ...NODE_TOOLS]
+  const name = all.find(known => known === argument)
   if (name !== undefined) return name
-  throw new ToolError(`there is no tool "${argument}"; there are ${USUAL.join(', ')}`)
+  throw new ToolError(`there is no tool "${argument}"; there are ${all.join(', ')}`)
 }
 
 if (import.meta.main) {

@@ -19,6 +19,8 @@ export interface Access {
   token(namespace: string, serviceAccount: string, seconds?: number): Promise<string>
   /** The path of a kubeconfig with such a token. */
   kubeconfigFor(namespace: string, serviceAccount: string): Promise<string>
+  /** The path of a kubeconfig with the token of this program of the cluster. */
+  kubeconfigOf(program: 'kubelet' | 'scheduler'): Promise<string>
   /** Runs kubectl as the administrator until it ends. Resolves also if kubectl fails. */
   kubectl(...args: string[]): Promise<{ stdout: string; stderr: string; code: number | null }>
 }
@@ -55,6 +57,7 @@ export async function openAccess(layout: Layout, kubectl: string): Promise<Acces
     token,
     kubeconfigFor: async (namespace, serviceAccount) =>
       writeKubeconfig(layout, url, await token(namespace, serviceAccount)),
+    kubeconfigOf: program => writeKubeconfig(layout, url, tokens[program]),
     kubectl: async (...args) =>
       run({
         command: kubectl,

@@ -6,12 +6,15 @@ import { egressSettings } from '../node/network/cluster-egress.ts'
 import { type RunningProcess, startProcess } from '../processes.ts'
 import { AUDIT_POLICY } from './audit.ts'
 
-/** Files, ports and administrator tokens of one control plane. */
+/** The name of the only real node; its kubelet has the rights of this node. */
+export const nodeName = 'sandbox-node'
+
+/** Files, ports and tokens of one control plane. */
 export interface Layout {
   folder: string
   ports: { etcd: number; etcdPeer: number; apiserver: number }
-  /** Bearer tokens of two members of system:masters. */
-  tokens: { administrator: string; controllerManager: string }
+  /** Bearer tokens: of two members of system:masters, of the kubelet, and of the scheduler. */
+  tokens: { administrator: string; controllerManager: string; kubelet: string; scheduler: string }
   url: string
   /** The API server writes its certificate here, followed by its CA. */
   caFile: string
@@ -24,10 +27,17 @@ export interface Layout {
 /** Writes the files that the programs read when they start. */
 export function layOut(folder: string, ports: Layout['ports']): Layout {
   const file = (name: string) => join(folder, name)
-  const tokens = { administrator: randomUUID(), controllerManager: randomUUID() }
+  const tokens = {
+    administrator: randomUUID(),
+    controllerManager: randomUUID(),
+    kubelet: randomUUID(),
+    scheduler: randomUUID(),
+  }
   const users = [
     `${tokens.administrator},administrator,1,"system:masters"`,
     `${tokens.controllerManager},system:kube-controller-manager,2,"system:masters"`,
+    `${tokens.kubelet},system:node:${nodeName},3,"system:nodes"`,
+    `${tokens.scheduler},system:kube-scheduler,4`,
   ]
   const { privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' })
   writeFileSync(file('tokens.csv'), users.join('\n'))
@@ -79,7 +89,9 @@ export async function startApiserver(command: string, layout: Layout): Promise<R
       `--secure-port=${ports.apiserver}`,
       // It signs a certificate for 127.0.0.1 itself.
       `--cert-dir=${folder}`,
-      '--authorization-mode=RBAC',
+      '--authorization-mode=Node,RBAC',
+      '--enable-admission-plugins=NodeRestriction',
+      '--kubelet-preferred-address-types=InternalIP',
       `--token-auth-file=${file('tokens.csv')}`,
       '--service-account-issuer=https://kubernetes.default.svc',
       `--service-account-key-file=${file('service-accounts.key')}`,

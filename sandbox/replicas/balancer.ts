@@ -1,6 +1,6 @@
 import { once } from 'node:events'
 import { type AddressInfo, connect, createServer, type Socket } from 'node:net'
-import { joinSockets } from '../node/network/service-balancer.ts'
+import { joinSockets } from '../join-sockets.ts'
 import { reset } from '../reset.ts'
 
 /** One process behind the balancer. */

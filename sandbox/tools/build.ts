@@ -19,6 +19,10 @@ export interface Source {
   path?: string
   /** Variables that the linker sets; `pinned(module)` is a version of go.mod, as in `v1.37.2`. */
   stamp?: (pinned: (module: string) => string) => Record<string, string>
+  /** Build tags of Go. */
+  tags?: readonly string[]
+  /** Whether a part of it is C: the build needs a C compiler. */
+  cgo?: boolean
   /** The duration of a first build, for messages. */
   takes: string
 }
@@ -52,7 +56,7 @@ export async function build(name: string, source: Source, env: NodeJS.ProcessEnv
         folder,
         flags: linkerFlags(source, pins),
         output: join(done, name),
-        env: { ...env, CGO_ENABLED: '0', GOWORK: 'off', GOTMPDIR: temporary },
+        env: { ...env, CGO_ENABLED: source.cgo ? '1' : '0', GOWORK: 'off', GOTMPDIR: temporary },
       })
       await rename(done, place).catch(error => {
         // Another process has built the same program in the meantime.
@@ -86,7 +90,10 @@ async function goBuild(
   const progress = startProgress(`building ${title} (first time only, about ${source.takes})`)
   const { code, stderr } = await run({
     command: 'go',
-    args: ['build', '-mod=readonly', '-trimpath', '-ldflags', flags, '-o', output, path],
+    args: [
+      ...['build', '-mod=readonly', '-trimpath', '-tags', (source.tags ?? []).join()],
+      ...['-ldflags', flags, '-o', output, path],
+    ],
     cwd: folder,
     env,
   })

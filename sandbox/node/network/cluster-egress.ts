@@ -3,8 +3,8 @@ import { rm } from 'node:fs/promises'
 import { createServer, type IncomingMessage } from 'node:http'
 import { connect, type Socket } from 'node:net'
 import type { KubeConfig } from '@kubernetes/client-node'
+import { joinSockets } from '../../join-sockets.ts'
 import { realAddress } from '../addresses.ts'
-import { joinSockets } from './service-balancer.ts'
 import { followServices } from './service-network.ts'
 
 /**

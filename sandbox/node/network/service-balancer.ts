@@ -1,6 +1,7 @@
 import { once } from 'node:events'
 import { type AddressInfo, connect, createServer, type Socket } from 'node:net'
 import type { KubeConfig } from '@kubernetes/client-node'
+import { joinSockets } from '../../join-sockets.ts'
 import { reset } from '../../reset.ts'
 import { followServices } from './service-network.ts'
 
@@ -35,19 +36,5 @@ export async function startServiceBalancer(options: {
       for (const socket of open) socket.destroy()
       await network.stop()
     },
-  }
-}
-
-/** The end of one side, in order or not, is that of the other. */
-export function joinSockets(one: Socket, other: Socket): void {
-  one.pipe(other)
-  other.pipe(one)
-  for (const [socket, peer] of [
-    [one, other],
-    [other, one],
-  ] as const) {
-    socket.setNoDelay(true)
-    socket.on('error', () => reset(peer))
-    socket.on('close', () => peer.destroy())
   }
 }
