@@ -17,7 +17,7 @@ export type { AuditEvent } from './control-plane/audit.ts'
 export interface ControlPlane extends Access {
   readonly url: string
   readonly apiserverPort: number
-  /** The socket through which the API server reaches Services; see startClusterEgress. */
+  /** The socket through which the API server reaches Services; see node/network.ts. */
   readonly egressSocket: string
   /** The requests for objects that `AUDIT_POLICY` names. */
   audit(): Promise<AuditEvent[]>

@@ -6,19 +6,22 @@ import { runChartScenario } from './demo/chart-scenario.ts'
 import { image, runScenario } from './demo/scenario.ts'
 import { createSteps } from './demo/steps.ts'
 import { type HelmSandbox, type HelmVersion, startHelmSandbox } from './helm.ts'
+import { pushHello } from './node/hello.ts'
+import { enterOwnNetwork, hasOwnNetwork, obstacleToNode } from './node/own-network.ts'
 import { print, startProgress } from './progress.ts'
+import { pushTestImage } from './registry.ts'
 import { type Sandbox, startSandbox } from './sandbox.ts'
 import { ToolError } from './tools/tool-error.ts'
 
 const USAGE = `npm run demo                    runs pullpass as one process beside a cluster
-npm run demo -- --helm          installs the chart with Helm 4 (--helm=3: Helm 3)
+npm run demo -- --helm          installs the chart with Helm 4 (--helm=3: Helm 3), as root on Linux
 npm run demo -- --keep          keeps everything running afterwards`
 
 const SHOWN = `Shown: a namespace got a label. From then on its pods named a pull secret, pullpass minted
 the token in it, and the image was pulled with it. Nothing else was changed.`
 const SHOWN_WITH_CHART = `Shown: the chart was installed, and a namespace got a label. From then on its pods named a pull
-secret, pullpass minted the token in it, and the image was pulled with it. Under load, no pod was
-refused. Nothing else was changed.`
+secret, pullpass minted the token in it, and the kubelet pulled the image with it. Under load, no
+pod was refused. Nothing else was changed.`
 const NEXT = `Next:
   npm run demo -- --keep   shows the same and keeps it running, so that you can use kubectl
   README.md, "Install"     says how to install pullpass in your cluster`
@@ -26,9 +29,11 @@ const NEXT = `Next:
 /** Runs the demo with real programs; exits with 0 if every statement is true. */
 async function main(args: string[]): Promise<void> {
   const { helm, keep } = readArguments(args)
+  if (helm !== undefined) await prepareForNode()
   const sandbox = await start(helm)
   try {
-    const steps = createSteps(image, sandbox)
+    const push = helm === undefined ? pushTestImage : pushHello
+    const steps = createSteps(image, sandbox, push)
     if ('pullpass' in sandbox) await runScenario(steps)
     else await runChartScenario({ steps, sandbox }, keep)
     print(`\n${helm === undefined ? SHOWN : SHOWN_WITH_CHART}\n`)
@@ -37,6 +42,13 @@ async function main(args: string[]): Promise<void> {
   } finally {
     await sandbox.stop()
   }
+}
+
+/** Then this program is started again, in a network of its own. */
+async function prepareForNode(): Promise<void> {
+  const obstacle = obstacleToNode()
+  if (obstacle !== undefined) throw new ToolError(obstacle)
+  await enterOwnNetwork()
 }
 
 async function start(helm: HelmVersion | undefined): Promise<Sandbox | HelmSandbox> {
@@ -66,8 +78,9 @@ function readArguments(args: string[]): { helm: HelmVersion | undefined; keep: b
 }
 
 async function keepOpen({ kubeconfigFile, kubectlFile }: ControlPlane): Promise<void> {
+  const enter = hasOwnNetwork() ? `\n  nsenter --net --target ${process.pid} sh` : ''
   print(`Everything keeps running. In another terminal:
-
+${enter}
   export KUBECONFIG=${kubeconfigFile}
   export PATH=${dirname(kubectlFile)}:$PATH
   kubectl get namespaces --show-labels

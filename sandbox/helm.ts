@@ -1,25 +1,22 @@
 import type { V1Pod } from '@kubernetes/client-node'
-import { type Components, startComponents } from './components.ts'
-import type { ControlPlane } from './control-plane.ts'
+import { startComponents } from './components.ts'
 import { createHelmCommand, type HelmVersion, type Said } from './helm/helm-command.ts'
-import { buildImage } from './helm/image.ts'
+import { imageValue, pullpassImage } from './helm/image.ts'
 import { podsOf, whenLed } from './helm/replicas.ts'
 import { merged, ownValues, type Values } from './helm/values.ts'
 import { kubectl, releaseNamespace } from './install.ts'
-import { startClusterEgress } from './node/network/cluster-egress.ts'
-import { type SandboxNode, startNode } from './node/node.ts'
+import { startNode } from './node/node.ts'
 import { startTestbed, type Testbed } from './testbed.ts'
 
 export type { HelmVersion, Said } from './helm/helm-command.ts'
 export type { Values } from './helm/values.ts'
 
 /**
- * A cluster with a node for the release namespace, a Bluemix Dedicated environment with its
- * registry, and Helm. pullpass runs as the chart installs it.
+ * A cluster with a real node, a Bluemix Dedicated environment with its registry, and Helm. pullpass
+ * runs as the chart installs it.
  */
 export interface HelmSandbox
   extends Pick<Testbed<true>, 'controlPlane' | 'environment' | 'registry'> {
-  readonly node: SandboxNode
   /** The chart values that this sandbox needs, merged with `more` section by section. */
   values(more?: Values): Values
   /**
@@ -36,7 +33,7 @@ export interface HelmSandbox
   stop(): Promise<void>
 }
 
-/** Starts everything except the release. */
+/** Starts everything except the release. Needs what a real node needs; see node/node.ts. */
 export async function startHelmSandbox(options: {
   version: HelmVersion
   /** Called before each part is started, with its name. */
@@ -44,7 +41,7 @@ export async function startHelmSandbox(options: {
 }): Promise<HelmSandbox> {
   const { version, progress = () => {} } = options
   return startComponents(async components => {
-    const { begun, stop } = components
+    const { begun, folder, stop } = components
     const testbed = await begun(
       startTestbed({
         registry: true,
@@ -54,18 +51,20 @@ export async function startHelmSandbox(options: {
       }),
     )
     const { controlPlane, environment, registry } = testbed
-    progress('a node for the pods of the release, and the network to the API server')
-    const image = await begun(buildImage())
-    const node = await startRealm(controlPlane, image.programs, components)
+    progress('a real node: kubelet, containerd, runc')
+    const image = await pullpassImage(await folder('image'))
+    const node = await begun(startNode({ controlPlane, environment }, [image]))
     const { apiKey } = environment
+    await kubectl(controlPlane, 'create', 'namespace', releaseNamespace)
     await kubectl(controlPlane, ...createSecret, `--from-literal=api-key=${apiKey}`)
     const command = await begun(createHelmCommand(version, controlPlane.kubeconfigFile))
     const helm: HelmSandbox['helm'] = (args, values) =>
       command.run([...args, '--namespace', releaseNamespace], values)
-    const values: HelmSandbox['values'] = more => merged(ownValues(environment, image.value), more)
+    const own = ownValues(environment, node.gateway, imageValue)
+    const values: HelmSandbox['values'] = more => merged(own, more)
     const pods = () => podsOf(controlPlane)
     return {
-      ...{ controlPlane, environment, registry, node, values, helm, pods, stop },
+      ...{ controlPlane, environment, registry, values, helm, pods, stop },
       install: more => deploy(helm, 'install', values(more)),
       upgrade: more => deploy(helm, 'upgrade', values(more)),
       whenLed: () => whenLed(pods),
@@ -74,18 +73,6 @@ export async function startHelmSandbox(options: {
 }
 
 const createSecret = ['create', 'secret', 'generic', 'bluemix', '-n', releaseNamespace]
-
-/** Creates the release namespace, and starts its node and the network to it. */
-async function startRealm(
-  controlPlane: ControlPlane,
-  programs: Parameters<typeof startNode>[0]['programs'],
-  { begun }: Components,
-): Promise<SandboxNode> {
-  const kubeConfig = controlPlane.kubeConfig()
-  await kubectl(controlPlane, 'create', 'namespace', releaseNamespace)
-  await begun(startClusterEgress({ kubeConfig, socket: controlPlane.egressSocket }))
-  return begun(startNode({ kubeConfig, namespace: releaseNamespace, programs }))
-}
 
 async function deploy(
   helm: HelmSandbox['helm'],

@@ -41,7 +41,7 @@ export function startLoadGenerator(options: {
   const headers = { authorization, 'content-type': 'application/json', 'user-agent': USER_AGENT }
 
   async function create(name: string): Promise<void> {
-    const spec = { containers: [{ name: 'main', image }] }
+    const spec = { containers: [{ name: 'main', image }], schedulerName: 'none' }
     const body = JSON.stringify({ metadata: { name }, spec })
     const response = await fetch(url, { method: 'POST', headers, body, dispatcher })
     await response.arrayBuffer()

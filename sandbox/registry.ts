@@ -93,16 +93,17 @@ export async function pushTestImage(
   })
 }
 
-/** Pushes an image in a file, as `packImage` and `docker save` make it. */
+/** Pushes an image in a file, as `docker save` makes it; resolves with its digest. */
 export async function pushImage(
-  archive: string,
   reference: string,
   credential: { username: string; password: string },
   route: Route,
-): Promise<void> {
-  await withCrane(configFor(reference, credential), route, async crane => {
-    const { code, stderr } = await crane('push', archive, reference)
+  archive: string,
+): Promise<string> {
+  return withCrane(configFor(reference, credential), route, async crane => {
+    const { code, stdout, stderr } = await crane('push', archive, reference)
     if (code !== 0) throw new Error(`cannot push ${reference}: ${stderr.trim()}`)
+    return stdout.trim().split('@')[1] ?? ''
   })
 }
 

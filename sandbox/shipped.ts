@@ -33,7 +33,7 @@ async function readMemoryLimit(): Promise<number> {
 }
 
 /** The variables in the `ENV` lines of the last stage of the Dockerfile. */
-async function readImageEnvironment(): Promise<Record<string, string>> {
+export async function readImageEnvironment(): Promise<Record<string, string>> {
   const stages = (await readFile(join(root, 'Dockerfile'), 'utf8')).split(/^FROM /m)
   const lines = stages.at(-1)?.matchAll(/^ENV (\w+)=(\S+)$/gm) ?? []
   return Object.fromEntries([...lines].map(([, name, value]) => [name, value]))

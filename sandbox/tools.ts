@@ -6,7 +6,7 @@ import { ToolError } from './tools/tool-error.ts'
 
 const KUBERNETES_VERSIONS = ['1.34', '1.36', '1.37'] as const
 export type KubernetesVersion = (typeof KUBERNETES_VERSIONS)[number]
-const NEWEST: KubernetesVersion = '1.37'
+export const NEWEST: KubernetesVersion = '1.37'
 
 const KUBERNETES_TOOLS = ['etcd', 'kube-apiserver', 'kube-controller-manager', 'kubectl'] as const
 const OTHER_TOOLS = ['crane', 'registry', 'helm', 'helm3', 'helm-docs'] as const
@@ -178,6 +178,11 @@ function given(assets: string, name: ToolName): string {
   const file = resolve(assets, name)
   if (existsSync(file)) return file
   throw new ToolError(`KUBEBUILDER_ASSETS is ${assets}, but there is no ${name} in it`)
+}
+
+/** Builds what is not in the cache yet, also for a node. */
+export async function buildAll(): Promise<void> {
+  for (const name of [...USUAL, ...NODE_TOOLS]) await tool(name)
 }
 
 /** `node sandbox/tools.ts [tool]...` builds the named tools, by default the usual ones. */

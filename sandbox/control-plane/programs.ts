@@ -2,7 +2,6 @@ import { generateKeyPairSync, randomUUID } from 'node:crypto'
 import { readFileSync, writeFileSync } from 'node:fs'
 import { request } from 'node:https'
 import { join } from 'node:path'
-import { egressSettings } from '../node/network/cluster-egress.ts'
 import { type RunningProcess, startProcess } from '../processes.ts'
 import { AUDIT_POLICY } from './audit.ts'
 
@@ -19,7 +18,7 @@ export interface Layout {
   /** The API server writes its certificate here, followed by its CA. */
   caFile: string
   auditFile: string
-  /** The unix socket at which the API server asks for the way to a Service (see node/network/cluster-egress.ts). */
+  /** The unix socket at which the API server asks for the way to a Service (see node/network.ts). */
   egressSocket: string
   file(name: string): string
 }
@@ -54,6 +53,17 @@ export function layOut(folder: string, ports: Layout['ports']): Layout {
     egressSocket: file('egress.sock'),
     file,
   }
+}
+
+/** Makes the API server ask at this socket for the way to Services and nodes. */
+function egressSettings(socket: string): string {
+  const transport = { uds: { udsName: socket } }
+  const connection = { proxyProtocol: 'HTTPConnect', transport }
+  return JSON.stringify({
+    apiVersion: 'apiserver.k8s.io/v1beta1',
+    kind: 'EgressSelectorConfiguration',
+    egressSelections: [{ name: 'cluster', connection }],
+  })
 }
 
 /** Without fsync: the data need not survive a crash of the machine. */

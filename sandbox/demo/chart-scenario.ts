@@ -16,6 +16,7 @@ export async function runChartScenario(demo: ChartDemo, keep: boolean): Promise<
   const { steps, sandbox } = demo
   await install(demo)
   await runScenario(steps)
+  await run(demo)
   await test(demo)
   steps.heading('From now on, ten pods per second are created in a labelled namespace')
   await steps.kubectl('create namespace busy')
@@ -42,6 +43,18 @@ async function install({ steps, sandbox }: ChartDemo): Promise<void> {
   )
   steps.expect(ready === '2', 'two replicas are ready')
 }
+
+async function run({ steps }: ChartDemo): Promise<void> {
+  steps.heading('The kubelet pulls the image with that credential, and runs it')
+  await steps.kubectl('wait pod mypod -n shop --for=condition=Ready --timeout=120s')
+  const logged = await steps.kubectl('logs mypod -n shop')
+  steps.expect(logged === 'hello from mypod', 'the container of the image runs')
+  const reason = await steps.kubectl(`get pod mypod -n quiet -o jsonpath=${REASON}`)
+  const refused = ['ErrImagePull', 'ImagePullBackOff'].includes(reason)
+  steps.expect(refused, 'without the credential, the registry refuses the kubelet')
+}
+
+const REASON = '{.status.containerStatuses[0].state.waiting.reason}'
 
 async function test({ steps, sandbox }: ChartDemo): Promise<void> {
   steps.heading('helm test creates a pod with dryRun, through the real API server and webhook')

@@ -4,7 +4,7 @@ import { logIn } from '../bluemix/log-in.ts'
 import { namespaceOf } from '../descriptions.ts'
 import { waitFor } from '../processes.ts'
 import { print, say, showProgress, wrap } from '../progress.ts'
-import { pullImage, pushTestImage } from '../registry.ts'
+import { pullImage, type pushTestImage } from '../registry.ts'
 import type { Sandbox } from '../sandbox.ts'
 
 /** The steps of the demo; each prints what it does and the result. */
@@ -30,6 +30,7 @@ export interface Steps {
 export function createSteps(
   image: string,
   { controlPlane, environment }: Pick<Sandbox, 'controlPlane' | 'environment'>,
+  push: typeof pushTestImage,
 ): Steps {
   const quietly = async (command: string) => {
     const { code, stdout, stderr } = await controlPlane.kubectl(...command.split(' '))
@@ -60,7 +61,7 @@ export function createSteps(
         }),
     pushImage: async () => {
       const credential = { username: 'bearer', password: await logIn(environment) }
-      const digest = await pushTestImage(image, credential, environment)
+      const digest = await push(image, credential, environment)
       say(`pushed ${image} (${digest.slice(0, 19)}...) with crane`)
     },
     pull: async namespace => {

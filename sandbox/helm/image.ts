@@ -1,49 +1,39 @@
-import { chmod } from 'node:fs/promises'
-import { dirname, join } from 'node:path'
+import { join } from 'node:path'
 import { bundle, nodeFlags } from '../../scripts/bundle.ts'
-import type { Programs } from '../node/programs.ts'
-import { makeFolder } from '../processes.ts'
+import { run } from '../processes.ts'
+import type { ImageContent } from '../node/pack-image.ts'
+import { readImageEnvironment } from '../shipped.ts'
 
 const repository = 'registry.example.com/pullpass'
 const tag = 'sandbox'
 const main = join(import.meta.dirname, '..', '..', 'src', 'main.ts')
 
-export interface Image {
-  /** The chart's value `image`. */
-  readonly value: { repository: string; tag: string }
-  /** The program that the node runs for it. */
-  readonly programs: Programs
-  stop(): Promise<void>
+/** The chart's value `image`. */
+export const imageValue = { repository, tag }
+
+/**
+ * What the Dockerfile puts into the image: Node with its libraries, the bundle, which is made in
+ * `folder`, and the start command.
+ */
+export async function pullpassImage(folder: string): Promise<ImageContent> {
+  const program = join(folder, 'pullpass.mjs')
+  await bundle(main, program)
+  const libraries = await librariesOf(process.execPath)
+  return {
+    reference: `${repository}:${tag}`,
+    files: {
+      '/usr/local/bin/node': process.execPath,
+      '/app/pullpass.mjs': program,
+      ...Object.fromEntries(libraries.map(library => [library, library])),
+    },
+    entrypoint: ['/usr/local/bin/node', ...nodeFlags, '/app/pullpass.mjs'],
+    env: await readImageEnvironment(),
+    user: '65532:65532',
+  }
 }
 
-/** Replaces the image that the Dockerfile builds: Node, the bundle, and the start command. */
-export async function buildImage(): Promise<Image> {
-  const folder = await makeFolder('image')
-  const program = join(folder.path, 'pullpass.mjs')
-  try {
-    await bundle(main, program)
-    // The program runs as another user, and the umask can be strict.
-    await chmod(folder.path, 0o755)
-    await chmod(program, 0o644)
-  } catch (error) {
-    await folder.remove()
-    throw error
-  }
-  const image = {
-    command: [process.execPath, ...nodeFlags, '/app/pullpass.mjs'],
-    args: ['serve', '--config', '/etc/pullpass/config/config.yaml'],
-    workingDirectory: '/',
-    contents: { '/app': folder.path },
-    user: 65532,
-    env: { NODE_ENV: 'production', PATH: `${dirname(process.execPath)}:/usr/bin:/bin` },
-    environment: (address: string) => ({
-      PULLPASS_ADMISSION_ADDRESS: address,
-      PULLPASS_OPERATIONS_ADDRESS: address,
-    }),
-  }
-  return {
-    value: { repository, tag },
-    programs: { [`${repository}:${tag}`]: image },
-    stop: folder.remove,
-  }
+/** The shared libraries of a program. `ldd` prints: `libm.so.6 => /lib/libm.so.6 (0x...)`, and the loader without the arrow. */
+export async function librariesOf(program: string): Promise<string[]> {
+  const { stdout } = await run({ command: 'ldd', args: [program] })
+  return [...stdout.matchAll(/(?:=>|^)\s+(\/\S+) \(0x/gm)].map(([, library]) => String(library))
 }

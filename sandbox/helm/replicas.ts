@@ -1,7 +1,6 @@
 import { CoreV1Api, type V1Pod } from '@kubernetes/client-node'
 import type { ControlPlane } from '../control-plane.ts'
 import { releaseNamespace } from '../install.ts'
-import { realAddress } from '../node/addresses.ts'
 import { waitFor } from '../processes.ts'
 
 /** The pods of the Deployment, without those that are being deleted. */
@@ -27,7 +26,6 @@ export async function whenLed(pods: () => Promise<V1Pod[]>): Promise<V1Pod> {
 }
 
 async function leads({ status }: V1Pod): Promise<boolean> {
-  const address = realAddress(status?.podIP ?? '')
-  const answer = await fetch(`http://${address}:8081/metrics`).catch(() => undefined)
+  const answer = await fetch(`http://${status?.podIP}:8081/metrics`).catch(() => undefined)
   return (await answer?.text())?.includes('\npullpass_leader 1\n') === true
 }

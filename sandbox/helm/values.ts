@@ -3,9 +3,10 @@ import type { BluemixEnvironment } from '../bluemix/environment.ts'
 /** Values of the chart: sections by name, and single values. */
 export type Values = Record<string, string | number | Record<string, unknown>>
 
-/** The values that a sandbox needs; the credentials are in the Secret `bluemix`. */
+/** The values that a sandbox needs; pods reach the environment through `gateway`; the credentials are in the Secret `bluemix`. */
 export function ownValues(
-  { domain, ca, gateway }: BluemixEnvironment,
+  { domain, ca }: BluemixEnvironment,
+  gateway: string,
   image: Values[string],
 ): Values {
   return {

@@ -1,141 +1,143 @@
-import { mkdir } from 'node:fs/promises'
-import { join } from 'node:path'
-import { CoreV1Api, type KubeConfig, type V1Pod } from '@kubernetes/client-node'
-import { makeFolder } from '../processes.ts'
-import { claimAddresses } from './addresses.ts'
-import { createEvents } from './events.ts'
-import { follow } from './follow.ts'
-import { readLogs, startKubeletServer } from './kubelet-server.ts'
-import { registerNode } from './node-object.ts'
-import { followObjects } from './objects.ts'
-import type { Rhythm } from './pod/pod-context.ts'
-import { type RunningPod, runPod } from './pod/run-pod.ts'
-import { findPrivilege } from './privilege.ts'
-import type { Programs } from './programs.ts'
+import { delimiter, dirname, join } from 'node:path'
+import { CoreV1Api } from '@kubernetes/client-node'
+import type { BluemixEnvironment } from '../bluemix/environment.ts'
+import { type Component, startComponents } from '../components.ts'
+import { nodeName } from '../control-plane/programs.ts'
+import type { ControlPlane } from '../control-plane.ts'
+import { startProcess } from '../processes.ts'
+import { type ToolName, tool } from '../tools.ts'
+import { makeCgroups } from './cgroups.ts'
+import { startEgress, startRelay } from './network.ts'
+import { hasOwnNetwork } from './own-network.ts'
+import { type ImageContent, packImage } from './pack-image.ts'
+import { pauseImage, type Site, writeSettings } from './settings.ts'
 
-export interface SandboxNode {
-  readonly name: string
-  /** The process of a running container; undefined where it does not run now. */
-  pid(pod: string, container: string): number | undefined
-  /**
-   * All that a pod's containers have written, also after its end; '' where it has never run here.
-   */
-  logs(pod: string, container?: string): Promise<string>
-  /** Kills every program and takes the Node object away. */
-  stop(): Promise<void>
+/** The address of the node. Pods also find the gateway of the environment there. */
+const ADDRESS = '10.244.255.1'
+/** The address of the Service `kubernetes`. */
+const API_SERVER = '10.0.0.1'
+
+export interface SandboxNode extends Component {
+  /** The log of its kubelet and of containerd. */
+  output(): string
+  /** The gateway of the environment, as pods reach it. */
+  readonly gateway: string
 }
 
-const KUBELET_RHYTHM: Rhythm = {
-  volumes: 200,
-  backOff: { first: 10_000, most: 300_000 },
-  renewTokensAt: 0.8,
+interface Cluster {
+  controlPlane: ControlPlane
+  environment: BluemixEnvironment
 }
 
 /**
- * A node of the cluster that runs the pods of one namespace as processes of this machine; it
- * binds them to itself, there being no scheduler. `programs` says what each image is. What it does
- * not understand of a pod it refuses in the pod's status and in an event. Resources are not
- * enforced.
+ * Starts a scheduler and a node: kubelet, containerd and runc, with a network of its own. Resolves
+ * when the node is ready for pods. It has these images, and pulls from the registry of the environment. Nothing of it is
+ * left after `stop`, or after the end of this process, whatever ends it. Needs root on Linux and a
+ * network namespace of its own; see own-network.ts.
  */
-export async function startNode(options: {
-  kubeConfig: KubeConfig
-  namespace: string
-  programs: Programs
-  name?: string
-  rhythm?: Partial<Rhythm>
-  /** Where pods find the API server, e.g. a proxy in front of it; that of `kubeConfig` where absent. */
-  podApiServer?: string
-}): Promise<SandboxNode> {
-  const { kubeConfig, namespace, programs, name = `sandbox-${namespace}` } = options
-  const privilege = await findPrivilege()
-  const core = kubeConfig.makeApiClient(CoreV1Api)
-  const folder = await makeFolder('node')
-  const addresses = await claimAddresses()
-  const events = createEvents(core, name)
-  const objects = await followObjects(kubeConfig, namespace)
-  const registration = await registerNode({ kubeConfig, name, address: addresses.node })
-  const rhythm = { ...KUBELET_RHYTHM, ...options.rhythm }
-  const { hostname: host, port } = new URL(
-    options.podApiServer ?? kubeConfig.getCurrentCluster()?.server ?? '',
-  )
-  const context = {
-    ...{ core, objects, programs, privilege, rhythm, nodeName: name, hostIP: addresses.node },
-    apiServer: { host, port },
-    takeAddress: addresses.take,
-    say: events.say,
-  }
-  const running = new Map<string, RunningPod & { name: string }>()
-  const bound = new Set<string>()
-  const logFolder = (pod: string) => join(folder.path, 'logs', pod)
-  const logs = (pod: string, container = '') => readLogs(join(logFolder(pod), container))
-
-  async function bind({ metadata = {} }: V1Pod): Promise<void> {
-    const { name: pod = '', uid = '' } = metadata
-    if (bound.has(uid)) return
-    bound.add(uid)
-    const target = { apiVersion: 'v1', kind: 'Node', name }
-    const body = { metadata: { name: pod, namespace, uid }, target }
-    // Deleted meanwhile, or bound: the watch reports it. Anything else is tried again with its next change.
-    await core.createNamespacedPodBinding({ name: pod, namespace, body }).catch(() => {
-      bound.delete(uid)
-    })
-  }
-
-  function start(pod: V1Pod, uid: string): void {
-    const { name: podName = '' } = pod.metadata ?? {}
-    const own = join(folder.path, 'pods', uid)
-    const started = runPod(pod, { ...context, folder: own, logFolder: logFolder(podName) })
-    running.set(uid, { ...started, name: podName })
-    started.update(pod)
-  }
-
-  function onChange(pod: V1Pod, gone: boolean): void {
-    const uid = pod.metadata?.uid ?? ''
-    const known = running.get(uid)
-    if (known && !gone) known.update(pod)
-    else if (known) {
-      running.delete(uid)
-      void known.kill()
-    } else if (!gone && !isOver(pod)) take(pod, uid)
-  }
-
-  function take(pod: V1Pod, uid: string): void {
-    if (!pod.spec?.nodeName) void bind(pod)
-    else if (pod.spec.nodeName === name) start(pod, uid)
-  }
-
-  const find = (pod: string, container: string) =>
-    [...running.values()].find(known => known.name === pod)?.container(container)
-  const kubelet = await startKubeletServer({
-    ...{ addresses, namespace, logs },
-    exec: (pod, container, command) => find(pod, container)?.exec(command),
+export async function startNode(cluster: Cluster, images: ImageContent[]): Promise<SandboxNode> {
+  if (!hasOwnNetwork()) throw new Error('a real node needs a network namespace of its own')
+  return startComponents(async components => {
+    const { controlPlane } = cluster
+    const folder = await components.folder('node')
+    const cgroup = `pullpass-node-${process.pid}-${Date.now()}`
+    await components.begun(makeCgroups(cgroup))
+    const site = await siteIn(folder, cgroup, cluster)
+    await writeSettings(site)
+    for (const [index, image] of [await pause(), ...images].entries()) {
+      await packImage(image, site.file(`images/${index}.tar`))
+    }
+    await components.begun(startEgress(controlPlane))
+    const gateway = new URL(cluster.environment.gateway)
+    for (const [address, port, target] of [
+      [ADDRESS, Number(gateway.port), Number(gateway.port)],
+      [API_SERVER, 443, controlPlane.apiserverPort],
+    ] as const) {
+      await components.begun(startRelay({ address, port }, target))
+    }
+    await components.begun(startScheduler(controlPlane, site))
+    const node = await components.begun(startPrograms(cluster, site))
+    gateway.hostname = ADDRESS
+    return { output: node.output, gateway: gateway.origin, stop: components.stop }
   })
-  await mkdir(join(folder.path, 'pods'))
-  const path = `/api/v1/namespaces/${namespace}/pods`
-  const pods = await follow<V1Pod>({
-    kubeConfig,
-    path,
-    list: () => core.listNamespacedPod({ namespace }),
-  })
-  pods.onChange(onChange)
-  for (const pod of pods.all()) onChange(pod, false)
+}
 
+/** What containerd runs in each pod to hold its namespaces. */
+async function pause(): Promise<ImageContent> {
   return {
-    name,
-    pid: (pod, container) => find(pod, container)?.pid(),
-    logs,
-    async stop() {
-      await pods.stop()
-      await Promise.all([...running.values()].map(pod => pod.kill()))
-      await Promise.all([objects.stop(), events.settled()])
-      await registration.remove()
-      kubelet.stop()
-      await addresses.release()
-      await folder.remove()
-    },
+    reference: pauseImage,
+    files: { '/bin/sleep': await tool('sleep') },
+    entrypoint: ['/bin/sleep', '100000h'],
+    env: {},
+    user: '65535',
   }
 }
 
-function isOver({ status }: V1Pod): boolean {
-  return status?.phase === 'Succeeded' || status?.phase === 'Failed'
+async function siteIn(folder: string, cgroup: string, { environment }: Cluster): Promise<Site> {
+  const networkPlugins: ToolName[] = ['ptp', 'host-local', 'loopback']
+  return {
+    file: name => join(folder, name),
+    cgroup,
+    programs: {
+      runc: await tool('runc'),
+      networkPlugins: (await built(networkPlugins)).map(dirname),
+    },
+    registry: { host: environment.hosts.registry, caFile: environment.caFile },
+  }
+}
+
+async function startScheduler(controlPlane: ControlPlane, { file }: Site): Promise<Component> {
+  const kubeconfig = await controlPlane.kubeconfigOf('scheduler')
+  return startProcess({
+    name: 'kube-scheduler',
+    command: await tool('kube-scheduler'),
+    args: [`--kubeconfig=${kubeconfig}`, '--leader-elect=false', '--secure-port=0'],
+    outputFile: file('kube-scheduler.log'),
+  })
+}
+
+/** All programs of the node, as one process group in mount and PID namespaces of its own. */
+async function startPrograms({ controlPlane, environment }: Cluster, { file }: Site) {
+  const [kubelet = '', ...others] = await built([
+    ...(['kubelet', 'containerd', 'containerd-shim-runc-v2', 'ctr'] as const),
+  ])
+  const script = join(import.meta.dirname, 'node.sh')
+  const started = await startProcess({
+    name: 'the node',
+    command: 'unshare',
+    args: [
+      ...['--mount', '--pid', '--fork', '--kill-child', '--mount-proc'],
+      ...['sh', script, file('')],
+      kubelet,
+      `--config=${file('kubelet.json')}`,
+      `--kubeconfig=${await controlPlane.kubeconfigOf('kubelet')}`,
+      `--hostname-override=${nodeName}`,
+      `--node-ip=${ADDRESS}`,
+    ],
+    env: {
+      PATH: [...others.map(dirname), process.env.PATH].join(delimiter),
+      HTTPS_PROXY: environment.gateway,
+      NO_PROXY: '127.0.0.1',
+    },
+    outputFile: file('node.log'),
+    ready: () => isReady(controlPlane),
+    readyWithinMs: 120_000,
+  })
+  // Nothing of it survives, so nothing of it needs a graceful stop.
+  return { output: started.output, stop: () => started.stop(0) }
+}
+
+/** One after the other: only one program is built at a time. */
+async function built(names: ToolName[]): Promise<string[]> {
+  const paths: string[] = []
+  for (const name of names) paths.push(await tool(name))
+  return paths
+}
+
+/** Whether its kubelet says so, and the cluster sends it pods. */
+async function isReady(controlPlane: ControlPlane): Promise<boolean> {
+  const core = controlPlane.kubeConfig().makeApiClient(CoreV1Api)
+  const node = await core.readNode({ name: nodeName }).catch(() => undefined)
+  const ready = node?.status?.conditions?.find(({ type }) => type === 'Ready')?.status === 'True'
+  return ready && node?.spec?.taints === undefined
 }

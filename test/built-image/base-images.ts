@@ -1,5 +1,6 @@
 import { cp, mkdir, readFile, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
+import { librariesOf } from '../../sandbox/helm/image.ts'
 import { run } from '../../sandbox/processes.ts'
 import type { Buildah } from './buildah.ts'
 
@@ -28,12 +29,8 @@ export async function makeBaseImages(buildah: Buildah, folder: string): Promise<
   }
 }
 
-/** What `ldd` prints: `libm.so.6 => /lib/libm.so.6 (0x...)`, and the loader without the arrow. */
 async function copyLibraries(program: string, root: string): Promise<void> {
-  const { stdout } = await run({ command: 'ldd', args: [program] })
-  for (const [, library] of stdout.matchAll(/(?:=>|^)\s+(\/\S+) \(0x/gm)) {
-    await copy(String(library), join(root, String(library)))
-  }
+  for (const library of await librariesOf(program)) await copy(library, join(root, library))
 }
 
 /** The file itself where `source` is a link. */

@@ -6,7 +6,10 @@ import { type HelmSandbox, startHelmSandbox } from '../../sandbox/helm.ts'
 import { kubectl, releaseNamespace } from '../../sandbox/install.ts'
 import { startLoadGenerator } from '../../sandbox/load-generator.ts'
 import { waitFor } from '../../sandbox/processes.ts'
+import { onNode } from '../sandbox/on-node.ts'
 import { image } from './pods.ts'
+
+await onNode()
 
 const controller = { listEverySeconds: 5 }
 const service = 'system:serviceaccount:pullpass:pullpass'
@@ -121,7 +124,6 @@ for (const version of [4, 3] as const) {
       t.same(own, [
         'secret/pullpass-ca',
         'secret/pullpass-registry',
-        'lease.coordination.k8s.io/sandbox-pullpass',
         'lease.coordination.k8s.io/pullpass',
       ])
     })

@@ -5,9 +5,13 @@ import { namespaceOf } from '../../sandbox/descriptions.ts'
 import { startHelmSandbox } from '../../sandbox/helm.ts'
 import { kubectl, releaseNamespace } from '../../sandbox/install.ts'
 import { startLoadGenerator } from '../../sandbox/load-generator.ts'
-import { waitFor } from '../../sandbox/processes.ts'
+import { type RunningProcess, startProcess, waitFor } from '../../sandbox/processes.ts'
+import { tool } from '../../sandbox/tools.ts'
 import { splitCertificates } from '../../src/certificate/ca.ts'
+import { onNode } from '../sandbox/on-node.ts'
 import { image } from './pods.ts'
+
+await onNode()
 
 const perSecond = 10
 const loadMs = 60_000
@@ -16,7 +20,7 @@ const certificate = { leafSeconds: 10, caSeconds: 40 }
 
 const sandbox = await startHelmSandbox({ version: 4 })
 t.teardown(() => sandbox.stop())
-const { controlPlane, node } = sandbox
+const { controlPlane } = sandbox
 await sandbox.install({ certificate })
 for (const command of [
   'create namespace shop',
@@ -26,8 +30,8 @@ for (const command of [
 }
 await sandbox.whenLed()
 
-/** All pods of the Deployment so far; their logs are kept. */
-const seen = new Set<string>()
+/** All pods of the Deployment so far, with the process that reads their logs. */
+const seen = new Map<string, RunningProcess>()
 const happened: string[] = []
 const begun = performance.now()
 
@@ -67,12 +71,13 @@ t.test('the API server counted no failed webhook call', async t => {
 })
 
 t.test('each change of the release did happen', async t => {
-  const lines = (await Promise.all([...seen].map(pod => node.logs(pod)))).flatMap(readLines)
+  const logs = [...seen.values()].map(({ output }) => output())
+  const lines = logs.flatMap(readLines)
   const steps = new Set(lines.map(({ step }) => step))
   for (const step of ['begin', 'add-next', 'sign-with-next', 'drop-older']) {
     t.ok(steps.has(step), `CA: ${step}`)
   }
-  const signed = await Promise.all([...seen].map(async pod => signedBy(await node.logs(pod))))
+  const signed = logs.map(signedBy)
   t.ok(Math.max(...signed) > 2, `certificates signed by each replica: ${signed.join(', ')}`)
   t.equal(seen.size, 2 + 2 + 1 + 2 + 2 + 1, 'replicas that there were')
   t.same(
@@ -109,7 +114,19 @@ async function settled(what: string): Promise<void> {
 }
 
 async function look(): Promise<void> {
-  for (const { metadata } of await sandbox.pods()) seen.add(metadata?.name ?? '')
+  for (const { metadata } of await sandbox.pods()) {
+    const name = metadata?.name ?? ''
+    if (!seen.has(name)) seen.set(name, await followLog(name))
+  }
+}
+
+/** The log of a pod is gone with the pod. */
+async function followLog(name: string): Promise<RunningProcess> {
+  const kubeconfig = `--kubeconfig=${controlPlane.kubeconfigFile}`
+  return startProcess({
+    command: await tool('kubectl'),
+    args: [kubeconfig, 'logs', name, '-n', releaseNamespace, '--follow'],
+  })
 }
 
 /** The certificates that the API server trusts. */

@@ -5,20 +5,19 @@ import t, { type Test } from 'tap'
 import { namespaceOf } from '../../sandbox/descriptions.ts'
 import { type HelmSandbox, startHelmSandbox } from '../../sandbox/helm.ts'
 import { kubectl } from '../../sandbox/install.ts'
-import { obstacleToExec } from '../../sandbox/node/exec.ts'
 import { run, waitFor } from '../../sandbox/processes.ts'
 import { tool } from '../../sandbox/tools.ts'
+import { onNode } from '../sandbox/on-node.ts'
+
+await onNode()
 
 const checkout = join(import.meta.dirname, '..', '..')
 
 /** Runs a line as a person would, in a folder with the chart and the keys. */
 type Type = (line: string) => Promise<string>
 
-const skip = obstacleToExec() ?? false
-
 t.test(
   'the commands that docs/operations.md prints to install, upgrade, rotate and uninstall work as printed',
-  { skip },
   async t => {
     const sandbox = await startHelmSandbox({ version: 4 })
     t.teardown(() => sandbox.stop())

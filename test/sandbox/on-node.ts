@@ -1,14 +1,14 @@
-import { enterOwnNetwork, obstacleToRealNode } from '../../sandbox/real-node/own-network.ts'
+import { enterOwnNetwork, obstacleToNode } from '../../sandbox/node/own-network.ts'
 
 /**
  * Prepares a test file that starts a real node: call it first. Where there can be none, the file is
  * skipped, and the reason is shown.
  */
-export function onRealNode(): void {
-  const obstacle = obstacleToRealNode()
+export async function onNode(): Promise<void> {
+  const obstacle = obstacleToNode()
   if (obstacle !== undefined) {
     console.log(`1..0 # SKIP ${obstacle}`)
     process.exit(0)
   }
-  enterOwnNetwork()
+  await enterOwnNetwork()
 }

@@ -8,9 +8,9 @@ import {
   startProcess,
   waitFor,
 } from '../../sandbox/processes.ts'
-import { obstacleToRealNode } from '../../sandbox/real-node/own-network.ts'
+import { obstacleToNode } from '../../sandbox/node/own-network.ts'
 
-const skip = obstacleToRealNode() ?? false
+const skip = obstacleToNode() ?? false
 const folder = await makeFolder('real-node')
 t.teardown(folder.remove)
 
@@ -40,7 +40,7 @@ async function startRun(): Promise<RunningProcess> {
   return startProcess({
     name: 'the run',
     command: process.execPath,
-    args: [join(import.meta.dirname, 'fixtures', 'run-real-node.ts')],
+    args: [join(import.meta.dirname, 'fixtures', 'run-node.ts')],
     env: { ...process.env, TMPDIR: folder.path },
     ready: ({ output }) => output().includes('the pod runs'),
     readyWithinMs: 600_000,
