@@ -4,8 +4,7 @@ import { stripVTControlCharacters, styleText } from 'node:util'
 export interface Progress {
   /** Says what the work does now. */
   now(what: string): void
-  /** Returns the seconds that passed. */
-  stop(): number
+  stop(): void
 }
 
 const { stderr } = process
@@ -32,7 +31,6 @@ export function startProgress(what: string): Progress {
       erase()
       current.splice(current.indexOf(wait), 1)
       draw()
-      return secondsOf(wait)
     },
   }
 }

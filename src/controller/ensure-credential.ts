@@ -5,9 +5,9 @@ import {
   type InventoryToken,
   isLive,
   tokenDescription,
-  tokenHash,
 } from '../issuer/inventory.ts'
 import { TokenError } from '../issuer/issuer.ts'
+import { tokenHash } from '../jwt.ts'
 import type { Budgets } from './budgets.ts'
 import { mostFailures } from './lists.ts'
 import type { OrganizationsInUse } from './organizations.ts'

@@ -14,7 +14,6 @@ import {
 
 export { markDescription, readDescription, tokenDescription } from './description.ts'
 export { type InventoryToken, isLive } from './organization-tokens.ts'
-export { tokenHash }
 
 /** What the last complete list of an organization shows, with our own changes since. */
 interface OrganizationInventory {

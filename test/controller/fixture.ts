@@ -7,9 +7,10 @@ import { type Controller, createController } from '../../src/controller/controll
 import { createOrganizationsInUse } from '../../src/controller/organizations.ts'
 import { createFailureStore } from '../../src/failure.ts'
 import type { GuardedIssuer } from '../../src/issuer/guarded-issuer.ts'
-import { type Inventory, tokenHash } from '../../src/issuer/inventory.ts'
+import type { Inventory } from '../../src/issuer/inventory.ts'
 import { type ListedToken, TokenError } from '../../src/issuer/issuer.ts'
 import { createOrganizationTokens } from '../../src/issuer/organization-tokens.ts'
+import { tokenHash } from '../../src/jwt.ts'
 import { createPullSecretIndex, type PullSecretIndex } from '../../src/pull-secret/cache.ts'
 import type { SecretStore } from '../../src/pull-secret/store.ts'
 

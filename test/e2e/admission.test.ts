@@ -158,22 +158,20 @@ t.test('a pod with generateName gets the reference, and is logged by this prefix
   t.ok(pullpass.lines('review').some(line => line.pod === 'web-*'))
 })
 
+/** A pod with so many variables, each with this value. */
+function podWith(name: string, count: number, value: string) {
+  const env = Array.from({ length: count }, (_, index) => ({ name: `E${index}`, value }))
+  return pod(name, { containers: [{ ...container(image), env }] })
+}
+
 t.test('a pod as large as the API server accepts gets the reference', async t => {
-  const env = Array.from({ length: 12 }, (_, index) => ({
-    name: `E${index}`,
-    value: 'x'.repeat(100_000),
-  }))
-  const large = pod('large', { containers: [{ ...container(image), env }] })
+  const large = podWith('large', 12, 'x'.repeat(100_000))
   const { status, body } = await fixture.create('shop', large)
   t.same([status, references(body)], [201, ['pullpass-registry']])
 })
 
 t.test('a pod with text that grows sixfold in JSON gets the reference', async t => {
-  const env = Array.from({ length: 88 }, (_, index) => ({
-    name: `E${index}`,
-    value: '<'.repeat(16_000),
-  }))
-  const large = pod('escaped', { containers: [{ ...container(image), env }] })
+  const large = podWith('escaped', 88, '<'.repeat(16_000))
   const { status, body } = await fixture.create('shop', large)
   t.same([status, references(body)], [201, ['pullpass-registry']])
 })

@@ -4,7 +4,8 @@ import { pino } from 'pino'
 import { Registry } from 'prom-client'
 import t from 'tap'
 import { createListReader } from '../../src/bluemix/tokens.ts'
-import { createInventory, tokenDescription, tokenHash } from '../../src/issuer/inventory.ts'
+import { createInventory, tokenDescription } from '../../src/issuer/inventory.ts'
+import { tokenHash } from '../../src/jwt.ts'
 
 setFlagsFromString('--expose-gc')
 const collectGarbage: () => void = runInNewContext('gc')

@@ -8,9 +8,9 @@ import {
   markDescription,
   readDescription,
   tokenDescription,
-  tokenHash,
 } from '../../src/issuer/inventory.ts'
 import { type ListedToken, type MintedToken, TokenError } from '../../src/issuer/issuer.ts'
+import { tokenHash } from '../../src/jwt.ts'
 
 const start = new Date('2026-03-01T12:00:00Z')
 const live = new AbortController().signal
